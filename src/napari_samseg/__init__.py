@@ -1,0 +1,1 @@
+"""Segment Anything for microscopy, EM and medical images in napari."""
