@@ -1,0 +1,192 @@
+"""Frozen settings with bounds and help; forms and command-line options are built from them.
+
+A settings class is a frozen dataclass whose fields are made with `setting`: the
+title, the help text, the bounds and the choices stand beside the default, once.
+`describe` lists them for whoever builds a form or an option.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+from napari_samseg.core.errors import SettingsError
+
+__all__ = [
+    "ImageSettings",
+    "ModelSettings",
+    "SettingInfo",
+    "check",
+    "describe",
+    "setting",
+]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class SettingInfo:
+    """What a form needs to know about one setting.
+
+    Attributes
+    ----------
+    name, title, help : str
+        Field name, its label, and one sentence on what it does.
+    default : object
+        Value when nothing is chosen.
+    minimum, maximum : float or None
+        Inclusive bounds of a number.
+    choices : tuple of str
+        Allowed words; empty where anything of the type goes.
+    unit : str
+        Unit of a number, "" if it has none.
+    """
+
+    name: str
+    title: str
+    help: str
+    default: Any
+    minimum: float | None = None
+    maximum: float | None = None
+    choices: tuple[str, ...] = ()
+    unit: str = ""
+
+
+def setting(
+    default: T,
+    title: str,
+    help: str,  # noqa: A002 - the word people look for
+    *,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    choices: tuple[str, ...] = (),
+    unit: str = "",
+) -> T:
+    """Declare a field of a settings class; see `SettingInfo` for the parameters."""
+    info = {
+        "title": title,
+        "help": help,
+        "minimum": minimum,
+        "maximum": maximum,
+        "choices": choices,
+        "unit": unit,
+    }
+    # dataclasses.field is typed as returning the default, which is what T says
+    return cast("T", dataclasses.field(default=default, metadata=info))
+
+
+def describe(settings: type | object) -> Iterator[SettingInfo]:
+    """Yield a `SettingInfo` for each field of a settings class or instance."""
+    for field in dataclasses.fields(settings):  # type: ignore[arg-type]
+        yield SettingInfo(name=field.name, default=field.default, **field.metadata)
+
+
+def check(settings: object) -> None:
+    """Raise `SettingsError` if a value is out of bounds or not one of its choices."""
+    for info in describe(settings):
+        value = getattr(settings, info.name)
+        if info.choices and value not in info.choices:
+            raise SettingsError(
+                f"{info.title}: {value!r} is not one of {', '.join(info.choices)}"
+            )
+        if info.minimum is None and info.maximum is None:
+            continue
+        low = -math.inf if info.minimum is None else info.minimum
+        high = math.inf if info.maximum is None else info.maximum
+        # written so that NaN, which compares false, is refused as well
+        if not low <= value <= high:
+            raise SettingsError(
+                f"{info.title}: {value} is outside {low:g} to {high:g} {info.unit}"
+                .rstrip()
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSettings:
+    """How a plane of an image becomes what a model sees."""
+
+    normalisation: str = setting(
+        "percentile",
+        "Contrast",
+        "How intensities are mapped to 0..255: between two percentiles, between "
+        "minimum and maximum, or not at all (values are taken as 0..255).",
+        choices=("percentile", "minmax", "none"),
+    )
+    low: float = setting(
+        0.1,
+        "Low percentile",
+        "This percentile of the intensities becomes black.",
+        minimum=0,
+        maximum=100,
+        unit="%",
+    )
+    high: float = setting(
+        99.9,
+        "High percentile",
+        "This percentile of the intensities becomes white.",
+        minimum=0,
+        maximum=100,
+        unit="%",
+    )
+    scope: str = setting(
+        "plane",
+        "Contrast from",
+        "Take the contrast limits from each plane alone, or once from a sample "
+        "of the whole volume.",
+        choices=("plane", "volume"),
+    )
+    channels: tuple[int, ...] | None = setting(
+        None,
+        "Channels",
+        "One channel shown grey, or two or three mapped to red, green and blue; "
+        "the first channel (or the RGB image itself) when nothing is chosen.",
+    )
+    level: int = setting(
+        0,
+        "Resolution level",
+        "Level of a multiscale image, 0 for the finest.",
+        minimum=0,
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
+        if self.low >= self.high:
+            raise SettingsError(
+                f"the low percentile ({self.low:g}) must be below the high one "
+                f"({self.high:g})"
+            )
+        if self.channels is not None and not 1 <= len(self.channels) <= 3:
+            raise SettingsError(
+                f"choose one to three channels, got {len(self.channels)}"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSettings:
+    """Which model computes, where, and how precisely."""
+
+    model: str = setting(
+        "default",
+        "Model",
+        "Name of a model in the zoo, or the path of a checkpoint.",
+    )
+    device: str = setting(
+        "auto",
+        "Device",
+        "auto takes a GPU if there is one; or cpu, cuda, cuda:1, mps.",
+    )
+    precision: str = setting(
+        "auto",
+        "Precision",
+        "auto computes in bfloat16 where the processor is good at it and in "
+        "float32 elsewhere.",
+        choices=("auto", "float32", "bfloat16", "float16"),
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
+        object.__setattr__(self, "model", os.fspath(self.model))
