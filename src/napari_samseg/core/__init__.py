@@ -1,0 +1,1 @@
+"""Everything the plugin can do, without a window: a plain Python library."""
