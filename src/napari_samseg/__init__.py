@@ -1,1 +1,51 @@
-"""Segment Anything for microscopy, EM and medical images in napari."""
+"""Segment Anything for microscopy, EM and medical images in napari.
+
+The names below are the scripting interface. They are looked up when first used,
+so that importing the package loads neither torch, zarr nor napari.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from napari_samseg.core.models import load_model
+    from napari_samseg.core.segment import segment
+    from napari_samseg.core.settings import ImageSettings, ModelSettings
+    from napari_samseg.core.types import MaskPrediction, PlanePrompts
+    from napari_samseg.widgets.session import open_session
+
+__all__ = [
+    "ImageSettings",
+    "MaskPrediction",
+    "ModelSettings",
+    "PlanePrompts",
+    "load_model",
+    "open_session",
+    "segment",
+]
+
+_HOMES = {
+    "ImageSettings": "core.settings",
+    "MaskPrediction": "core.types",
+    "ModelSettings": "core.settings",
+    "PlanePrompts": "core.types",
+    "load_model": "core.models",
+    "open_session": "widgets.session",
+    "segment": "core.segment",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("napari-samseg")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -46,7 +46,7 @@ class SettingsError(SamSegError, ValueError):
 
 
 class UnknownNameError(SamSegError, LookupError):
-    """A name (model, method, loss) is not in its registry; the message lists what is."""
+    """A name is not in its registry; the message lists what is."""
 
 
 class MissingFileError(SamSegError, FileNotFoundError):
@@ -54,7 +54,7 @@ class MissingFileError(SamSegError, FileNotFoundError):
 
 
 class CheckpointError(SamSegError, ValueError):
-    """A checkpoint does not hold the tensors its family needs, or is not safe to read."""
+    """A checkpoint lacks the tensors its family needs, or is not safe to read."""
 
 
 class DownloadError(SamSegError, ConnectionError):

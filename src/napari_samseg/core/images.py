@@ -46,7 +46,7 @@ class ArrayLike(Protocol):
     @property
     def dtype(self) -> Any: ...  # noqa: D102
 
-    def __getitem__(self, key: Any, /) -> Any: ...  # noqa: D105
+    def __getitem__(self, key: Any, /) -> Any: ...
 
 
 class PlaneSource:
@@ -83,7 +83,8 @@ class PlaneSource:
     @property
     def dtype(self) -> np.dtype[Any]:
         """Data type of the pixels."""
-        return np.dtype(self.levels[0].dtype)
+        dtype: np.dtype[Any] = np.dtype(self.levels[0].dtype)
+        return dtype
 
     @property
     def n_channels(self) -> int:
@@ -120,21 +121,20 @@ class PlaneSource:
             ]
             flat = [sample.reshape(-1, sample.shape[-1]) for sample in samples]
             stacked = np.concatenate(flat)[:, np.newaxis]
-            self._volume_limits[key] = measure_limits(
-                stacked, settings, joint=self.rgb
-            )
+            self._volume_limits[key] = measure_limits(stacked, settings, joint=self.rgb)
         return self._volume_limits[key]
 
     def _sample_indices(
         self, level: int, plane_axes: tuple[int, int]
     ) -> list[tuple[int, ...]]:
         shape = self.level_shape(level)
-        lead = [n for axis, n in enumerate(shape) if axis not in _axes(self, plane_axes)]
-        total = math.prod(lead)
-        flat = np.unique(np.linspace(0, total - 1, min(total, LIMIT_PLANES)).astype(int))
+        in_plane = _axes(self, plane_axes)
+        lead = [n for axis, n in enumerate(shape) if axis not in in_plane]
         if not lead:
             return [()]
-        return [tuple(int(i) for i in np.unravel_index(k, lead)) for k in flat]
+        total = math.prod(lead)
+        flat = {round(i) for i in np.linspace(0, total - 1, min(total, LIMIT_PLANES))}
+        return [tuple(int(i) for i in np.unravel_index(k, lead)) for k in sorted(flat)]
 
 
 def open_image(
@@ -318,13 +318,16 @@ def _stretch(values: npt.NDArray[Any], low: float, high: float) -> FloatArray:
     """Map `low`..`high` to 0..255, clipped; what is not finite goes to an end."""
     if not high > low:
         return np.zeros(values.shape, np.float32)
-    # wide integers and doubles lose their differences in float32
-    wide = values.dtype.itemsize > 2 and values.dtype != np.float32
+    # wide integers and doubles lose their differences in float32, and extreme
+    # ranges leave it
+    narrow = values.dtype.itemsize <= 2 or values.dtype == np.float32
+    wide = not narrow or not 1e-30 < high - low < 1e30
     work = values.astype(np.float64 if wide else np.float32)
     work = np.nan_to_num(work, copy=False, nan=low, posinf=high, neginf=low)
     work -= low
     work *= 255.0 / (high - low)
-    return np.clip(work, 0.0, 255.0, out=work).astype(np.float32, copy=False)
+    stretched: FloatArray = np.clip(work, 0.0, 255.0).astype(np.float32)
+    return stretched
 
 
 def _thin(raw: npt.NDArray[Any], share: int = 1) -> npt.NDArray[Any]:

@@ -1,4 +1,4 @@
-"""Frozen settings with bounds and help; forms and command-line options are built from them.
+"""Frozen settings with bounds and help; forms and CLI options are built from them.
 
 A settings class is a frozen dataclass whose fields are made with `setting`: the
 title, the help text, the bounds and the choices stand beside the default, once.
@@ -12,7 +12,7 @@ import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from napari_samseg.core.errors import SettingsError
 
@@ -75,8 +75,7 @@ def setting(
         "choices": choices,
         "unit": unit,
     }
-    # dataclasses.field is typed as returning the default, which is what T says
-    return cast("T", dataclasses.field(default=default, metadata=info))
+    return dataclasses.field(default=default, metadata=info)
 
 
 def describe(settings: type | object) -> Iterator[SettingInfo]:
@@ -99,10 +98,8 @@ def check(settings: object) -> None:
         high = math.inf if info.maximum is None else info.maximum
         # written so that NaN, which compares false, is refused as well
         if not low <= value <= high:
-            raise SettingsError(
-                f"{info.title}: {value} is outside {low:g} to {high:g} {info.unit}"
-                .rstrip()
-            )
+            bounds = f"{low:g} to {high:g} {info.unit}".rstrip()
+            raise SettingsError(f"{info.title}: {value} is outside {bounds}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +110,8 @@ class ImageSettings:
         "percentile",
         "Contrast",
         "How intensities are mapped to 0..255: between two percentiles, between "
-        "minimum and maximum, or not at all (values are taken as 0..255).",
+        "minimum and maximum, or not at all (integers are taken as 0..255, real "
+        "numbers as 0..1).",
         choices=("percentile", "minmax", "none"),
     )
     low: float = setting(

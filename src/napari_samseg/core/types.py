@@ -134,19 +134,19 @@ class PlanePrompts:
     @property
     def has_box(self) -> BoolArray:
         """Objects with a box, (N,) bool."""
-        return ~np.isnan(self.boxes_yx).any(axis=1)
+        return np.asarray(~np.isnan(self.boxes_yx).any(axis=1))
 
     @property
     def has_mask(self) -> BoolArray:
         """Objects with a mask prompt, (N,) bool."""
         if self.low_res_masks is None:
             return np.zeros(len(self), bool)
-        return ~np.isnan(self.low_res_masks).all(axis=(1, 2))
+        return np.asarray(~np.isnan(self.low_res_masks).all(axis=(1, 2)))
 
     @property
     def n_points(self) -> IntArray:
         """Number of points that are not padding, (N,) int64."""
-        return np.count_nonzero(self.point_labels != PADDING, axis=1).astype(np.int64)
+        return np.asarray((self.point_labels != PADDING).sum(axis=1), np.int64)
 
     def select(self, index: npt.NDArray[Any]) -> PlanePrompts:
         """Return the prompts of some objects, with `index` a mask or positions."""
