@@ -1,0 +1,58 @@
+"""Training state on disk: written beside, then renamed; read without running code."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from napari_samseg.core.errors import CheckpointError, MissingFileError
+
+__all__ = ["read_training_state", "write_training_state"]
+
+
+def write_training_state(path: Path, state: Mapping[str, Any]) -> None:
+    """Write tensors, numbers and containers of them.
+
+    The old file stays until the new one is complete: a full disk or a power cut
+    leaves a state that can be read.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(path.name + ".part")
+    try:
+        with unfinished.open("wb") as file:
+            torch.save(dict(state), file)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def read_training_state(
+    path: Path, device: torch.device | str = "cpu"
+) -> dict[str, Any]:
+    """Read what `write_training_state` wrote.
+
+    Raises
+    ------
+    MissingFileError
+        If there is no such file.
+    CheckpointError
+        If it is not such a file, is damaged, or holds more than tensors and numbers.
+    """
+    if not path.is_file():
+        raise MissingFileError(f"there is no training state at {path}")
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} is not a readable training state; start anew or take an older one"
+        ) from error
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{path} holds no training state")
+    return state
