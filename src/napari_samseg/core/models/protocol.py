@@ -69,6 +69,12 @@ class PromptableModel(Protocol):
     def encoder_digest(self) -> str:
         """Hash of the encoder's tensors, family and input size, never the decoder's."""
 
+    def on_cpu(self) -> PromptableModel:
+        """Return this model on the CPU in float32: itself if it is there already.
+
+        The same object each time, so that falling back twice copies once.
+        """
+
     def encode(self, plane: FloatArray) -> PlaneEmbedding:
         """Encode one plane, (Y, X, 3) float32 in 0..255."""
 

@@ -1,0 +1,75 @@
+"""Where a model computes, and in which precision."""
+
+from __future__ import annotations
+
+import torch
+
+from napari_samseg.core.errors import DeviceError, SettingsError
+
+__all__ = ["available_devices", "choose_device", "choose_dtype"]
+
+PRECISIONS = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+
+def available_devices() -> list[str]:
+    """Return the names of the devices of this machine, the best first."""
+    names = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    if torch.backends.mps.is_available():
+        names.append("mps")
+    return [*names, "cpu"]
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """Return the device called `name`, the best one there is for ``"auto"``.
+
+    Raises
+    ------
+    DeviceError
+        If this machine has no such device.
+    """
+    available = available_devices()
+    if name == "auto":
+        return torch.device(available[0])
+    wanted = "cuda:0" if name == "cuda" else name
+    if wanted not in available:
+        raise DeviceError(
+            f"device {name!r} is not on this machine, which has: "
+            f"{', '.join(available)}; choose one of these or 'auto'"
+        )
+    return torch.device(wanted)
+
+
+def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """Return the precision of the encoder's arithmetic.
+
+    ``"auto"`` is bfloat16 where the hardware multiplies it natively (CUDA from
+    compute capability 8, processors with AMX or AVX512-BF16) and float32 elsewhere:
+    where bfloat16 is emulated it is a hundred times slower.
+
+    Raises
+    ------
+    SettingsError
+        If `precision` is not one of the choices.
+    """
+    if precision == "auto":
+        return torch.bfloat16 if _has_native_bfloat16(device) else torch.float32
+    if precision not in PRECISIONS:
+        raise SettingsError(
+            f"precision {precision!r} is unknown: choose 'auto', "
+            + ", ".join(repr(name) for name in PRECISIONS)
+        )
+    return PRECISIONS[precision]
+
+
+def _has_native_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type == "cpu":
+        # Public wrappers do not exist; older releases lack some of these.
+        checks = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+        return any(getattr(torch.cpu, name, bool)() for name in checks)
+    return False

@@ -1,0 +1,224 @@
+"""The families of models, and loading one from the zoo or from a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from napari_samseg.core.errors import (
+    CheckpointError,
+    SettingsError,
+    UnknownNameError,
+)
+from napari_samseg.core.models import weights
+from napari_samseg.core.models.checkpoint import (
+    Checkpoint,
+    load_tensors,
+    read_checkpoint,
+)
+from napari_samseg.core.models.device import choose_device, choose_dtype
+from napari_samseg.core.models.mobile_sam import build_mobile_sam, is_mobile_sam
+from napari_samseg.core.models.sam import (
+    PromptPrior,
+    SamModel,
+    build_sam,
+    is_sam,
+    resize_positions,
+)
+from napari_samseg.core.models.tiny import (
+    build_tiny,
+    is_tiny,
+    prompt_prior,
+    tiny_config,
+)
+from napari_samseg.core.types import Progress
+
+if TYPE_CHECKING:
+    from segment_anything.modeling import Sam
+
+__all__ = ["MODEL_FAMILIES", "ModelFamily", "load_model", "load_model_steps"]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFamily:
+    """How to tell, build and use the models of one architecture.
+
+    Attributes
+    ----------
+    description : str
+        One line for a list.
+    matches : callable
+        Tells from tensors by name whether they are of this family.
+    build : callable
+        Builds the module a checkpoint fits, without caring for its weights.
+    prior : PromptPrior or None
+        Mask prompt of this family where the person gave none.
+    resize : callable or None
+        Changes the input size of a module in place, where the family allows that.
+    """
+
+    description: str
+    matches: Callable[[Mapping[str, torch.Tensor]], bool]
+    build: Callable[[Checkpoint], Sam]
+    prior: PromptPrior | None = None
+    resize: Callable[[Sam, int], None] | None = None
+
+
+MODEL_FAMILIES: dict[str, ModelFamily] = {
+    "sam": ModelFamily(
+        "Segment Anything with ViT-B, ViT-L or ViT-H (Kirillov et al. 2023)",
+        matches=is_sam,
+        build=lambda checkpoint: build_sam(checkpoint.tensors),
+        resize=resize_positions,
+    ),
+    "mobile_sam": ModelFamily(
+        "MobileSAM: Segment Anything with TinyViT (Zhang et al. 2023)",
+        matches=is_mobile_sam,
+        build=lambda checkpoint: build_mobile_sam(),
+        resize=resize_positions,
+    ),
+    "tiny": ModelFamily(
+        "The embedded family: small convolutional encoder, narrow SAM decoder",
+        matches=is_tiny,
+        build=lambda checkpoint: build_tiny(tiny_config(*checkpoint)),
+        prior=prompt_prior,
+    ),
+}
+
+
+def load_model(
+    name_or_path: str | Path = "default",
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    input_size: int | None = None,
+    folder: Path | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> SamModel:
+    """Load a model by its name in the zoo or from a checkpoint.
+
+    Parameters
+    ----------
+    name_or_path : str or Path
+        ``"default"`` is the embedded model; other names are those of
+        `napari_samseg.core.models.ZOO`, downloaded if need be; anything else is the
+        path of a ``.pth``, ``.pt`` or ``.safetensors`` file, whose family is
+        detected from its tensors.
+    device : str
+        ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``.
+    precision : str
+        ``"auto"``, ``"float32"``, ``"bfloat16"`` or ``"float16"``, of the encoder.
+    input_size : int, optional
+        Side of the square the encoder sees, if not the one it was trained for: the
+        positions of SAM are interpolated.
+    folder : Path, optional
+        Where downloaded models lie, if not in `models_folder`.
+    progress : callable, optional
+        Called with each `Progress`.
+
+    Raises
+    ------
+    UnknownNameError, MissingFileError
+        If there is no such model or file.
+    CheckpointError
+        If the file is no checkpoint of a known family, or not safe to read.
+    DownloadError
+        If the model cannot be downloaded.
+    DeviceError, SettingsError
+        If the device, the precision or the input size cannot be had.
+    """
+    steps = load_model_steps(
+        name_or_path,
+        device=device,
+        precision=precision,
+        input_size=input_size,
+        folder=folder,
+    )
+    while True:
+        try:
+            step = next(steps)
+        except StopIteration as stop:
+            model: SamModel = stop.value
+            return model
+        if progress is not None:
+            progress(step)
+
+
+def load_model_steps(
+    name_or_path: str | Path = "default",
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    input_size: int | None = None,
+    folder: Path | None = None,
+) -> Generator[Progress, None, SamModel]:
+    """Load as `load_model` does, yielding `Progress`, so that it can be cancelled."""
+    chosen_device = choose_device(device)
+    dtype = choose_dtype(precision, chosen_device)
+    name, path = yield from _find_checkpoint(name_or_path, folder)
+    yield Progress(f"loading {name}")
+    checkpoint = read_checkpoint(path)
+    key = detect_family(checkpoint.tensors, name)
+    family = MODEL_FAMILIES[key]
+    # On the meta device nothing is drawn at random and no memory is taken.
+    with torch.device("meta"):
+        sam = family.build(checkpoint)
+    load_tensors(sam, checkpoint.tensors, name)
+    if input_size is not None and input_size != sam.image_encoder.img_size:
+        if family.resize is None:
+            raise SettingsError(
+                f"models of family {key} keep the input size they were trained for, "
+                f"here {sam.image_encoder.img_size}"
+            )
+        family.resize(sam, input_size)
+    return SamModel(
+        sam,
+        name=name,
+        family=key,
+        device=chosen_device,
+        dtype=dtype,
+        prior=family.prior,
+    )
+
+
+def detect_family(tensors: Mapping[str, torch.Tensor], name: str) -> str:
+    """Return the key in `MODEL_FAMILIES` of a checkpoint that messages call `name`.
+
+    Raises
+    ------
+    CheckpointError
+        If it is of no known family.
+    """
+    for key, family in MODEL_FAMILIES.items():
+        if family.matches(tensors):
+            return key
+    first = ", ".join(list(tensors)[:3])
+    raise CheckpointError(
+        f"{name} is of no known family ({', '.join(MODEL_FAMILIES)}): its tensors are "
+        f"called {first}, ... where image_encoder.* is expected"
+    )
+
+
+def _find_checkpoint(
+    name_or_path: str | Path, folder: Path | None
+) -> Generator[Progress, None, tuple[str, Path]]:
+    """Return the name and the file of a model, downloading it if need be."""
+    if name_or_path == "default":
+        # The package is always unpacked: napari needs its manifest as a file.
+        embedded = resources.files("napari_samseg") / "data" / weights.EMBEDDED_FILE
+        return "default", Path(str(embedded))
+    if isinstance(name_or_path, str) and name_or_path in weights.ZOO:
+        path = yield from weights.download(name_or_path, folder)
+        return name_or_path, path
+    path = Path(name_or_path).expanduser()
+    if isinstance(name_or_path, str) and not path.suffix and not path.exists():
+        raise UnknownNameError(
+            f"there is no model {name_or_path!r}: choose one of "
+            f"{', '.join(weights.list_models())}, or give the path of a checkpoint"
+        )
+    return path.name, path
