@@ -1,0 +1,406 @@
+"""Annotations as JSON: autosaved at every step, loaded with checks, replayed.
+
+The file holds what was done and not undone. Commits carry the pixels that were
+painted, so that labels come back exactly and without a model; replaying with a
+model predicts them again from the prompts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_samseg.core.annotation import (
+    Action,
+    AddGesture,
+    Annotation,
+    AssignClass,
+    ClearPrompts,
+    Commit,
+    ObjectClass,
+    SetClasses,
+)
+from napari_samseg.core.errors import (
+    InvalidPromptError,
+    MissingFileError,
+    SamSegError,
+)
+from napari_samseg.core.painting import LabelTarget, PlaneKey
+from napari_samseg.core.prompts.from_geometry import Gesture
+from napari_samseg.core.settings import ImageSettings
+from napari_samseg.core.types import BoolArray, MaskPrediction, Progress
+
+__all__ = [
+    "AnnotationDocument",
+    "AnnotationHeader",
+    "Autosave",
+    "read_annotation",
+    "replay_annotation",
+    "write_annotation",
+]
+
+FORMAT = "napari-samseg annotation"
+VERSION = 1
+
+PlanePredictor = Callable[[PlaneKey, Mapping[int, Sequence[Gesture]]], MaskPrediction]
+
+
+@dataclass(frozen=True, slots=True)
+class AnnotationHeader:
+    """What an annotation was made on, and with what.
+
+    Attributes
+    ----------
+    image : str
+        Name of the image layer or file.
+    shape : tuple of int
+        Of the image at the level that was annotated, without channels.
+    model : str
+        Name or path of the model that made the masks.
+    settings : ImageSettings
+        How planes were read.
+    """
+
+    image: str
+    shape: tuple[int, ...]
+    model: str
+    settings: ImageSettings
+
+
+@dataclass(frozen=True, slots=True)
+class AnnotationDocument:
+    """An annotation as loaded: a header, and records that have been checked."""
+
+    header: AnnotationHeader
+    records: tuple[dict[str, Any], ...]
+
+
+class Autosave:
+    """Keeps the file of a growing annotation up to date.
+
+    Each action is turned into JSON once, so that saving after every prompt
+    stays cheap when there are thousands.
+
+    Parameters
+    ----------
+    path : Path
+        Written beside and then renamed, so that it is whole at any moment.
+    header : AnnotationHeader
+    """
+
+    def __init__(self, path: Path, header: AnnotationHeader) -> None:
+        self.path = path
+        self.header = header
+        self._saved: list[tuple[Action, str]] = []
+
+    def save(self, annotation: Annotation) -> None:
+        """Write all actions done and not undone."""
+        actions = annotation.actions
+        same = 0
+        for (saved, _), action in zip(self._saved, actions, strict=False):
+            if saved is not action:
+                break
+            same += 1
+        del self._saved[same:]
+        for action in actions[same:]:
+            record = _record(action)
+            self._saved.append((action, "" if record is None else _dump(record)))
+        head = _dump(
+            {"format": FORMAT, "version": VERSION, **asdict(self.header)}
+        ).removesuffix("}")
+        body = ",\n".join(text for _, text in self._saved if text)
+        _write_whole(self.path, f'{head},\n"actions": [\n{body}\n]}}\n')
+
+
+def write_annotation(
+    path: str | os.PathLike[str], annotation: Annotation, header: AnnotationHeader
+) -> None:
+    """Write an annotation as JSON, whole or not at all."""
+    Autosave(Path(path), header).save(annotation)
+
+
+def read_annotation(path: str | os.PathLike[str]) -> AnnotationDocument:
+    """Load an annotation and check every record.
+
+    Raises
+    ------
+    MissingFileError
+        If there is no such file.
+    InvalidPromptError
+        If it is not an annotation, or a record is damaged; the message says
+        which.
+    """
+    path = Path(path)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise MissingFileError(f"there is no annotation {path}") from error
+    except (ValueError, OSError) as error:
+        raise InvalidPromptError(f"{path} cannot be read as JSON: {error}") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise InvalidPromptError(f"{path} is not an annotation of napari-samseg")
+    if content.get("version") != VERSION:
+        raise InvalidPromptError(
+            f"{path} is an annotation of version {content.get('version')}; this "
+            f"napari-samseg reads version {VERSION}"
+        )
+    try:
+        header = _read_header(content)
+        records = content["actions"]
+        if not isinstance(records, list):
+            raise TypeError("actions is not a list")
+    except (KeyError, TypeError, ValueError) as error:
+        raise InvalidPromptError(f"{path} has a damaged header: {error}") from error
+    for number, record in enumerate(records, 1):
+        try:
+            RECORD_READERS[record["do"]](record)
+        except (KeyError, TypeError, ValueError, IndexError, SamSegError) as error:
+            raise InvalidPromptError(
+                f"action {number} of {path} is damaged: {error}"
+            ) from error
+    return AnnotationDocument(header, tuple(records))
+
+
+def replay_annotation(
+    document: AnnotationDocument,
+    annotation: Annotation,
+    target: LabelTarget,
+    *,
+    predict: PlanePredictor | None = None,
+) -> Generator[Progress, None, None]:
+    """Do again what a document records, yielding after each action.
+
+    Parameters
+    ----------
+    document : AnnotationDocument
+        See `read_annotation`.
+    annotation : Annotation
+        To which the actions are added, each of which can be undone.
+    target : LabelTarget
+        Where the objects are painted.
+    predict : callable, optional
+        Gives the masks of a plane's prompts. Without it the recorded pixels
+        are painted again, for which no model is needed.
+    """
+    total = len(document.records)
+    for number, record in enumerate(document.records, 1):
+        action = RECORD_READERS[record["do"]](record)
+        if isinstance(action, AddGesture):
+            annotation.add_gesture(action.plane, action.object_id, action.gesture)
+        elif isinstance(action, RecordedCommit):
+            _replay_commit(action, annotation, target, predict)
+        elif isinstance(action, ClearPrompts):
+            annotation.clear_prompts(action.plane)
+        elif isinstance(action, SetClasses):
+            annotation.set_classes(action.new)
+        else:
+            annotation.assign_class(action.object_id, action.new)
+        yield Progress("replaying the annotation", number, total)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RecordedCommit:
+    """A commit as it stands in a file."""
+
+    plane: PlaneKey
+    object_ids: tuple[int, ...]
+    boxes_yx: npt.NDArray[np.int64]
+    crops: tuple[BoolArray, ...]
+    overlap: str
+    class_id: int | None
+
+
+def _replay_commit(
+    commit: RecordedCommit,
+    annotation: Annotation,
+    target: LabelTarget,
+    predict: PlanePredictor | None,
+) -> None:
+    prompts = annotation.prompts(commit.plane)
+    if predict is not None and all(i in prompts for i in commit.object_ids):
+        given = {i: prompts[i] for i in commit.object_ids}
+        prediction = predict(commit.plane, given)
+    else:
+        n = len(commit.object_ids)
+        prediction = MaskPrediction(
+            np.array(commit.object_ids, np.int64),
+            commit.crops,
+            commit.boxes_yx,
+            # only the crops are painted, whatever the size of the plane
+            (int(commit.boxes_yx[:, 2].max()), int(commit.boxes_yx[:, 3].max())),
+            np.ones(n, np.float32),
+            np.zeros((n, 1, 1), np.float32),
+        )
+    annotation.commit(
+        target,
+        commit.plane,
+        prediction,
+        overlap=commit.overlap,
+        class_id=commit.class_id,
+    )
+
+
+def _record(action: Action) -> dict[str, Any] | None:
+    """Turn an action into a record; None for what only the labels can repeat."""
+    if isinstance(action, AddGesture):
+        return {
+            "do": "prompt",
+            "plane": asdict(action.plane),
+            "object": action.object_id,
+            **_record_gesture(action.gesture),
+        }
+    if isinstance(action, Commit):
+        return {
+            "do": "commit",
+            "plane": asdict(action.plane),
+            "overlap": action.overlap,
+            "class": action.class_id,
+            "objects": _record_objects(action),
+        }
+    if isinstance(action, ClearPrompts):
+        return {"do": "clear", "plane": asdict(action.plane)}
+    if isinstance(action, SetClasses):
+        return {"do": "classes", "classes": [asdict(c) for c in action.new]}
+    if isinstance(action, AssignClass):
+        return {"do": "class", "object": action.object_id, "class": action.new}
+    return None
+
+
+def _record_gesture(gesture: Gesture) -> dict[str, Any]:
+    record: dict[str, Any] = {
+        "kind": gesture.kind,
+        "vertices_yx": np.round(gesture.vertices_yx, 3).tolist(),
+        "positive": gesture.positive,
+    }
+    if gesture.mask is not None:
+        record["runs"] = _runs(gesture.mask)
+    return record
+
+
+def _record_objects(commit: Commit) -> list[dict[str, Any]]:
+    after = commit.after.get()
+    records = []
+    for object_id in commit.object_ids:
+        mask = after == object_id
+        rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+        if len(rows) == 0:
+            box, crop = (0, 0, 0, 0), mask[:0, :0]
+        else:
+            box = (rows[0], columns[0], rows[-1] + 1, columns[-1] + 1)
+            crop = mask[box[0] : box[2], box[1] : box[3]]
+        y, x = commit.box_yx[:2]
+        in_plane = [int(v) for v in np.add(box, (y, x, y, x))]
+        records.append({"id": object_id, "box_yx": in_plane, "runs": _runs(crop)})
+    return records
+
+
+def _read_header(content: dict[str, Any]) -> AnnotationHeader:
+    settings = dict(content["settings"])
+    if settings.get("channels") is not None:
+        settings["channels"] = tuple(settings["channels"])
+    return AnnotationHeader(
+        str(content["image"]),
+        tuple(int(n) for n in content["shape"]),
+        str(content["model"]),
+        ImageSettings(**settings),
+    )
+
+
+def _read_plane(record: dict[str, Any]) -> PlaneKey:
+    plane = record["plane"]
+    rows, columns = (int(axis) for axis in plane["axes"])
+    return PlaneKey(tuple(int(i) for i in plane["index"]), (rows, columns))
+
+
+def _read_prompt(record: dict[str, Any]) -> AddGesture:
+    vertices = np.array(record["vertices_yx"], np.float64)
+    mask = None
+    if "runs" in record:
+        y0, x0, y1, x1 = (int(v) for v in vertices.ravel()[:4])
+        mask = _unpack_runs(record["runs"], (y1 - y0, x1 - x0))
+    gesture = Gesture(record["kind"], vertices, bool(record["positive"]), mask)
+    return AddGesture(_read_plane(record), int(record["object"]), gesture)
+
+
+def _read_commit(record: dict[str, Any]) -> RecordedCommit:
+    objects = record["objects"]
+    boxes = np.array([item["box_yx"] for item in objects], np.int64).reshape(-1, 4)
+    if len(boxes) == 0:
+        raise ValueError("a commit without objects")
+    crops = tuple(
+        _unpack_runs(item["runs"], (int(y1 - y0), int(x1 - x0)))
+        for item, (y0, x0, y1, x1) in zip(objects, boxes, strict=True)
+    )
+    ids = tuple(int(item["id"]) for item in objects)
+    class_id = record.get("class")
+    return RecordedCommit(
+        _read_plane(record),
+        ids,
+        boxes,
+        crops,
+        str(record["overlap"]),
+        None if class_id is None else int(class_id),
+    )
+
+
+def _read_clear(record: dict[str, Any]) -> ClearPrompts:
+    return ClearPrompts(_read_plane(record), {})
+
+
+def _read_classes(record: dict[str, Any]) -> SetClasses:
+    return SetClasses((), tuple(ObjectClass(**row) for row in record["classes"]))
+
+
+def _read_class(record: dict[str, Any]) -> AssignClass:
+    class_id = record["class"]
+    new = None if class_id is None else int(class_id)
+    return AssignClass(int(record["object"]), None, new)
+
+
+RECORD_READERS: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "prompt": _read_prompt,
+    "commit": _read_commit,
+    "clear": _read_clear,
+    "classes": _read_classes,
+    "class": _read_class,
+}
+
+
+def _runs(mask: BoolArray) -> list[int]:
+    """Lengths of runs of equal pixels in row order, the first of background."""
+    flat = np.concatenate([[False], mask.ravel(), [True]])
+    edges = np.flatnonzero(flat[1:] != flat[:-1])
+    lengths: list[int] = np.diff(np.concatenate([[0], edges])).tolist()
+    # the sentinel closes the last run of background; a run of mask has no end there
+    if mask.size and mask.ravel()[-1]:
+        lengths.append(mask.size - sum(lengths))
+    return lengths
+
+
+def _unpack_runs(runs: Sequence[int], shape: tuple[int, int]) -> BoolArray:
+    lengths = np.asarray(runs, np.int64)
+    if min(shape) < 0 or (lengths < 0).any() or lengths.sum() != shape[0] * shape[1]:
+        raise ValueError(f"runs of {lengths.sum()} pixels for a box of {shape}")
+    values = np.arange(len(lengths)) % 2 == 1
+    return np.asarray(np.repeat(values, lengths), bool).reshape(shape)
+
+
+def _dump(record: dict[str, Any]) -> str:
+    return json.dumps(record, separators=(",", ":"))
+
+
+def _write_whole(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(path.name + ".part")
+    with beside.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)

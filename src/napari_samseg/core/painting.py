@@ -1,0 +1,164 @@
+"""Where objects are painted, and what becomes of labels already there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_samseg.core.errors import SettingsError
+from napari_samseg.core.types import MaskPrediction
+
+__all__ = [
+    "OVERLAP_RULES",
+    "ArrayLabels",
+    "Box",
+    "LabelTarget",
+    "PlaneKey",
+    "overlapped_labels",
+    "paint_objects",
+]
+
+# What happens to pixels that already carry another label.
+OVERLAP_RULES = ("keep", "replace")
+
+# half-open (y0, x0, y1, x1)
+Box = tuple[int, int, int, int]
+Labels = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class PlaneKey:
+    """Which plane of an image.
+
+    Attributes
+    ----------
+    index : tuple of int
+        Position along the axes that are not in the plane, in axis order.
+    axes : (int, int)
+        The axes that are its rows and columns, counted from the front, without
+        channels.
+    """
+
+    index: tuple[int, ...] = ()
+    axes: tuple[int, int] = (0, 1)
+
+    def selection(self, box_yx: Box) -> tuple[int | slice, ...]:
+        """Index expression of a box of this plane in the whole array."""
+        y0, x0, y1, x1 = box_yx
+        index = iter(self.index)
+        sides = {self.axes[0]: slice(y0, y1), self.axes[1]: slice(x0, x1)}
+        n_axes = len(self.index) + 2
+        return tuple(
+            sides[axis] if axis in sides else next(index) for axis in range(n_axes)
+        )
+
+
+class LabelTarget(Protocol):
+    """Where committed objects go: a napari layer, or an array without a window."""
+
+    @property
+    def max_id(self) -> int:
+        """Largest id that the data type can hold."""
+
+    def read(self, plane: PlaneKey, box_yx: Box) -> Labels:
+        """Return a copy of the labels in a box, (y, x)."""
+
+    def write(self, plane: PlaneKey, box_yx: Box, values: Labels) -> None:
+        """Write labels (y, x) into a box as one step."""
+
+    def revert(self, plane: PlaneKey, box_yx: Box, values: Labels) -> None:
+        """Undo the last `write`, after which the box must hold `values`."""
+
+    def repeat(self, plane: PlaneKey, box_yx: Box, values: Labels) -> None:
+        """Redo the write that was last undone; the box must then hold `values`."""
+
+    def undo_stroke(self) -> None:
+        """Undo the last stroke that a person painted by hand."""
+
+    def redo_stroke(self) -> None:
+        """Redo the stroke that was last undone."""
+
+
+class ArrayLabels:
+    """Labels in an array, numpy or zarr, for annotation without a window.
+
+    Attributes
+    ----------
+    array : integer array
+        Axes as in the image, without channels.
+    """
+
+    def __init__(self, array: Any) -> None:
+        self.array = array
+
+    @property
+    def max_id(self) -> int:
+        """Largest id that the data type can hold."""
+        return int(np.iinfo(self.array.dtype).max)
+
+    def read(self, plane: PlaneKey, box_yx: Box) -> Labels:
+        """Return a copy of the labels in a box, (y, x)."""
+        values = np.array(self.array[plane.selection(box_yx)])
+        return values.T if plane.axes[0] > plane.axes[1] else values
+
+    def write(self, plane: PlaneKey, box_yx: Box, values: Labels) -> None:
+        """Write labels (y, x) into a box."""
+        turned = values.T if plane.axes[0] > plane.axes[1] else values
+        self.array[plane.selection(box_yx)] = turned
+
+    revert = write
+    repeat = write
+
+    def undo_stroke(self) -> None:
+        """Do nothing: nobody paints on an array by hand."""
+
+    def redo_stroke(self) -> None:
+        """Do nothing: nobody paints on an array by hand."""
+
+
+def paint_objects(
+    labels: Labels, prediction: MaskPrediction, box_yx: Box, overlap: str
+) -> Labels:
+    """Return a copy of `labels` with the predicted objects painted in.
+
+    Parameters
+    ----------
+    labels : (y, x) integer
+        What is in the box now.
+    prediction : MaskPrediction
+        Where its objects overlap each other, the higher predicted IoU wins.
+    box_yx : (y0, x0, y1, x1)
+        Where `labels` lies in the plane; contains all objects.
+    overlap : str
+        ``keep`` paints background only, ``replace`` paints over other labels.
+    """
+    if overlap not in OVERLAP_RULES:
+        rules = ", ".join(OVERLAP_RULES)
+        raise SettingsError(f"overlap rule {overlap!r} is not one of {rules}")
+    # an object that is committed again under its id is moved, not added to
+    bare = np.where(np.isin(labels, prediction.object_ids), 0, labels)
+    bare = bare.astype(labels.dtype)
+    free = np.ones(labels.shape, bool) if overlap == "replace" else bare == 0
+    painted = bare.copy()
+    for i in np.argsort(prediction.iou_predictions, kind="stable"):
+        y0, x0, y1, x1 = prediction.boxes_yx[i]
+        inside = np.s_[y0 - box_yx[0] : y1 - box_yx[0], x0 - box_yx[1] : x1 - box_yx[1]]
+        painted[inside][prediction.crops[i] & free[inside]] = prediction.object_ids[i]
+    return painted
+
+
+def overlapped_labels(
+    target: LabelTarget, plane: PlaneKey, prediction: MaskPrediction
+) -> tuple[int, ...]:
+    """Ids already in the labels that the predicted objects would touch."""
+    touched: set[int] = set()
+    for crop, box in zip(prediction.crops, prediction.boxes_yx, strict=True):
+        if crop.size:
+            y0, x0, y1, x1 = (int(v) for v in box)
+            under = target.read(plane, (y0, x0, y1, x1))[crop]
+            touched.update(int(i) for i in np.unique(under))
+    own = {0, *(int(i) for i in prediction.object_ids)}
+    return tuple(sorted(touched - own))
