@@ -1,0 +1,98 @@
+"""Segmenting in one call."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from skimage import data
+
+import napari_samseg as samseg
+from napari_samseg.core.errors import (
+    InvalidImageError,
+    InvalidPromptError,
+    UnknownNameError,
+)
+from napari_samseg.core.images import open_image
+from napari_samseg.core.models.sam import SamModel
+
+
+@pytest.fixture
+def model(tiny_sam) -> SamModel:
+    return SamModel(tiny_sam, name="tiny sam", family="sam")
+
+
+@pytest.fixture
+def coins() -> np.ndarray:
+    return data.coins()[:96, :128]
+
+
+def test_rows_of_points_are_objects(model, coins) -> None:
+    prediction = samseg.segment(coins, points=[(20, 30), (60, 90)], model=model)
+    assert prediction.masks.shape == (2, 96, 128)
+    assert prediction.masks.dtype == bool
+    assert prediction.iou_predictions.shape == (2,)
+    assert prediction.object_ids.tolist() == [1, 2]
+
+
+def test_points_and_boxes_pair_by_row_or_make_one_object(model, coins) -> None:
+    prompts = {
+        "points": [(20, 30), (60, 90)],
+        "boxes": [(5, 5, 40, 60), (50, 60, 90, 120)],
+    }
+    assert len(samseg.segment(coins, **prompts, model=model)) == 2
+    assert len(samseg.segment(coins, **prompts, model=model, combine=True)) == 1
+
+
+def test_a_plane_of_a_volume_is_the_plane_alone(model, coins) -> None:
+    volume = np.stack([coins[::-1], coins, coins.T.reshape(coins.shape)])
+    alone = samseg.segment(coins, boxes=[(5, 5, 40, 60)], model=model)
+    inside = samseg.segment(volume, boxes=[(5, 5, 40, 60)], model=model, plane=1)
+    np.testing.assert_array_equal(alone.masks, inside.masks)
+
+
+def test_the_same_plane_is_encoded_once(model, coins, monkeypatch) -> None:
+    encoded = []
+    steps = SamModel.encode_steps
+
+    def counting(self, plane):
+        encoded.append(1)
+        return steps(self, plane)
+
+    monkeypatch.setattr(SamModel, "encode_steps", counting)
+    for y in (20, 40, 60):
+        samseg.segment(coins, points=[(y, 30)], model=model)
+    assert len(encoded) == 1
+    samseg.segment(coins[::-1], points=[(20, 30)], model=model)
+    assert len(encoded) == 2
+
+
+def test_channels_are_named_through_open_image(model, coins) -> None:
+    source = open_image(np.stack([coins, 255 - coins]), channel_axis=0)
+    settings = samseg.ImageSettings(channels=(1,))
+    first = samseg.segment(source, points=[(20, 30)], model=model, settings=settings)
+    direct = samseg.segment(255 - coins, points=[(20, 30)], model=model)
+    np.testing.assert_array_equal(first.masks, direct.masks)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({}, InvalidPromptError, "empty"),
+        ({"points": [(500, 3)]}, InvalidPromptError, "500"),
+        ({"points": [(5, 3)], "point_labels": [0]}, InvalidPromptError, "background"),
+        ({"points": [(5, 3)], "plane": 1}, InvalidImageError, "leave plane out"),
+    ],
+)
+def test_bad_input_is_named(model, coins, options, error, message: str) -> None:
+    with pytest.raises(error, match=message):
+        samseg.segment(coins, model=model, **options)
+
+
+def test_a_volume_needs_a_plane(model, coins) -> None:
+    with pytest.raises(InvalidImageError, match="plane=an index"):
+        samseg.segment(np.stack([coins] * 2), points=[(5, 5)], model=model)
+
+
+def test_an_unknown_model_is_named_with_what_there_is(coins) -> None:
+    with pytest.raises(UnknownNameError, match="vit_b"):
+        samseg.segment(coins, points=[(5, 5)], model="vit_xxl")
