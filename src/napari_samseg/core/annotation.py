@@ -118,7 +118,7 @@ class Commit:
 
     def do(self, annotation: Annotation) -> None:
         """Apply the action, for the first time or again."""
-        self.target.repeat(self.plane, self.box_yx, self.after.get())
+        self.target.repeat(self.plane, self.box_yx, self.before.get(), self.after.get())
         self.settle(annotation)
 
     def settle(self, annotation: Annotation) -> None:
@@ -132,7 +132,7 @@ class Commit:
 
     def undo(self, annotation: Annotation) -> None:
         """Bring back what was before the action."""
-        self.target.revert(self.plane, self.box_yx, self.before.get())
+        self.target.revert(self.plane, self.box_yx, self.before.get(), self.after.get())
         annotation._restore(self.plane, self.removed)
         for object_id in self.object_ids:
             annotation._object_classes.pop(object_id, None)

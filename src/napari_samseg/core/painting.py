@@ -19,6 +19,7 @@ __all__ = [
     "PlaneKey",
     "overlapped_labels",
     "paint_objects",
+    "render_objects",
 ]
 
 # What happens to pixels that already carry another label.
@@ -69,11 +70,15 @@ class LabelTarget(Protocol):
     def write(self, plane: PlaneKey, box_yx: Box, values: Labels) -> None:
         """Write labels (y, x) into a box as one step."""
 
-    def revert(self, plane: PlaneKey, box_yx: Box, values: Labels) -> None:
-        """Undo the last `write`, after which the box must hold `values`."""
+    def revert(
+        self, plane: PlaneKey, box_yx: Box, before: Labels, after: Labels
+    ) -> None:
+        """Undo the last `write`: pixels that differ get their value `before`."""
 
-    def repeat(self, plane: PlaneKey, box_yx: Box, values: Labels) -> None:
-        """Redo the write that was last undone; the box must then hold `values`."""
+    def repeat(
+        self, plane: PlaneKey, box_yx: Box, before: Labels, after: Labels
+    ) -> None:
+        """Redo the write last undone: pixels that differ get their value `after`."""
 
     def undo_stroke(self) -> None:
         """Undo the last stroke that a person painted by hand."""
@@ -109,8 +114,18 @@ class ArrayLabels:
         turned = values.T if plane.axes[0] > plane.axes[1] else values
         self.array[plane.selection(box_yx)] = turned
 
-    revert = write
-    repeat = write
+    def revert(
+        self, plane: PlaneKey, box_yx: Box, before: Labels, after: Labels
+    ) -> None:
+        """Give the pixels that a write changed their value `before`."""
+        now = self.read(plane, box_yx)
+        self.write(plane, box_yx, np.where(before == after, now, before))
+
+    def repeat(
+        self, plane: PlaneKey, box_yx: Box, before: Labels, after: Labels
+    ) -> None:
+        """Give the pixels that a write changed their value `after` again."""
+        self.revert(plane, box_yx, after, before)
 
     def undo_stroke(self) -> None:
         """Do nothing: nobody paints on an array by hand."""
@@ -162,3 +177,48 @@ def overlapped_labels(
             touched.update(int(i) for i in np.unique(under))
     own = {0, *(int(i) for i in prediction.object_ids)}
     return tuple(sorted(touched - own))
+
+
+def render_objects(
+    prediction: MaskPrediction,
+    colors: npt.NDArray[np.uint8],
+    *,
+    fill_alpha: int = 70,
+    outline: int = 1,
+) -> tuple[npt.NDArray[np.uint8], Box] | None:
+    """Draw predicted objects as outlines with a light fill.
+
+    Parameters
+    ----------
+    prediction : MaskPrediction
+    colors : (N, 3) uint8
+        RGB of each object.
+    fill_alpha : int
+        Opacity of the fill, 0 to 255.
+    outline : int
+        Width of the outline, in pixels, inside the mask.
+
+    Returns
+    -------
+    rgba : (y, x, 4) uint8
+        Only the part of the plane that holds objects.
+    box_yx : (y0, x0, y1, x1)
+        Where that part lies.
+    """
+    from scipy.ndimage import binary_erosion
+
+    drawn = [i for i, crop in enumerate(prediction.crops) if crop.any()]
+    if not drawn:
+        return None
+    boxes = np.asarray(prediction.boxes_yx)[drawn]
+    y0, x0 = (int(v) for v in boxes[:, :2].min(axis=0))
+    y1, x1 = (int(v) for v in boxes[:, 2:].max(axis=0))
+    rgba = np.zeros((y1 - y0, x1 - x0, 4), np.uint8)
+    for i, (top, left, bottom, right) in zip(drawn, boxes, strict=True):
+        crop = prediction.crops[i]
+        part = rgba[top - y0 : bottom - y0, left - x0 : right - x0]
+        inside = binary_erosion(np.pad(crop, 1), iterations=outline)[1:-1, 1:-1]
+        part[crop, :3] = colors[i]
+        part[crop & inside, 3] = np.maximum(part[crop & inside, 3], fill_alpha)
+        part[crop & ~inside, 3] = 255
+    return rgba, (y0, x0, y1, x1)

@@ -1,0 +1,273 @@
+"""napari layers become core types: planes of images, and coordinates in them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_samseg.core.errors import LayerError
+from napari_samseg.core.images import PlaneSource, open_image
+from napari_samseg.core.painting import PlaneKey
+
+if TYPE_CHECKING:
+    from napari.components import Dims
+    from napari.layers import Image, Labels, Points, Shapes
+
+    from napari_samseg.core.painting import Box
+
+__all__ = [
+    "ImageView",
+    "canvas_to_data",
+    "choose_level",
+    "current_plane",
+    "largest_label",
+    "plane_of_labels",
+    "read_box_layer",
+    "read_point_layer",
+]
+
+# A plane up to this many pixels is annotated at full resolution.
+LEVEL_PIXELS = 4096 * 4096
+
+# Dense labels are scanned for their largest id in pieces of this many values.
+SCAN_VALUES = 1 << 24
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImageView:
+    """An image layer at one resolution level: its planes and where they lie.
+
+    Attributes
+    ----------
+    source : PlaneSource
+        Reads planes.
+    level : int
+        Resolution level, 0 for the finest.
+    matrix : (D+1, D+1) float64
+        Homogeneous transform from pixels of the level to the layer's world;
+        D is the number of axes without channels.
+    """
+
+    source: PlaneSource
+    level: int
+    matrix: npt.NDArray[np.float64]
+
+    @classmethod
+    def of_layer(cls, layer: Image, level: int = 0) -> ImageView:
+        """Open an image layer.
+
+        Raises
+        ------
+        InvalidImageError
+            If its data cannot be read as planes.
+        LayerError
+            If the level does not exist.
+        """
+        source = open_image(_levels(layer), rgb=layer.rgb)
+        if not 0 <= level < len(source.levels):
+            raise LayerError(
+                f"image layer {layer.name!r} has no resolution level {level}: it has "
+                f"{len(source.levels)}"
+            )
+        return cls(source, level, _data_matrix(layer) @ _level_matrix(source, level))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the level without channels, in pixels."""
+        return self.source.level_shape(self.level)
+
+    def plane_size(self, plane: PlaneKey) -> tuple[int, int]:
+        """(Y, X) of a plane, in pixels of the level."""
+        return self.shape[plane.axes[0]], self.shape[plane.axes[1]]
+
+    def data_to_plane(
+        self, data: npt.NDArray[np.float64], plane: PlaneKey
+    ) -> npt.NDArray[np.float64]:
+        """Turn coordinates of the layer's data (..., D) into (..., 2) of a plane."""
+        inverse = np.linalg.inv(_level_matrix(self.source, self.level))
+        moved = data @ inverse[:-1, :-1].T + inverse[:-1, -1]
+        return np.asarray(moved[..., list(plane.axes)], np.float64)
+
+    def plane_to_pixels(
+        self, points_yx: npt.NDArray[Any], plane: PlaneKey
+    ) -> npt.NDArray[np.float64]:
+        """Turn coordinates (N, 2) of a plane into (N, D) pixels of the level."""
+        pixels = np.zeros((len(points_yx), len(self.shape)))
+        lead = [axis for axis in range(len(self.shape)) if axis not in plane.axes]
+        pixels[:, lead] = plane.index
+        pixels[:, list(plane.axes)] = points_yx
+        return pixels
+
+    def crop_matrix(self, plane: PlaneKey, box_yx: Box) -> npt.NDArray[np.float64]:
+        """Transform to world of an array that covers only a box of one plane."""
+        offset = np.eye(len(self.shape) + 1)
+        corner = self.plane_to_pixels(np.array([box_yx[:2]]), plane)
+        offset[:-1, -1] = corner[0]
+        return self.matrix @ offset
+
+
+def choose_level(layer: Image, axes: tuple[int, int] = (-2, -1)) -> int:
+    """Finest resolution level whose planes are not beyond about 4096 x 4096."""
+    source = open_image(_levels(layer), rgb=layer.rgb)
+    for level in range(len(source.levels)):
+        shape = source.level_shape(level)
+        if shape[axes[0]] * shape[axes[1]] <= LEVEL_PIXELS:
+            return level
+    return len(source.levels) - 1
+
+
+def current_plane(dims: Dims, layer: Image, level: int = 0) -> PlaneKey:
+    """Return the plane of a layer that the viewer shows, in any order of axes.
+
+    Raises
+    ------
+    LayerError
+        If the viewer shows 3D, an axis that the layer does not have, or a
+        position outside the layer.
+    """
+    if dims.ndisplay != 2:
+        raise LayerError("prompts need a plane: switch the viewer from 3D to 2D")
+    ndim = layer.ndim
+    axes = tuple(int(axis) - (dims.ndim - ndim) for axis in dims.displayed)
+    if min(axes) < 0:
+        raise LayerError(
+            f"image layer {layer.name!r} has no extent along the axes on view: "
+            "reorder the axes"
+        )
+    position = canvas_to_data(dims.point, dims, layer)
+    source = open_image(_levels(layer), rgb=layer.rgb)
+    inverse = np.linalg.inv(_level_matrix(source, level))
+    pixels = inverse[:-1, :-1] @ position + inverse[:-1, -1]
+    shape = source.level_shape(level)
+    index = []
+    for axis in range(ndim):
+        if axis in axes:
+            continue
+        # halves go up, as napari rounds to slices
+        at = math.floor(pixels[axis] + 0.5)
+        if not 0 <= at < shape[axis]:
+            raise LayerError(
+                f"the viewer is at {at} on axis {axis}, outside image layer "
+                f"{layer.name!r} of length {shape[axis]}"
+            )
+        index.append(at)
+    return PlaneKey(tuple(index), (axes[0], axes[1]))
+
+
+def canvas_to_data(
+    position: Sequence[float], dims: Dims, layer: Any
+) -> npt.NDArray[np.float64]:
+    """Turn a position on the canvas into coordinates of a layer's data.
+
+    A canvas position is in the viewer's units, which may differ from the
+    layer's: napari aligns layers physically.
+    """
+    ndim = layer.ndim
+    world = np.zeros(ndim)
+    given = np.asarray(position, np.float64)[-ndim:]
+    world[ndim - len(given) :] = given
+    units = getattr(dims, "units", None)
+    if units:
+        for axis, (of_view, of_layer) in enumerate(
+            zip(units[-ndim:], layer.units, strict=False)
+        ):
+            if of_view != of_layer:
+                world[axis] = (world[axis] * of_view).to(of_layer).magnitude
+    return np.asarray(layer.world_to_data(world), np.float64)
+
+
+def plane_of_labels(layer: Labels, plane: PlaneKey) -> npt.NDArray[Any]:
+    """Read one plane of a Labels layer, (Y, X) integer.
+
+    Raises
+    ------
+    LayerError
+        If the layer does not have such a plane.
+    """
+    data = layer.data[0] if layer.multiscale else layer.data
+    n_axes = len(plane.index) + 2
+    if layer.ndim != n_axes:
+        raise LayerError(
+            f"Labels layer {layer.name!r} has {layer.ndim} axes, the image has {n_axes}"
+        )
+    rows, columns = (int(data.shape[axis]) for axis in plane.axes)
+    values = np.asarray(data[plane.selection((0, 0, rows, columns))])
+    return values.T if plane.axes[0] > plane.axes[1] else values
+
+
+def largest_label(data: Any) -> int:
+    """Return the largest id in labels, read in pieces; 0 if there is none."""
+    if 0 in data.shape:
+        return 0
+    per_row = math.prod(data.shape[1:])
+    rows = max(1, SCAN_VALUES // max(1, per_row))
+    largest = 0
+    for start in range(0, data.shape[0], rows):
+        largest = max(largest, int(np.asarray(data[start : start + rows]).max()))
+    return largest
+
+
+def read_point_layer(
+    points: Points, view: ImageView, layer: Image, plane: PlaneKey
+) -> npt.NDArray[np.float64]:
+    """Read the points of a Points layer on a plane, (N, 2) in its pixels."""
+    if len(points.data) == 0:
+        return np.empty((0, 2))
+    return _on_plane([np.asarray(points.data)], points, view, layer, plane)
+
+
+def read_box_layer(
+    shapes: Shapes, view: ImageView, layer: Image, plane: PlaneKey
+) -> npt.NDArray[np.float64]:
+    """Read the bounding boxes of the shapes on a plane, (N, 4) half-open."""
+    boxes = []
+    for vertices in shapes.data:
+        corners = _on_plane([np.asarray(vertices)], shapes, view, layer, plane)
+        if len(corners) == len(vertices):
+            boxes.append([*corners.min(axis=0) + 0.5, *corners.max(axis=0) + 0.5])
+    return np.array(boxes).reshape(-1, 4)
+
+
+def _on_plane(
+    parts: Sequence[npt.NDArray[Any]],
+    drawn_in: Points | Shapes,
+    view: ImageView,
+    layer: Image,
+    plane: PlaneKey,
+) -> npt.NDArray[np.float64]:
+    """Keep the coordinates of another layer that lie on a plane of the image."""
+    world = [drawn_in.data_to_world(row) for part in parts for row in part]
+    data = np.array([layer.world_to_data(row) for row in world])
+    lead = [axis for axis in range(layer.ndim) if axis not in plane.axes]
+    inverse = np.linalg.inv(_level_matrix(view.source, view.level))
+    pixels = data @ inverse[:-1, :-1].T + inverse[:-1, -1]
+    on = (np.abs(pixels[:, lead] - np.array(plane.index)) <= 0.5).all(axis=1)
+    return view.data_to_plane(data[on], plane)
+
+
+def _levels(layer: Any) -> Any:
+    return list(layer.data) if layer.multiscale else layer.data
+
+
+def _data_matrix(layer: Any) -> npt.NDArray[np.float64]:
+    """Homogeneous transform from data to world, probed through the public API."""
+    ndim = layer.ndim
+    origin = np.asarray(layer.data_to_world(np.zeros(ndim)), np.float64)
+    matrix = np.eye(ndim + 1)
+    matrix[:-1, -1] = origin
+    for axis, unit in enumerate(np.eye(ndim)):
+        matrix[:-1, axis] = np.asarray(layer.data_to_world(unit)) - origin
+    return matrix
+
+
+def _level_matrix(source: PlaneSource, level: int) -> npt.NDArray[np.float64]:
+    """Transform from pixels of a level to those of level 0, corners on corners."""
+    factors = np.array(source.shape) / np.array(source.level_shape(level))
+    matrix = np.diag([*factors, 1.0])
+    matrix[:-1, -1] = (factors - 1) / 2
+    return matrix

@@ -1,0 +1,1 @@
+"""Dock widgets: they read settings, start workers and show what comes back."""

@@ -1,0 +1,181 @@
+"""Generators of the core run in napari's thread workers.
+
+Three traps are closed here once. A generator worker swallows a `RuntimeError`
+(and with it running out of GPU memory): errors never leave the thread as
+exceptions, they come back as values. It does not close a generator after
+`quit`: ours does. And a person who clicks quickly must not wait for a queue:
+`LatestJob` keeps only the newest request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Any
+
+from napari.qt.threading import GeneratorWorker, create_worker
+
+from napari_samseg.core.types import Progress
+
+__all__ = ["RUNNING", "Job", "LatestJob"]
+
+# Qt holds the methods it calls back only weakly: jobs live here until they end.
+RUNNING: set[Job] = set()
+
+Steps = Generator[Progress, None, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """An error on its way from the thread to the window."""
+
+    error: Exception
+
+
+class _ClosingWorker(GeneratorWorker):
+    """A generator worker that closes its generator however it ends."""
+
+    def __init__(self, func: Callable[..., Steps], steps: Steps) -> None:
+        super().__init__(func, steps)
+        self._steps = steps
+
+    def work(self) -> Any:
+        """Run to the end, an error, or the first yield after `quit`."""
+        try:
+            return super().work()
+        finally:
+            self._steps.close()
+
+
+def _guard(steps: Steps) -> Steps:
+    try:
+        return (yield from steps)
+    except Exception as error:  # noqa: BLE001 - the window decides what to say
+        return _Failure(error)
+
+
+class Job:
+    """A generator of `Progress` running in a thread.
+
+    Callbacks run on the main thread, and none of them after `cancel`.
+
+    Parameters
+    ----------
+    steps : generator of Progress
+        Not started yet. Must not touch a layer.
+    on_return : callable
+        Gets what the generator returns.
+    on_error : callable
+        Gets the exception, whatever it is.
+    on_progress : callable, optional
+        Gets each `Progress`.
+    on_end : callable, optional
+        Called last, also after `cancel`.
+    """
+
+    def __init__(
+        self,
+        steps: Steps,
+        *,
+        on_return: Callable[[Any], None],
+        on_error: Callable[[Exception], None],
+        on_progress: Callable[[Progress], None] | None = None,
+        on_end: Callable[[], None] | None = None,
+    ) -> None:
+        self._on_return = on_return
+        self._on_error = on_error
+        self._on_progress = on_progress
+        self._on_end = on_end
+        self._cancelled = False
+        self._steps = steps
+        self.is_running = False
+        self._worker = create_worker(
+            _guard,
+            steps,
+            _worker_class=_ClosingWorker,
+            _ignore_errors=True,
+            _start_thread=False,
+        )
+        self._worker.yielded.connect(self._yielded)
+        self._worker.returned.connect(self._returned)
+        self._worker.finished.connect(self._finished)
+
+    def start(self) -> Job:
+        """Start the thread."""
+        self.is_running = True
+        RUNNING.add(self)
+        self._worker.start()
+        return self
+
+    def cancel(self) -> None:
+        """Stop at the next step; nothing is called back but `on_end`."""
+        self._cancelled = True
+        self._worker.quit()
+
+    def _yielded(self, progress: Progress) -> None:
+        if not self._cancelled and self._on_progress is not None:
+            self._on_progress(progress)
+
+    def _returned(self, value: Any) -> None:
+        if self._cancelled:
+            return
+        if isinstance(value, _Failure):
+            self._on_error(value.error)
+        else:
+            self._on_return(value)
+
+    def _finished(self) -> None:
+        self.is_running = False
+        RUNNING.discard(self)
+        if self._on_end is not None:
+            self._on_end()
+
+
+class LatestJob:
+    """Runs one job at a time, and of those that wait only the newest.
+
+    The answer to a request is dropped once a newer one has been made.
+    """
+
+    def __init__(self) -> None:
+        self._running: Job | None = None
+        self._waiting: Callable[[], Job] | None = None
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a job runs or waits."""
+        return self._running is not None
+
+    def request(
+        self,
+        steps: Steps,
+        on_return: Callable[[Any], None],
+        on_error: Callable[[Exception], None],
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> None:
+        """Run `steps` after the current job, unless a newer request comes."""
+
+        def make() -> Job:
+            return Job(
+                steps,
+                on_return=on_return,
+                on_error=on_error,
+                on_progress=on_progress,
+                on_end=self._next,
+            )
+
+        if self._running is None:
+            self._running = make().start()
+        else:
+            self._running.cancel()
+            self._waiting = make
+
+    def cancel(self) -> None:
+        """Drop what waits and stop what runs."""
+        self._waiting = None
+        if self._running is not None:
+            self._running.cancel()
+
+    def _next(self) -> None:
+        make, self._waiting = self._waiting, None
+        self._running = None if make is None else make().start()

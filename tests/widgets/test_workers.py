@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from napari_samseg.core.types import Progress
+from napari_samseg.widgets.workers import Job, LatestJob
+
+pytestmark = pytest.mark.usefixtures("qtbot")
+
+
+class Log:
+    """What a job called back, and in which thread."""
+
+    def __init__(self):
+        self.events = []
+        self.threads = set()
+
+    def __call__(self, name):
+        def record(*values):
+            self.events.append((name, *values))
+            self.threads.add(threading.current_thread())
+
+        return record
+
+    def names(self):
+        return [event[0] for event in self.events]
+
+    def callbacks(self):
+        return {
+            f"on_{name}": self(name) for name in ("return", "error", "progress", "end")
+        }
+
+
+def count(n, closed=None, delay=0.0):
+    try:
+        for i in range(n):
+            time.sleep(delay)
+            yield Progress("counting", i + 1, n)
+        return n
+    finally:
+        if closed is not None:
+            closed.append(threading.current_thread())
+
+
+def wait_for(qtbot, log, name):
+    qtbot.waitUntil(lambda: name in log.names(), timeout=5000)
+
+
+def test_progress_and_result_arrive_on_the_main_thread(qtbot):
+    log = Log()
+    Job(count(3), **log.callbacks()).start()
+    wait_for(qtbot, log, "end")
+    assert log.names() == ["progress"] * 3 + ["return", "end"]
+    assert log.events[-2] == ("return", 3)
+    assert log.threads == {threading.main_thread()}
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("out of memory"), ValueError("bad"), MemoryError()]
+)
+def test_any_error_comes_back_and_ends_the_job(qtbot, error):
+    def failing():
+        yield Progress("trying")
+        raise error
+
+    log = Log()
+    job = Job(failing(), **log.callbacks()).start()
+    wait_for(qtbot, log, "end")
+    assert log.events[-2:] == [("error", error), ("end",)]
+    assert not job.is_running
+
+
+def test_cancel_closes_the_generator_and_calls_nothing_more_back(qtbot):
+    log, closed = Log(), []
+    job = Job(count(10_000, closed, delay=0.001), **log.callbacks()).start()
+    wait_for(qtbot, log, "progress")
+    job.cancel()
+    before = len(log.events)
+    wait_for(qtbot, log, "end")
+    assert log.names()[before:] == ["end"]
+    assert "return" not in log.names()
+    assert len(closed) == 1
+    assert not job.is_running
+
+
+def test_latest_wins_and_stale_requests_never_run(qtbot):
+    log, ran = Log(), []
+
+    def steps(number):
+        ran.append(number)
+        for _ in range(20):
+            time.sleep(0.002)
+            yield Progress("working")
+        return number
+
+    latest = LatestJob()
+    for number in range(10):
+        latest.request(steps(number), log("return"), log("error"))
+    qtbot.waitUntil(lambda: not latest.is_busy, timeout=5000)
+    assert log.events == [("return", 9)]
+    assert ran in ([0, 9], [9])
+
+
+def test_latest_goes_on_after_an_error(qtbot):
+    def failing():
+        yield Progress("trying")
+        raise RuntimeError("no")
+
+    log, latest = Log(), LatestJob()
+    latest.request(failing(), log("return"), log("error"))
+    qtbot.waitUntil(lambda: not latest.is_busy, timeout=5000)
+    latest.request(count(1), log("return"), log("error"))
+    qtbot.waitUntil(lambda: not latest.is_busy, timeout=5000)
+    assert log.names() == ["error", "return"]
+
+
+def test_cancelled_latest_runs_nothing_more(qtbot):
+    log, latest = Log(), LatestJob()
+    latest.request(count(1000, delay=0.001), log("return"), log("error"))
+    latest.request(count(1), log("return"), log("error"))
+    latest.cancel()
+    qtbot.waitUntil(lambda: not latest.is_busy, timeout=5000)
+    assert log.events == []
