@@ -90,11 +90,13 @@ def test_one_positive_logit_gives_one_small_crop():
     logits = np.full((64, 64), -1, np.float32)
     logits[10, 40] = 5
     crop, box = crop_mask(logits, (1000, 800), 256)
-    assert box.tolist() == np.argwhere(
-        upscale_like_sam(logits, (1000, 800), 256) > 0
-    ).min(0).tolist() + (
-        np.argwhere(upscale_like_sam(logits, (1000, 800), 256) > 0).max(0) + 1
-    ).tolist()
+    assert (
+        box.tolist()
+        == np.argwhere(upscale_like_sam(logits, (1000, 800), 256) > 0).min(0).tolist()
+        + (
+            np.argwhere(upscale_like_sam(logits, (1000, 800), 256) > 0).max(0) + 1
+        ).tolist()
+    )
     assert crop.size < 40 * 40
 
 

@@ -1,0 +1,88 @@
+"""TinyViT against the published implementation, which the testing extra brings."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+from napari_samseg.core.models.mobile_sam import build_mobile_sam
+
+with warnings.catch_warnings():
+    # It registers its models with timm anew, under timm's former module names.
+    warnings.simplefilter("ignore")
+    reference = pytest.importorskip("mobile_sam")
+    from mobile_sam.modeling import TinyViT as ReferenceTinyViT
+
+
+def randomised(module: torch.nn.Module) -> torch.nn.Module:
+    """Fill what starts at zero or one, so that nothing can be dropped unseen."""
+    generator = torch.Generator().manual_seed(0)
+    for name, tensor in module.state_dict().items():
+        if "running_var" in name:
+            tensor.uniform_(0.5, 2, generator=generator)
+        elif tensor.is_floating_point():
+            noise = torch.empty_like(tensor).normal_(0, 0.05, generator=generator)
+            tensor.add_(noise)
+    return module.eval()  # now the reference takes over its attention biases
+
+
+@pytest.fixture(scope="module")
+def published():
+    return randomised(reference.sam_model_registry["vit_t"]())
+
+
+def test_tensors_have_the_published_names_and_shapes(published):
+    with torch.device("meta"):
+        ours = build_mobile_sam().state_dict()
+    assert {name: tensor.shape for name, tensor in ours.items()} == {
+        name: tensor.shape for name, tensor in published.state_dict().items()
+    }
+
+
+def test_embeddings_are_the_published_ones():
+    """At 224 px; the reference hard-codes the grid of 1024 px in its last step."""
+
+    class Small(ReferenceTinyViT):
+        def forward(self, x):
+            x = self.patch_embed(x)
+            for layer in self.layers:
+                x = layer(x)
+            side = self.img_size // 16
+            x = x.view(len(x), side, side, -1).permute(0, 3, 1, 2)
+            return self.neck(x)
+
+    theirs = Small(
+        img_size=224,
+        embed_dims=[64, 128, 160, 320],
+        depths=[2, 2, 6, 2],
+        num_heads=[2, 4, 5, 10],
+        window_sizes=[7, 7, 14, 7],
+        drop_path_rate=0.0,
+    )
+    randomised(theirs)
+    ours = build_mobile_sam(224).image_encoder
+    ours.load_state_dict(theirs.state_dict(), strict=True)
+    pixels = torch.randn((2, 3, 224, 224), generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        expected = theirs(pixels)
+        actual = ours(pixels)
+    assert expected.std() > 0.1
+    torch.testing.assert_close(actual, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_masks_are_the_published_ones_at_full_size(published):
+    from napari_samseg.core.models.sam import SamModel
+
+    ours = build_mobile_sam()
+    ours.load_state_dict(published.state_dict(), strict=True)
+    plane = np.random.default_rng(0).uniform(0, 255, (60, 100, 3)).astype(np.float32)
+    model = SamModel(ours, name="vit_t", family="mobile_sam")
+    embedding = model.encode(plane)
+    with torch.inference_mode():
+        expected = published.image_encoder(model._preprocess(plane))[0].numpy()
+    features = embedding.features["image_embed"]
+    np.testing.assert_allclose(features, expected, atol=1e-4, rtol=1e-4)
