@@ -289,7 +289,7 @@ class _Batches:
         device = self.model.device
         if tried > 1:
             self.size = tried // 2
-            _warn(f"{device} ran out of memory: {self.size} objects at once instead")
+            _warn(f"{device} ran out of memory: decoding {self.size} at a time instead")
         elif device.type != "cpu":
             self.model = self.model.on_cpu()
             self.size = _batch_size(self.model)
