@@ -16,6 +16,7 @@ __all__ = [
     "PretrainedModel",
     "RemoteFile",
     "download",
+    "find_model",
     "list_models",
     "models_folder",
 ]
@@ -327,6 +328,21 @@ def list_models() -> dict[str, str]:
     }
 
 
+def find_model(name: str) -> PretrainedModel:
+    """Return the entry of the zoo called `name`.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is none; the message lists what there is.
+    """
+    if name not in ZOO:
+        raise UnknownNameError(
+            f"there is no model {name!r} in the zoo, which has: {', '.join(ZOO)}"
+        )
+    return ZOO[name]
+
+
 def models_folder() -> Path:
     """Return the folder of downloaded models.
 
@@ -368,11 +384,7 @@ def download(name: str, folder: Path | None = None) -> Generator[Progress, None,
     """
     from napari_samseg.core.models.transfer import has_hash, transfer
 
-    if name not in ZOO:
-        raise UnknownNameError(
-            f"there is no model {name!r} in the zoo, which has: {', '.join(ZOO)}"
-        )
-    file = ZOO[name].checkpoint
+    file = find_model(name).checkpoint
     path = (models_folder() if folder is None else folder) / file.file_name
     stage = f"downloading {name}"
     if path.exists():

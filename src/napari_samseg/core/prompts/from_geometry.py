@@ -198,7 +198,7 @@ def read_lasso(gesture: Gesture, plane_size: tuple[int, int]) -> ObjectPrompt:
     """
     from skimage.draw import polygon2mask
 
-    mask: BoolArray = polygon2mask(  # type: ignore[no-untyped-call]
+    mask: BoolArray = polygon2mask(
         plane_size, gesture.vertices_yx
     )
     if not mask.any():
@@ -384,7 +384,7 @@ def mask_to_logits(mask: BoolArray, low_res_size: int) -> FloatArray:
     scale = low_res_size / max(mask.shape)
     height, width = (max(1, round(side * scale)) for side in mask.shape)
     shrinks = scale < 1
-    share: FloatArray = resize(  # type: ignore[no-untyped-call]
+    share: FloatArray = resize(
         mask.astype(np.float32), (height, width), order=1, anti_aliasing=shrinks
     )
     logits = np.full((low_res_size, low_res_size), -MASK_LOGIT, np.float32)

@@ -1,0 +1,313 @@
+"""The command ``napari-samseg``: a thin layer over the core.
+
+Options that stand for a setting take their help and their bounds from it. Nothing
+heavy is imported before a command needs it, so that ``--help`` is there at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Generator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from typer.core import TyperGroup
+
+from napari_samseg.core.errors import SamSegError, SettingsError
+from napari_samseg.core.settings import ImageSettings, ModelSettings, describe
+
+if TYPE_CHECKING:
+    from napari_samseg.core.demo import DemoReport, DemoResult
+    from napari_samseg.core.types import Progress
+
+__all__ = ["app"]
+
+T = TypeVar("T")
+
+output = Console(highlight=False)
+messages = Console(stderr=True, highlight=False)
+
+
+class _PlainErrors(TyperGroup):
+    """Shows an error meant for a person as one line, with exit status 2."""
+
+    def invoke(self, ctx: typer.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except SamSegError as error:
+            messages.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
+            raise typer.Exit(2) from error
+
+
+app = typer.Typer(
+    name="napari-samseg",
+    cls=_PlainErrors,
+    no_args_is_help=True,
+    add_completion=False,
+    help="Segment Anything for microscopy, EM and medical images.",
+)
+models_app = typer.Typer(no_args_is_help=True, help="List, look up, download models.")
+app.add_typer(models_app, name="models")
+
+
+def _option(settings: type, name: str, *flags: str) -> Any:
+    """Build the option of a setting: its help and bounds, its choices as a hint.
+
+    The settings themselves refuse what is not one of their choices.
+    """
+    info = next(info for info in describe(settings) if info.name == name)
+    return typer.Option(
+        *flags,
+        help=info.help,
+        min=info.minimum,
+        max=info.maximum,
+        metavar="|".join(info.choices) or None,
+    )
+
+
+Model = Annotated[str, _option(ModelSettings, "model")]
+Device = Annotated[str, _option(ModelSettings, "device")]
+Precision = Annotated[str, _option(ModelSettings, "precision")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        _say(f"napari-samseg {version('napari-samseg')}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Segment Anything for microscopy, EM and medical images."""
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for labels and pictures.")],
+    model: Model = "default",
+    device: Device = "auto",
+    precision: Precision = "auto",
+    viewer: Annotated[
+        bool, typer.Option("--viewer", help="Show the result in napari.")
+    ] = False,
+) -> None:
+    """Segment real images that come with scikit-image, and show how well it went.
+
+    Writes instance labels as 16-bit TIFF and a picture with contours and prompts.
+    """
+    from napari_samseg.core.demo import run_demo
+
+    settings = ModelSettings(model, device, precision)
+    report = _show_progress(run_demo(out, settings))
+    _print_demo(report)
+    if viewer:
+        _open_viewer(report)
+
+
+@app.command()
+def segment(
+    image: Annotated[Path, typer.Argument(help="TIFF, PNG, npy, or a zarr array.")],
+    out: Annotated[Path, typer.Option(help="Label image to write, .tif.")],
+    points: Annotated[
+        Path | None, typer.Option(help="CSV with y, x; also label and object.")
+    ] = None,
+    boxes: Annotated[
+        Path | None, typer.Option(help="CSV with y0, x0, y1, x1; also object.")
+    ] = None,
+    prompts: Annotated[
+        Path | None, typer.Option(help="JSON list of objects with points and box.")
+    ] = None,
+    plane: Annotated[
+        str, typer.Option(help="Plane of a stack: 12, or 3,12 with two axes.")
+    ] = "",
+    channel_axis: Annotated[
+        int | None, typer.Option(help="Axis that holds independent channels.")
+    ] = None,
+    channels: Annotated[str, _option(ImageSettings, "channels")] = "",
+    normalisation: Annotated[
+        str, _option(ImageSettings, "normalisation")
+    ] = "percentile",
+    low: Annotated[float, _option(ImageSettings, "low")] = 0.1,
+    high: Annotated[float, _option(ImageSettings, "high")] = 99.9,
+    scope: Annotated[str, _option(ImageSettings, "scope")] = "plane",
+    model: Model = "default",
+    device: Device = "auto",
+    precision: Precision = "auto",
+    overlay: Annotated[
+        Path | None, typer.Option(help="Also write a picture, .png.")
+    ] = None,
+) -> None:
+    """Segment the objects that points and boxes show in one plane of an image."""
+    from napari_samseg.core.segment_file import SegmentJob, segment_file
+
+    job = SegmentJob(
+        image=image,
+        out=out,
+        overlay=overlay,
+        points=points,
+        boxes=boxes,
+        prompts=prompts,
+        plane=_integers(plane, "--plane"),
+        channel_axis=channel_axis,
+    )
+    settings = ImageSettings(
+        normalisation=normalisation,
+        low=low,
+        high=high,
+        scope=scope,
+        channels=_integers(channels, "--channels") or None,
+    )
+    prediction = _show_progress(
+        segment_file(job, settings, ModelSettings(model, device, precision))
+    )
+    table = Table("object", "pixels", "predicted IoU")
+    for object_id, crop, iou in zip(
+        prediction.object_ids, prediction.crops, prediction.iou_predictions, strict=True
+    ):
+        table.add_row(str(object_id), str(int(crop.sum())), f"{iou:.2f}")
+    output.print(table)
+    for path in (out, overlay):
+        if path is not None:
+            _say(f"wrote {path}")
+
+
+@models_app.command("list")
+def print_models() -> None:
+    """List the embedded model and those that can be downloaded."""
+    from napari_samseg.core.models.weights import ZOO, list_models, models_folder
+
+    folder = models_folder()
+    table = Table("name", "here", "description")
+    table.columns[0].no_wrap = True
+    for name, description in list_models().items():
+        here = name not in ZOO or (folder / ZOO[name].checkpoint.file_name).exists()
+        table.add_row(name, "yes" if here else "", description)
+    output.print(table)
+    _say(f"folder: {folder}")
+
+
+@models_app.command("info")
+def print_model(
+    name: Annotated[str, typer.Argument(help="A name from `models list`.")],
+) -> None:
+    """Say where a model comes from, its licence, and how to cite it."""
+    from napari_samseg.core.models.weights import find_model, models_folder
+
+    entry = find_model(name)
+    file = entry.checkpoint
+    size = "not stated" if file.nbytes is None else f"{file.nbytes / 1e6:.0f} MB"
+    for label, value in (
+        ("name", entry.name),
+        ("family", entry.family),
+        ("about", entry.description),
+        ("licence", entry.licence),
+        ("cite", entry.citation),
+        ("file", str(models_folder() / file.file_name)),
+        ("size", size),
+        ("from", file.url),
+        ("hash", file.hash),
+    ):
+        _say(f"{label:8} {value}")
+
+
+@models_app.command("download")
+def download_model(
+    names: Annotated[list[str], typer.Argument(help="Names from `models list`.")],
+) -> None:
+    """Download models, check them, and keep them for later use offline."""
+    from napari_samseg.core.models.weights import download
+
+    for name in names:
+        path = _show_progress(download(name))
+        _say(f"{name}: {path}")
+
+
+def _say(line: str) -> None:
+    """Print one line as it is, unwrapped, so that paths can be copied."""
+    output.print(line, markup=False, soft_wrap=True)
+
+
+def _integers(text: str, flag: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError as error:
+        raise SettingsError(
+            f"{flag} takes whole numbers with commas between them, not {text!r}"
+        ) from error
+
+
+def _show_progress(steps: Generator[Progress, None, T]) -> T:
+    """Run long work to its end, with a bar for each of its stages."""
+    from rich.progress import Progress as Bars
+
+    with Bars(console=messages, transient=True) as bars:
+        task, stage = None, None
+        while True:
+            try:
+                step = next(steps)
+            except StopIteration as stop:
+                result: T = stop.value
+                return result
+            if step.stage != stage:
+                if task is not None:
+                    bars.remove_task(task)
+                task, stage = bars.add_task(step.stage, total=None), step.stage
+            bars.update(task, completed=step.done, total=step.total or None)
+
+
+def _print_demo(report: DemoReport) -> None:
+    _say(
+        f"model {report.model} on {report.device}, loaded in "
+        f"{report.load_seconds:.1f} s"
+    )
+    for result in report.results:
+        _print_demo_result(result)
+
+
+def _print_demo_result(result: DemoResult) -> None:
+    from napari_samseg.core.demo import DEMO_IMAGES
+
+    title = f"{result.name}: {DEMO_IMAGES[result.name].description}"
+    table = Table("object", "prompt", "pixels", "predicted IoU", "IoU with Otsu")
+    table.title, table.title_justify = title, "left"
+    for item in result.objects:
+        table.add_row(
+            str(item.object_id),
+            item.prompt,
+            str(item.area),
+            f"{item.iou_prediction:.2f}",
+            f"{item.iou:.2f}",
+        )
+    output.print()
+    output.print(table)
+    worst = min(item.iou for item in result.objects)
+    mean = sum(item.iou for item in result.objects) / len(result.objects)
+    times = ", ".join(f"{step} {s:.2f} s" for step, s in result.seconds.items())
+    for line in (
+        f"IoU with Otsu: mean {mean:.2f}, worst {worst:.2f}",
+        f"time: {times}",
+        f"wrote {result.labels_path} and {result.overlay_path}",
+    ):
+        _say(line)
+
+
+def _open_viewer(report: DemoReport) -> None:
+    display = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    if sys.platform.startswith("linux") and not display:
+        messages.print("there is no display: the viewer stays closed")
+        return
+    from napari_samseg.adapters.demo_viewer import show_demo
+
+    show_demo(report)

@@ -1,0 +1,1 @@
+"""Images, prompts and labels in files."""

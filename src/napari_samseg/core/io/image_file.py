@@ -1,0 +1,65 @@
+"""Images in files as sources of planes, without loading what is not asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from napari_samseg.core.errors import InvalidImageError, MissingFileError
+from napari_samseg.core.images import PlaneSource, open_image
+
+__all__ = ["open_image_file"]
+
+
+def open_image_file(
+    path: Path, *, rgb: bool | None = None, channel_axis: int | None = None
+) -> PlaneSource:
+    """Open an image file as a source of planes.
+
+    TIFF, zarr and npy are read one plane at a time; other formats (PNG, JPEG and
+    what else imageio knows) are read whole.
+
+    Parameters
+    ----------
+    path : Path
+        A file, or the folder of a zarr array.
+    rgb, channel_axis
+        As in `napari_samseg.core.images.open_image`.
+
+    Raises
+    ------
+    MissingFileError
+        If there is no such file.
+    InvalidImageError
+        If it cannot be read as an image, or is a zarr group rather than an array.
+    """
+    if not path.exists():
+        raise MissingFileError(f"there is no image {path}")
+    try:
+        data = _read(path)
+    # each library has its own errors for files that are not what they seem
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InvalidImageError(
+            f"{path} cannot be read as an image: {reason}"
+        ) from error
+    return open_image(data, rgb=rgb, channel_axis=channel_axis)
+
+
+def _read(path: Path) -> Any:
+    import numpy as np
+    import zarr
+
+    suffix = path.suffix.lower()
+    if suffix in (".tif", ".tiff", ".lsm", ".svs"):
+        import tifffile
+
+        store = tifffile.imread(path, aszarr=True, level=0)
+        return zarr.open_array(store, mode="r")
+    if path.is_dir():
+        return zarr.open_array(path, mode="r")
+    if suffix == ".npy":
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    from skimage.io import imread
+
+    return imread(path)

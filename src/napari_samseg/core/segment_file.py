@@ -1,0 +1,93 @@
+"""Segment one plane of an image file from prompt files, and write the labels."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napari_samseg.core.images import read_plane
+from napari_samseg.core.io.image_file import open_image_file
+from napari_samseg.core.io.label_image import check_label_path, write_label_image
+from napari_samseg.core.io.picture import check_picture_path, write_picture
+from napari_samseg.core.io.prompt_table import build_prompts, read_prompt_files
+from napari_samseg.core.types import Progress
+
+if TYPE_CHECKING:
+    from napari_samseg.core.settings import ImageSettings, ModelSettings
+    from napari_samseg.core.types import MaskPrediction
+
+__all__ = ["SegmentJob", "segment_file"]
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentJob:
+    """Which files to read and write.
+
+    Attributes
+    ----------
+    image : Path
+        See `napari_samseg.core.io.image_file.open_image_file`.
+    out : Path
+        Label image to write, ``.tif``.
+    points, boxes, prompts : Path or None
+        See `napari_samseg.core.io.prompt_table.read_prompt_files`.
+    plane : tuple of int
+        Position along each axis before (Y, X).
+    channel_axis : int or None
+        Axis that holds independent channels.
+    overlay : Path or None
+        Picture to write, ``.png``.
+    """
+
+    image: Path
+    out: Path
+    points: Path | None = None
+    boxes: Path | None = None
+    prompts: Path | None = None
+    plane: tuple[int, ...] = ()
+    channel_axis: int | None = None
+    overlay: Path | None = None
+
+
+def segment_file(
+    job: SegmentJob, image_settings: ImageSettings, model_settings: ModelSettings
+) -> Generator[Progress, None, MaskPrediction]:
+    """Segment the objects that the prompt files show.
+
+    All that can be wrong with the files is found before the model is loaded.
+
+    Raises
+    ------
+    SamSegError
+        If a file is missing or of the wrong kind, a prompt lies outside the plane,
+        or the model cannot be had; the message says which and what to do.
+    """
+    yield Progress("reading")
+    check_label_path(job.out)
+    if job.overlay is not None:
+        check_picture_path(job.overlay)
+    rows = read_prompt_files(points=job.points, boxes=job.boxes, prompts=job.prompts)
+    source = open_image_file(job.image, channel_axis=job.channel_axis)
+    plane = read_plane(source, job.plane, image_settings)
+    prompts = build_prompts(rows, (plane.shape[0], plane.shape[1]))
+
+    yield Progress("loading the model")
+    from napari_samseg.core.models import load_model
+    from napari_samseg.core.predict import Predictor, predict_masks
+
+    model = load_model(
+        model_settings.model,
+        device=model_settings.device,
+        precision=model_settings.precision,
+    )
+    embedding = yield from Predictor(model).encode_steps(plane)
+    yield Progress("decoding")
+    prediction = predict_masks(model, embedding, prompts)
+    write_label_image(job.out, prediction.to_labels())
+    if job.overlay is not None:
+        from napari_samseg.core.overlay import draw_overlay
+
+        write_picture(job.overlay, draw_overlay(plane, prediction, prompts))
+    return prediction
