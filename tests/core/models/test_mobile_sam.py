@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 import pytest
 import torch
 
 from napari_samseg.core.models.mobile_sam import build_mobile_sam
 
-with warnings.catch_warnings():
-    # It registers its models with timm anew, under timm's former module names.
-    warnings.simplefilter("ignore")
-    reference = pytest.importorskip("mobile_sam")
-    from mobile_sam.modeling import TinyViT as ReferenceTinyViT
+reference = pytest.importorskip("mobile_sam")
 
 
 def randomised(module: torch.nn.Module) -> torch.nn.Module:
@@ -45,7 +39,7 @@ def test_tensors_have_the_published_names_and_shapes(published):
 def test_embeddings_are_the_published_ones():
     """At 224 px; the reference hard-codes the grid of 1024 px in its last step."""
 
-    class Small(ReferenceTinyViT):
+    class Small(reference.modeling.TinyViT):
         def forward(self, x):
             x = self.patch_embed(x)
             for layer in self.layers:

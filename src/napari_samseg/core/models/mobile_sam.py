@@ -192,7 +192,7 @@ class TinyViTBlock(nn.Module):
         x = F.pad(x, (0, -width % side, 0, -height % side))
         rows, columns = x.shape[2] // side, x.shape[3] // side
         windows = x.view(n, c, rows, side, columns, side).permute(0, 2, 4, 3, 5, 1)
-        tokens = self.attn(windows.reshape(-1, side * side, c))
+        tokens: torch.Tensor = self.attn(windows.reshape(-1, side * side, c))
         merged = tokens.view(n, rows, columns, side, side, c).permute(0, 5, 1, 3, 2, 4)
         return merged.reshape(x.shape)[:, :, :height, :width]
 
@@ -207,14 +207,9 @@ class Stage(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (N, C, y, x) to the next stage's width and resolution."""
-        parts = (
-            [*self.blocks]
-            if self.downsample is None
-            else [*self.blocks, self.downsample]
-        )
-        for part in parts:
-            x = part(x)
-        return x
+        for block in self.blocks:
+            x = block(x)
+        return x if self.downsample is None else self.downsample(x)
 
 
 class TinyViT(nn.Module):
