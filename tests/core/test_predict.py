@@ -13,9 +13,9 @@ from napari_samseg.core.errors import (
     ModelMemoryError,
     SettingsError,
 )
+from napari_samseg.core.memory import MemoryFallbackWarning
 from napari_samseg.core.models.sam import SamModel
 from napari_samseg.core.predict import (
-    MemoryFallbackWarning,
     Predictor,
     predict_masks,
 )

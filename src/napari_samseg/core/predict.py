@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Literal, TypeVar
 
@@ -16,6 +15,7 @@ from napari_samseg.core.errors import (
     ModelMemoryError,
     SettingsError,
 )
+from napari_samseg.core.memory import is_memory_error, warn_fallback
 from napari_samseg.core.types import MaskPrediction, PlanePrompts
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
         Progress,
     )
 
-__all__ = ["MemoryFallbackWarning", "Multimask", "Predictor", "predict_masks"]
+__all__ = ["Multimask", "Predictor", "predict_masks"]
 
 Multimask = Literal["auto", True, False]
 T = TypeVar("T")
@@ -38,10 +38,6 @@ T = TypeVar("T")
 # processor more than a few copies fall out of its caches and cost time.
 CPU_BATCH = 4
 GPU_BATCH = 32
-
-
-class MemoryFallbackWarning(UserWarning):
-    """Memory ran out, and the work goes on in smaller pieces or on the CPU."""
 
 
 class Predictor:
@@ -110,11 +106,11 @@ class Predictor:
             try:
                 embedding = yield from model.encode_steps(plane)
             except (MemoryError, RuntimeError) as error:
-                if not _is_memory_error(error):
+                if not is_memory_error(error):
                     raise
                 if model is self.model.on_cpu():
                     break
-                _warn(f"{model.device} ran out of memory: encoding on the CPU instead")
+                warn_fallback(model.device, "encoding on the CPU")
             else:
                 self.cache.put(used_key, embedding)
                 return embedding
@@ -274,7 +270,7 @@ class _Batches:
                     self.embedding, prompts.select(part), multimask=multimask
                 )
             except (MemoryError, RuntimeError) as error:
-                if not _is_memory_error(error):
+                if not is_memory_error(error):
                     raise
                 self._retreat(len(part), error)
                 continue
@@ -289,11 +285,11 @@ class _Batches:
         device = self.model.device
         if tried > 1:
             self.size = tried // 2
-            _warn(f"{device} ran out of memory: decoding {self.size} at a time instead")
+            warn_fallback(device, f"decoding {self.size} at a time")
         elif device.type != "cpu":
             self.model = self.model.on_cpu()
             self.size = _batch_size(self.model)
-            _warn(f"{device} ran out of memory: decoding on the CPU instead")
+            warn_fallback(device, "decoding on the CPU")
         else:
             raise ModelMemoryError(
                 f"there is not enough memory to decode one object with model "
@@ -329,25 +325,8 @@ def _at_full_resolution(
     )
 
 
-def _is_memory_error(error: Exception) -> bool:
-    """Tell whether an error means that memory ran out, on whatever device.
-
-    CUDA has its own error; the CPU and Apple's GPU only say it in words.
-    """
-    import torch
-
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    text = str(error).lower()
-    return "out of memory" in text or "can't allocate memory" in text
-
-
 def _precision(model: PromptableModel) -> str:
     return str(model.dtype).removeprefix("torch.")
-
-
-def _warn(message: str) -> None:
-    warnings.warn(message, MemoryFallbackWarning, stacklevel=3)
 
 
 def _result(steps: Generator[Progress, None, T]) -> T:

@@ -9,8 +9,13 @@ import torch
 from safetensors.torch import save_file
 from segment_anything import sam_model_registry
 
-from napari_samseg.core.errors import CheckpointError, MissingFileError
-from napari_samseg.core.models import MODEL_FAMILIES, load_model
+from napari_samseg.core.errors import (
+    CheckpointError,
+    MissingFileError,
+    ModelMemoryError,
+)
+from napari_samseg.core.memory import MemoryFallbackWarning
+from napari_samseg.core.models import MODEL_FAMILIES, families, load_model
 from napari_samseg.core.models.checkpoint import load_tensors, read_checkpoint
 
 
@@ -220,3 +225,26 @@ def test_a_checkpoint_that_lacks_its_decoder_is_refused(tmp_path):
     save_thin({k: v for k, v in state.items() if "mask_decoder" not in k}, path)
     with pytest.raises(CheckpointError, match=r"missing: mask_decoder\..*more"):
         load_model(path)
+
+
+def test_a_model_that_does_not_fit_onto_its_device_goes_to_the_cpu(monkeypatch):
+    def fill(module, device):
+        if device.type != "cpu":
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return module
+
+    monkeypatch.setattr(families, "choose_device", lambda name: torch.device("cuda"))
+    monkeypatch.setattr(families, "choose_dtype", lambda *args: torch.bfloat16)
+    monkeypatch.setattr(torch.nn.Module, "to", fill)
+    with pytest.warns(MemoryFallbackWarning, match="cuda ran out of memory: default"):
+        model = load_model()
+    assert (model.device.type, model.dtype) == ("cpu", torch.float32)
+
+
+def test_a_model_that_does_not_fit_at_all_is_told(monkeypatch):
+    def fill(*args, **kwargs):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(families, "read_checkpoint", fill)
+    with pytest.raises(ModelMemoryError, match="not enough memory to load model def"):
+        load_model(device="cpu")

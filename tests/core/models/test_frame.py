@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -122,3 +124,18 @@ def test_a_large_mask_is_computed_in_blocks(monkeypatch):
     blocks, same_box = crop_mask(logits, (300, 200), 64)
     np.testing.assert_array_equal(whole, blocks)
     np.testing.assert_array_equal(box, same_box)
+
+
+def test_a_small_mask_in_a_huge_plane_takes_little_memory():
+    logits = np.full((256, 256), -1, np.float32)
+    logits[100:104, 30:35] = 1
+    tracemalloc.start()
+    try:
+        crop, box = crop_mask(logits, (20_000, 15_000), 1024)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert 300 < min(crop.shape) < max(crop.shape) < 500
+    assert box[0] // 78 in (99, 100)
+    # A plane of logits alone would be 1.2 GB.
+    assert peak < 200 << 20

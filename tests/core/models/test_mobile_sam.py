@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from napari_samseg.core.models.mobile_sam import build_mobile_sam
+from napari_samseg.core.models.sam import SamModel, resize_positions
 
 reference = pytest.importorskip("mobile_sam")
 
@@ -67,10 +68,18 @@ def test_embeddings_are_the_published_ones():
     torch.testing.assert_close(actual, expected, atol=1e-4, rtol=1e-4)
 
 
+def test_another_input_size_changes_no_tensor():
+    sam = build_mobile_sam(64)
+    before = {name: tensor.clone() for name, tensor in sam.state_dict().items()}
+    resize_positions(sam, 96)
+    assert all(torch.equal(tensor, before[k]) for k, tensor in sam.state_dict().items())
+    model = SamModel(sam, name="vit_t", family="mobile_sam")
+    embedding = model.encode(np.zeros((50, 96, 3), np.float32))
+    assert embedding.features["image_embed"].shape == (256, 6, 6)
+
+
 @pytest.mark.slow
 def test_masks_are_the_published_ones_at_full_size(published):
-    from napari_samseg.core.models.sam import SamModel
-
     ours = build_mobile_sam()
     ours.load_state_dict(published.state_dict(), strict=True)
     plane = np.random.default_rng(0).uniform(0, 255, (60, 100, 3)).astype(np.float32)

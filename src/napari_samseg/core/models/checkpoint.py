@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from napari_samseg.core.errors import CheckpointError, MissingFileError
+from napari_samseg.core.memory import is_memory_error
 
 __all__ = ["SUFFIXES", "Checkpoint", "load_tensors", "read_checkpoint"]
 
@@ -84,6 +85,8 @@ def _read_pickle(path: Path) -> Any:
             ".safetensors, and load that."
         ) from error
     except (RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        if is_memory_error(error):
+            raise
         raise CheckpointError(
             f"{path.name} is damaged or no PyTorch checkpoint: {error}"
         ) from error

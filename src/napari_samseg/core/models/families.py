@@ -12,9 +12,11 @@ import torch
 
 from napari_samseg.core.errors import (
     CheckpointError,
+    ModelMemoryError,
     SettingsError,
     UnknownNameError,
 )
+from napari_samseg.core.memory import is_memory_error, warn_fallback
 from napari_samseg.core.models import weights
 from napari_samseg.core.models.checkpoint import (
     Checkpoint,
@@ -131,6 +133,9 @@ def load_model(
         If the model cannot be downloaded.
     DeviceError, SettingsError
         If the device, the precision or the input size cannot be had.
+    ModelMemoryError
+        If the model does not fit into memory. One that does not fit onto a GPU
+        computes on the CPU, with a `MemoryFallbackWarning`.
     """
     steps = load_model_steps(
         name_or_path,
@@ -162,6 +167,20 @@ def load_model_steps(
     dtype = choose_dtype(precision, chosen_device)
     name, path = yield from _find_checkpoint(name_or_path, folder)
     yield Progress(f"loading {name}")
+    try:
+        key, sam = _read_sam(name, path, input_size)
+        return _model_on(chosen_device, sam, name, key, dtype)
+    except (MemoryError, RuntimeError) as error:
+        if not is_memory_error(error):
+            raise
+        raise ModelMemoryError(
+            f"there is not enough memory to load model {name}: close other programs or "
+            "choose a smaller model"
+        ) from error
+
+
+def _read_sam(name: str, path: Path, input_size: int | None) -> tuple[str, Sam]:
+    """Return the family and the module, on the CPU, of a checkpoint."""
     checkpoint = read_checkpoint(path)
     key = detect_family(checkpoint.tensors, name)
     family = MODEL_FAMILIES[key]
@@ -176,14 +195,23 @@ def load_model_steps(
                 f"here {sam.image_encoder.img_size}"
             )
         family.resize(sam, input_size)
-    return SamModel(
-        sam,
-        name=name,
-        family=key,
-        device=chosen_device,
-        dtype=dtype,
-        prior=family.prior,
-    )
+    return key, sam
+
+
+def _model_on(
+    device: torch.device, sam: Sam, name: str, key: str, dtype: torch.dtype
+) -> SamModel:
+    """Put a module on a device, or on the CPU where the device is too full."""
+    prior = MODEL_FAMILIES[key].prior
+    try:
+        return SamModel(
+            sam, name=name, family=key, device=device, dtype=dtype, prior=prior
+        )
+    except RuntimeError as error:
+        if device.type == "cpu" or not is_memory_error(error):
+            raise
+    warn_fallback(device, f"{name} computes on the CPU")
+    return SamModel(sam, name=name, family=key, prior=prior)
 
 
 def detect_family(tensors: Mapping[str, torch.Tensor], name: str) -> str:

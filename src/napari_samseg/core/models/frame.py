@@ -53,13 +53,14 @@ def resize_plane(plane: FloatArray, side: int) -> torch.Tensor:
     pixels = np.ascontiguousarray(plane, np.float32)
     if not pixels.flags.writeable:
         pixels = pixels.copy()
-    tensor = torch.from_numpy(pixels).permute(2, 0, 1)[None].contiguous()
+    # A view: a plane may fill much of the memory, the resized one never does.
+    tensor = torch.from_numpy(pixels).permute(2, 0, 1)[None]
     size = resized_size((y, x), side)
-    if size == (y, x):
-        return tensor
-    return F.interpolate(
-        tensor, size, mode="bilinear", align_corners=False, antialias=True
-    )
+    if size != (y, x):
+        tensor = F.interpolate(
+            tensor, size, mode="bilinear", align_corners=False, antialias=True
+        )
+    return tensor.contiguous()
 
 
 def points_to_frame(
@@ -175,21 +176,21 @@ def _enlarger(low: int, side: int, inner: int, length: int) -> _Enlarger:
     used = weights != 0
     first = np.maximum.accumulate(used.argmax(axis=1))
     last = np.maximum.accumulate(low - 1 - used[:, ::-1].argmax(axis=1))
-    return _Enlarger(weights.astype(np.float32), first, last)
+    return _Enlarger(weights, first, last)
 
 
-def _bilinear(low: int, high: int) -> npt.NDArray[np.float64]:
+def _bilinear(low: int, high: int) -> FloatArray:
     """Matrix (high, low) of bilinear resizing along one axis."""
     indices, fractions = _bilinear_taps(low, high)
-    matrix = np.zeros((high, low))
+    matrix = np.zeros((high, low), np.float32)
     np.add.at(matrix, (np.arange(high), indices[:, 0]), 1 - fractions)
     np.add.at(matrix, (np.arange(high), indices[:, 1]), fractions)
     return matrix
 
 
-def _bilinear_taps(low: int, high: int) -> tuple[IntArray, npt.NDArray[np.float64]]:
+def _bilinear_taps(low: int, high: int) -> tuple[IntArray, FloatArray]:
     """Return indices (high, 2) and the weight of the second, corners not aligned."""
     centre = np.maximum((np.arange(high) + 0.5) * (low / high) - 0.5, 0)
     lower = np.minimum(centre.astype(np.int64), low - 1)
     upper = np.minimum(lower + 1, low - 1)
-    return np.stack([lower, upper], axis=1), centre - lower
+    return np.stack([lower, upper], axis=1), (centre - lower).astype(np.float32)
