@@ -7,11 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from segment_anything.modeling import Sam
+
+# Machines that run tests are busy: how long an example takes says nothing.
+settings.register_profile("samseg", deadline=None)
+settings.load_profile("samseg")
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -32,6 +37,7 @@ def build_tiny_sam(input_size: int = 64, width: int = 32) -> Sam:
     segment_anything starts relative and absolute positions at zero, so that a
     test would pass even if they were dropped: they are drawn from N(0, 0.02).
     """
+    link_triton_apart()
     import torch
     from segment_anything.modeling import (
         ImageEncoderViT,
@@ -78,3 +84,28 @@ def make_tiny_sam() -> Callable[..., Sam]:
 def tiny_sam() -> Sam:
     """SAM of two blocks, width 32, for squares of 64 pixels."""
     return build_tiny_sam()
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """File of a small model of the embedded family with random weights."""
+    import torch
+    from safetensors.torch import save_file
+
+    from napari_samseg.core.models.tiny import METADATA_KEY, TinyConfig, build_tiny
+
+    config = TinyConfig(
+        input_size=64,
+        embed_dim=32,
+        widths=(4, 8, 8, 16, 16),
+        depths=(0, 1, 1, 1, 1),
+        decoder_heads=2,
+        mlp_dim=32,
+        mask_channels=8,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        sam = build_tiny(config)
+    path = tmp_path_factory.mktemp("models") / "small.safetensors"
+    save_file(sam.state_dict(), path, metadata={METADATA_KEY: config.to_json()})
+    return path

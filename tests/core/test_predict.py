@@ -283,6 +283,12 @@ def test_encoding_goes_on_on_the_cpu_and_says_so(tiny_sam, model, plane):
     assert predictor.cache.get(exact) is embedding
 
 
+def test_a_model_is_copied_to_the_cpu_only_when_it_must(tiny_sam, plane):
+    roomy = OutOfMemory(tiny_sam, limit=100)
+    roomy.on_cpu = lambda: pytest.fail("copied without need")
+    assert len(Predictor(roomy).predict(plane, lone_points(2))) == 2
+
+
 def test_no_memory_to_encode_is_an_error_of_its_own(tiny_sam, plane):
     predictor = Predictor(OutOfMemory(tiny_sam, limit=-1))
     with pytest.raises(ModelMemoryError, match="48 x 80 pixels with model tiny vit"):

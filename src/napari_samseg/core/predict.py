@@ -98,7 +98,7 @@ class Predictor:
         key = self.key(plane) if key is None else key
         self._check_key(key)
         model = self.model
-        for model in (self.model, self.model.on_cpu()):
+        while True:
             used_key = dataclasses.replace(key, precision=_precision(model))
             cached = self.cache.get(used_key)
             if cached is not None:
@@ -108,17 +108,18 @@ class Predictor:
             except (MemoryError, RuntimeError) as error:
                 if not is_memory_error(error):
                     raise
-                if model is self.model.on_cpu():
-                    break
+                if model.device.type == "cpu":
+                    y, x = plane.shape[:2]
+                    raise ModelMemoryError(
+                        f"there is not enough memory to encode a plane of {y} x {x} "
+                        f"pixels with model {model.name}: close other programs or "
+                        "choose a smaller model"
+                    ) from error
                 warn_fallback(model.device, "encoding on the CPU")
+                model = model.on_cpu()
             else:
                 self.cache.put(used_key, embedding)
                 return embedding
-        y, x = plane.shape[:2]
-        raise ModelMemoryError(
-            f"there is not enough memory to encode a plane of {y} x {x} pixels with "
-            f"model {model.name}: close other programs or choose a smaller model"
-        )
 
     def predict(
         self,
