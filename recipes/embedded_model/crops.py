@@ -35,6 +35,8 @@ SHARES = {
     "generated/reliefs": 0.05,
     "generated/tissue": 0.03,
 }
+# of images whose objects nest, how often the outer ones are prompted
+OUTER_SHARE = 0.3
 
 Random = np.random.Generator
 
@@ -96,8 +98,12 @@ class CropSource:
         """Draw the batch of a step."""
         rng = np.random.default_rng((self.seed, step))
         crops = [self._crop(rng, plan) for _ in range(plan.crops)]
-        offset = tuple(int(v) * 8 for v in rng.integers(0, (CANVAS - plan.size) // 8 + 1, 2))
-        prompts = [o for b, crop in enumerate(crops) for o in _prompt(rng, crop, b, plan)]
+        offset = tuple(
+            int(v) * 8 for v in rng.integers(0, (CANVAS - plan.size) // 8 + 1, 2)
+        )
+        prompts = [
+            o for b, crop in enumerate(crops) for o in _prompt(rng, crop, b, plan)
+        ]
         if not prompts:  # no crop shows an object: draw again, still from the seed
             return self.batch_at(step + 1_000_003, plan)
         fine = np.stack([crop.labels for crop in crops])
@@ -119,7 +125,9 @@ class CropSource:
     def _crop(self, rng: Random, plan: CropPlan) -> _Crop:
         source = rng.choice(len(self.sources), p=self.share)
         i = int(rng.choice(self.members[source]))
-        which = int(rng.integers(len(self.images[i].labels)))
+        # the first map is the inner one, which a lone point more often means
+        nested = len(self.images[i].labels) > 1
+        which = int(nested and rng.random() < OUTER_SHARE)
         labels, objects = self.images[i].labels[which], self.objects[i][which]
         if not len(objects):
             return self._crop(rng, plan)
@@ -184,7 +192,12 @@ def _objects(labels: npt.NDArray[np.uint16]) -> npt.NDArray[np.float64]:
     """Rows of (y, x, area, id), centres of the bounding boxes."""
     areas = np.bincount(labels.ravel())
     rows = [
-        ((s[0].start + s[0].stop) / 2, (s[1].start + s[1].stop) / 2, areas[i + 1], i + 1)
+        (
+            (s[0].start + s[0].stop) / 2,
+            (s[1].start + s[1].stop) / 2,
+            areas[i + 1],
+            i + 1,
+        )
         for i, s in enumerate(ndimage.find_objects(labels.astype(np.int32)))
         if s is not None and areas[i + 1] >= 20
     ]
@@ -196,11 +209,16 @@ def _source_yx(
     centre: npt.NDArray[np.float64],
     size: int,
     count: int,
-) -> npt.NDArray[np.float32]:
-    """Source coordinates (count, count, 2), continuous, of a grid over the crop."""
-    steps = (np.arange(count) + 0.5) * (size / count) - size / 2
-    grid = np.stack(np.meshgrid(steps, steps, indexing="ij"), -1)
-    return np.asarray(grid @ matrix.T + centre, np.float32)
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Source coordinates, continuous, of a count x count grid over the crop.
+
+    Two arrays: reductions over a last axis of two are what made crops slow.
+    """
+    steps = ((np.arange(count) + 0.5) * (size / count) - size / 2).astype(np.float32)
+    m, c = matrix.astype(np.float32), centre.astype(np.float32)
+    y = (m[0, 0] * steps + c[0])[:, None] + (m[0, 1] * steps)[None]
+    x = (m[1, 0] * steps + c[1])[:, None] + (m[1, 1] * steps)[None]
+    return y, x
 
 
 def _warp_pixels(
@@ -209,23 +227,26 @@ def _warp_pixels(
     centre: npt.NDArray[np.float64],
     size: int,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    yx = _source_yx(matrix, centre, size, size)
     step = float(np.sqrt(abs(np.linalg.det(matrix))))
     level = int(np.clip(np.floor(np.log2(max(step, 1.0)) + 0.35), 0, len(levels) - 1))
     image = levels[level]
-    yx = yx / 2**level
-    low = np.clip(np.floor(yx.min((0, 1))).astype(int) - 1, 0, None)
-    high = np.clip(np.ceil(yx.max((0, 1))).astype(int) + 1, None, image.shape[1:])
-    high = np.maximum(high, low + 1)
-    part = image[:, low[0] : high[0], low[1] : high[1]].float()[None]
-    extent = (high - low).astype(np.float32)
-    grid_xy = ((yx - low) / extent * 2 - 1)[None, ..., ::-1].astype(np.float32)
-    grid = torch.from_numpy(grid_xy)
+    valid = np.ones((size, size), bool)
+    grid, spans = [], []
+    for axis, source in enumerate(_source_yx(matrix, centre, size, size)):
+        source = source / np.float32(2**level)
+        extent = image.shape[1 + axis]
+        # the grid is affine: its extremes are at the corners
+        corners = source[:: size - 1, :: size - 1]
+        low = int(np.clip(np.floor(corners.min()) - 1, 0, extent - 1))
+        high = int(np.clip(np.ceil(corners.max()) + 1, low + 1, extent))
+        valid &= (source >= 0) & (source <= extent)
+        grid.append((source - np.float32(low)) * np.float32(2 / (high - low)) - 1)
+        spans.append(slice(low, high))
+    part = image[:, spans[0], spans[1]].float()[None]
+    grid_xy = torch.from_numpy(np.stack(grid[::-1], -1))[None]
     pixels = functional.grid_sample(
-        part, grid, padding_mode="border", align_corners=False
+        part, grid_xy, padding_mode="border", align_corners=False
     )[0]
-    bounds = np.array(image.shape[1:], np.float32)
-    valid = ((yx >= 0) & (yx <= bounds)).all(-1)
     return pixels.expand(3, -1, -1), torch.from_numpy(valid)[None].float()
 
 
@@ -235,10 +256,12 @@ def _warp_labels(
     centre: npt.NDArray[np.float64],
     size: int,
 ) -> npt.NDArray[np.int32]:
-    yx = np.floor(_source_yx(matrix, centre, size, 2 * size)).astype(np.int64)
-    inside = ((yx >= 0) & (yx < labels.shape)).all(-1)
-    yx = np.where(inside[..., None], yx, 0)
-    return np.where(inside, labels[yx[..., 0], yx[..., 1]], 0).astype(np.int32)
+    y, x = _source_yx(matrix, centre, size, 2 * size)
+    # truncation is the floor for what is inside, and -0.5 is caught by its sign
+    iy, ix = y.astype(np.int32), x.astype(np.int32)
+    inside = (y >= 0) & (x >= 0) & (iy < labels.shape[0]) & (ix < labels.shape[1])
+    index = np.where(inside, iy * np.int32(labels.shape[1]) + ix, 0)
+    return labels.ravel()[index].astype(np.int32) * inside
 
 
 def _prompt(rng: Random, crop: _Crop, index: int, plan: CropPlan) -> list[_Prompt]:
@@ -263,8 +286,9 @@ def _prompt_object(
     y1, x1 = part[0].stop / 2, part[1].stop / 2
     h, w = y1 - y0, x1 - x0
     jitter = rng.uniform(-0.1, 0.1, 4) * (rng.random() < 0.85)
-    bx0, by0 = x0 + jitter[0] * w, y0 + jitter[1] * h
-    bx1, by1 = x1 + jitter[2] * w, y1 + jitter[3] * h
+    # boxes are cut at the border, as they are in a whole image
+    bx0, by0 = max(x0 + jitter[0] * w, 0), max(y0 + jitter[1] * h, 0)
+    bx1, by1 = min(x1 + jitter[2] * w, size), min(y1 + jitter[3] * h, size)
     # SAM counts pixels of the original: the last one ends one scaled pixel earlier
     s = crop.scale
     box = np.array([bx0, by0, bx1 - s, by1 - s], np.float32)
@@ -313,13 +337,17 @@ def augment_pixels(
     n = len(pixels)
 
     def draw(low: float, high: float, *shape: int) -> torch.Tensor:
-        return torch.rand(n, *(shape or (1, 1, 1)), generator=random) * (high - low) + low
+        return (
+            torch.rand(n, *(shape or (1, 1, 1)), generator=random) * (high - low) + low
+        )
 
     def chance(p: float) -> torch.Tensor:
         return torch.rand(n, 1, 1, 1, generator=random) < p
 
     x = pixels / 255
-    blurred = functional.avg_pool2d(functional.pad(x, (1, 1, 1, 1), mode="replicate"), 3, 1)
+    blurred = functional.avg_pool2d(
+        functional.pad(x, (1, 1, 1, 1), mode="replicate"), 3, 1
+    )
     x = torch.where(chance(0.2), x + draw(-0.4, 1) * (blurred - x), x)
     x = torch.where(chance(0.2), x.mean(1, keepdim=True).expand_as(x), x)
     x = x.clamp(0, 1) ** torch.exp(draw(-0.45, 0.45) * chance(0.6))

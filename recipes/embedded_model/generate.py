@@ -112,7 +112,7 @@ def _place(
 
 
 def _levels(rng: Random, labels: Labels, deviation: float) -> Float:
-    """A brightness per object, as an image."""
+    """Draw a brightness per object, as an image."""
     table = rng.normal(0, deviation, int(labels.max()) + 1).astype(np.float32)
     table[0] = 0
     return np.asarray(table[labels], np.float32)

@@ -109,9 +109,7 @@ def read_mri(folder: Path) -> Iterator[PackedImage]:
     image = np.asarray(
         nibabel.load(folder / "patient07_FLAIR_MNI.nii.gz").dataobj, np.float32
     )
-    mask = (
-        np.asarray(nibabel.load(folder / "patient07_lesions_MNI.nii.gz").dataobj) > 0
-    )
+    mask = np.asarray(nibabel.load(folder / "patient07_lesions_MNI.nii.gz").dataobj) > 0
     for k in range(image.shape[2]):
         lesions = label(mask[..., k], connectivity=1)
         if np.bincount(lesions.ravel())[1:].max(initial=0) >= 20:
@@ -149,7 +147,7 @@ def read_training_sets(data: Path, generated: int) -> Iterator[PackedImage]:
 
 
 def write_pack(path: Path, images: Iterator[PackedImage]) -> None:
-    """Write the images beside `path` first, so that a half-written pack never counts."""
+    """Write the images beside `path`, then rename: half a pack never counts."""
     arrays: dict[str, npt.NDArray[np.generic]] = {}
     index = []
     for i, image in enumerate(images):

@@ -347,7 +347,9 @@ def prompt_prior(
         raise ValueError("a prior needs points or boxes")
     grid_y, grid_x = _mask_grid(mask_size, input_size, given.device)
     prior = torch.full(
-        (len(given), *grid_y.shape[:1], *grid_x.shape), -PRIOR_LIMIT, device=given.device
+        (len(given), *grid_y.shape[:1], *grid_x.shape),
+        -PRIOR_LIMIT,
+        device=given.device,
     )
     if boxes_xyxy is not None:
         x0, y0, x1, y1 = (v[:, None] for v in boxes_xyxy.float().unbind(1))
@@ -364,10 +366,14 @@ def prompt_prior(
 
 
 def _mask_grid(
-    mask_size: int | Sequence[int], input_size: int | Sequence[int], device: torch.device
+    mask_size: int | Sequence[int],
+    input_size: int | Sequence[int],
+    device: torch.device,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Centres of the low-resolution pixels in continuous model coordinates."""
-    sizes = [(s, s) if isinstance(s, int) else tuple(s) for s in (mask_size, input_size)]
+    sizes = [
+        (s, s) if isinstance(s, int) else tuple(s) for s in (mask_size, input_size)
+    ]
     axes = []
     for count, extent in zip(*sizes, strict=True):
         steps = torch.arange(count, device=device, dtype=torch.float32)

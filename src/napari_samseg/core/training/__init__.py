@@ -1,0 +1,1 @@
+"""Training promptable models: samples, losses, the loop and its state on disk."""

@@ -53,7 +53,10 @@ class LoopSettings:
         0.02, "Weight decay", "AdamW's decay of weight matrices.", minimum=0.0
     )
     clip_norm: float = setting(
-        1.0, "Gradient clip", "Largest norm of the gradient; 0 is no limit.", minimum=0.0
+        1.0,
+        "Gradient clip",
+        "Largest norm of the gradient; 0 is no limit.",
+        minimum=0.0,
     )
     ema_decay: float = setting(
         0.998,
@@ -127,7 +130,7 @@ class TrainingLoop(Generic[Batch]):
         self._validate = validate
         self._checkpoint = checkpoint
         learning = [p for p in module.parameters() if p.requires_grad]
-        groups = [
+        groups: list[dict[str, Any]] = [
             {"params": [p for p in learning if p.ndim > 1]},
             {"params": [p for p in learning if p.ndim <= 1], "weight_decay": 0.0},
         ]
@@ -141,30 +144,33 @@ class TrainingLoop(Generic[Batch]):
         Closing the generator writes the state of the last finished step.
         """
         torch.manual_seed(self.settings.seed + self.step)
-        last = self.step
+        saved = self.step
         with ThreadPoolExecutor(1, "samseg-batches") as ahead:
             future = ahead.submit(self._batch_at, self.step)
-            try:
-                while self.step < self.settings.steps:
-                    batch = future.result()
-                    if self.step + 1 < self.settings.steps:
-                        future = ahead.submit(self._batch_at, self.step + 1)
-                    loss = self._train_on(batch)
-                    self.step += 1
-                    score = self._score()
-                    if self.step % self.settings.checkpoint_every == 0:
-                        self.save()
-                        last = self.step
-                    yield TrainingProgress(
-                        "training",
-                        self.step,
-                        self.settings.steps,
-                        train_loss=loss,
-                        val_iou=score,
-                    )
-            finally:
-                if self.step != last:
+            while self.step < self.settings.steps:
+                batch = future.result()
+                if self.step + 1 < self.settings.steps:
+                    future = ahead.submit(self._batch_at, self.step + 1)
+                loss = self._train_on(batch)
+                self.step += 1
+                progress = TrainingProgress(
+                    "training",
+                    self.step,
+                    self.settings.steps,
+                    train_loss=loss,
+                    val_iou=self._score(),
+                )
+                last = self.step == self.settings.steps
+                if last or self.step % self.settings.checkpoint_every == 0:
                     self.save()
+                    saved = self.step
+                try:
+                    yield progress
+                except GeneratorExit:
+                    # only here is no step half done
+                    if saved != self.step:
+                        self.save()
+                    raise
 
     def _train_on(self, batch: Batch) -> float:
         settings = self.settings

@@ -34,6 +34,13 @@ class ObjectTargets:
     windows_xyxy: torch.Tensor
     masks: torch.Tensor
 
+    def __len__(self) -> int:
+        return len(self.masks)
+
+    def __getitem__(self, rows: torch.Tensor) -> ObjectTargets:
+        """Return the targets of some objects."""
+        return ObjectTargets(self.windows_xyxy[rows], self.masks[rows])
+
     def to(self, device: torch.device) -> ObjectTargets:
         """Return a copy on a device."""
         return ObjectTargets(self.windows_xyxy.to(device), self.masks.to(device))
@@ -128,9 +135,9 @@ def object_loss(
         logits, grid, mode="bilinear", padding_mode="border", align_corners=False
     ).flatten(2)
     # pixels of the decoder's grid that one sample of the window stands for
-    width, height = (
-        targets.windows_xyxy[:, 2:] - targets.windows_xyxy[:, :2]
-    ).unbind(1)
+    width, height = (targets.windows_xyxy[:, 2:] - targets.windows_xyxy[:, :2]).unbind(
+        1
+    )
     share = width * height * logits.shape[-1] * logits.shape[-2] / k**2
     area = (target.sum(-1) * share[:, None]).clamp(min=1.0)
     stray = (logits.sigmoid() * outside).sum((-2, -1))
@@ -153,7 +160,7 @@ def object_loss(
 def _window_grid(
     windows: torch.Tensor, k: int, size: torch.Size
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Sampling grid (N, k, k, 2) of each window and (N, 1, h, w) of what is outside."""
+    """Return a grid (N, k, k, 2) in each window, and (N, 1, h, w) of what is outside."""
     x0, y0, x1, y1 = windows.unbind(1)
     steps = (torch.arange(k, device=windows.device) + 0.5) / k
     x = x0[:, None] + (x1 - x0)[:, None] * steps
