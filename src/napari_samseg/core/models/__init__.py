@@ -29,6 +29,9 @@ def __getattr__(name: str) -> object:
     # What needs torch is imported when it is asked for: a list of models is not
     # worth seconds of start-up.
     if name in __all__:
+        from napari_samseg.core.models.linking import link_triton_apart
+
+        link_triton_apart()
         from napari_samseg.core.models import families
 
         return getattr(families, name)
