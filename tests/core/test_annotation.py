@@ -335,7 +335,7 @@ class TestFile:
             annotation.redo,
         ):
             move()
-            autosave.save(annotation)
+            autosave.save(annotation.actions)
             write_annotation(tmp_path / "whole.json", annotation, header())
             saved = autosave.path.read_text()
             assert saved == (tmp_path / "whole.json").read_text()
@@ -345,7 +345,7 @@ class TestFile:
     def test_a_failed_save_leaves_the_last_one(self, tmp_path, target, monkeypatch):
         autosave = Autosave(tmp_path / "auto.json", header())
         annotation = self.annotation(target)
-        autosave.save(annotation)
+        autosave.save(annotation.actions)
         good = autosave.path.read_text()
 
         def full(_):
@@ -354,7 +354,7 @@ class TestFile:
         monkeypatch.setattr("os.fsync", full)
         annotation.undo()
         with pytest.raises(OSError, match="disk full"):
-            autosave.save(annotation)
+            autosave.save(annotation.actions)
         assert autosave.path.read_text() == good
 
     def test_missing_file(self, tmp_path):

@@ -378,6 +378,13 @@ class PromptLayers:
         if gesture is not None:
             self._add_outline(shapes, view, plane, gesture)
 
+    def raise_above(self, layer: Layer) -> None:
+        """Put the layers of prompts and previews above another layer."""
+        layers = self._viewer.layers
+        for own in self.layers:
+            if layers.index(own) < layers.index(layer):
+                layers.move(layers.index(own), len(layers))
+
     def remove(self) -> None:
         """Remove the layers from the viewer."""
         for layer in self.layers:

@@ -287,7 +287,7 @@ class Annotation:
         plane : PlaneKey
             Where.
         prediction : MaskPrediction
-            An object whose id the plane already holds takes its place.
+            An object that was prompted with its own label takes its place.
         overlap : str
             One of `OVERLAP_RULES`: labels already there are kept or replaced.
         class_id : int, optional
@@ -316,7 +316,8 @@ class Annotation:
         removed = self.prompts(plane)
         box = _hull(prediction, (g for i in ids for g in removed.get(i, ())))
         before = target.read(plane, box)
-        after = paint_objects(before, prediction, box, overlap)
+        refined = [i for i in ids if any(g.kind == "label" for g in removed.get(i, ()))]
+        after = paint_objects(before, prediction, box, overlap=overlap, moved=refined)
         if not np.isin(after, ids).any():
             raise InvalidPromptError(
                 "nothing was committed: the mask lies wholly on labels that are kept; "

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -41,6 +42,8 @@ __all__ = [
     "AnnotationDocument",
     "AnnotationHeader",
     "Autosave",
+    "autosave_path",
+    "cache_folder",
     "read_annotation",
     "replay_annotation",
     "write_annotation",
@@ -48,6 +51,7 @@ __all__ = [
 
 FORMAT = "napari-samseg annotation"
 VERSION = 1
+FOLDER_VARIABLE = "SAMSEG_CACHE"
 
 PlanePredictor = Callable[[PlaneKey, Mapping[int, Sequence[Gesture]]], MaskPrediction]
 
@@ -100,9 +104,8 @@ class Autosave:
         self.header = header
         self._saved: list[tuple[Action, str]] = []
 
-    def save(self, annotation: Annotation) -> None:
-        """Write all actions done and not undone."""
-        actions = annotation.actions
+    def save(self, actions: Sequence[Action]) -> None:
+        """Write all actions done and not undone (`Annotation.actions`)."""
         same = 0
         for (saved, _), action in zip(self._saved, actions, strict=False):
             if saved is not action:
@@ -119,11 +122,33 @@ class Autosave:
         _write_whole(self.path, f'{head},\n"actions": [\n{body}\n]}}\n')
 
 
+def autosave_path(image: str) -> Path:
+    """Return a new path for the annotation of an image, beside the cache.
+
+    The environment variable ``SAMSEG_CACHE`` names the folder of the cache;
+    otherwise it is the user's. The time stands in the name: an annotation never
+    replaces an older one.
+    """
+    safe = "".join(c if c.isalnum() else "-" for c in image).strip("-")[:40]
+    stamp = f"{time.strftime('%Y%m%dT%H%M%S')}-{time.time_ns() // 1000 % 10**6:06d}"
+    return cache_folder() / "annotations" / f"{safe or 'image'}-{stamp}.json"
+
+
+def cache_folder() -> Path:
+    """Return the folder of what can be made again, and of what is autosaved."""
+    chosen = os.environ.get(FOLDER_VARIABLE)
+    if chosen:
+        return Path(chosen).expanduser()
+    import pooch
+
+    return Path(pooch.os_cache("napari-samseg"))
+
+
 def write_annotation(
     path: str | os.PathLike[str], annotation: Annotation, header: AnnotationHeader
 ) -> None:
     """Write an annotation as JSON, whole or not at all."""
-    Autosave(Path(path), header).save(annotation)
+    Autosave(Path(path), header).save(annotation.actions)
 
 
 def read_annotation(path: str | os.PathLike[str]) -> AnnotationDocument:

@@ -6,6 +6,7 @@ import tempfile
 import weakref
 import zlib
 from dataclasses import dataclass
+from threading import Lock
 from typing import IO, Any
 
 import numpy as np
@@ -17,6 +18,9 @@ __all__ = ["DELTA_MEMORY", "DeltaStore", "StoredArray"]
 DELTA_MEMORY = 128 * 2**20
 
 Labels = npt.NDArray[Any]
+
+# Annotations are saved from a thread while others are drawn.
+_FILE_LOCK = Lock()
 
 
 class DeltaStore:
@@ -37,8 +41,9 @@ class DeltaStore:
         if self._file is None:
             self._file = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as we
             weakref.finalize(self, self._file.close)
-        offset = self._file.seek(0, 2)
-        self._file.write(packed)
+        with _FILE_LOCK:
+            offset = self._file.seek(0, 2)
+            self._file.write(packed)
         return StoredArray(
             array.shape, array.dtype, b"", self._file, offset, len(packed)
         )
@@ -65,7 +70,8 @@ class StoredArray:
         """Return the array."""
         packed = self.packed
         if self.file is not None:
-            self.file.seek(self.offset)
-            packed = self.file.read(self.length)
+            with _FILE_LOCK:
+                self.file.seek(self.offset)
+                packed = self.file.read(self.length)
         values: Labels = np.frombuffer(zlib.decompress(packed), self.dtype)
         return values.reshape(self.shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -135,7 +136,12 @@ class ArrayLabels:
 
 
 def paint_objects(
-    labels: Labels, prediction: MaskPrediction, box_yx: Box, overlap: str
+    labels: Labels,
+    prediction: MaskPrediction,
+    box_yx: Box,
+    *,
+    overlap: str = "keep",
+    moved: Collection[int] = (),
 ) -> Labels:
     """Return a copy of `labels` with the predicted objects painted in.
 
@@ -149,13 +155,13 @@ def paint_objects(
         Where `labels` lies in the plane; contains all objects.
     overlap : str
         ``keep`` paints background only, ``replace`` paints over other labels.
+    moved : collection of int
+        Ids of objects that stood in the labels before and leave their old place.
     """
     if overlap not in OVERLAP_RULES:
         rules = ", ".join(OVERLAP_RULES)
         raise SettingsError(f"overlap rule {overlap!r} is not one of {rules}")
-    # an object that is committed again under its id is moved, not added to
-    bare = np.where(np.isin(labels, prediction.object_ids), 0, labels)
-    bare = bare.astype(labels.dtype)
+    bare = np.where(np.isin(labels, list(moved)), 0, labels).astype(labels.dtype)
     free = np.ones(labels.shape, bool) if overlap == "replace" else bare == 0
     painted = bare.copy()
     for i in np.argsort(prediction.iou_predictions, kind="stable"):
