@@ -37,6 +37,9 @@ def build_tiny_sam(input_size: int = 64, width: int = 32) -> Sam:
     segment_anything starts relative and absolute positions at zero, so that a
     test would pass even if they were dropped: they are drawn from N(0, 0.02).
     """
+    from napari_samseg.core.models.linking import link_triton_apart
+
+
     link_triton_apart()
     import torch
     from segment_anything.modeling import (
