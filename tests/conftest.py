@@ -39,7 +39,6 @@ def build_tiny_sam(input_size: int = 64, width: int = 32) -> Sam:
     """
     from napari_samseg.core.models.linking import link_triton_apart
 
-
     link_triton_apart()
     import torch
     from segment_anything.modeling import (

@@ -179,6 +179,25 @@ def test_cancelling_leaves_nothing_half_valid_and_is_resumed_later(
     assert path.read_bytes() == CONTENT
 
 
+def test_of_two_downloads_one_waits_for_the_other(model, server, path):
+    first, second = download(model), download(model)
+    next(first)
+    assert "waiting" in next(second).detail
+    run(first)
+    assert run(second)[1] == path
+    assert server.requested == [None]
+    assert path.read_bytes() == CONTENT
+
+
+def test_a_download_given_up_lets_the_other_go_on(model, server, path):
+    first, second = download(model), download(model)
+    next(first)
+    next(second)
+    first.close()
+    run(second)
+    assert path.read_bytes() == CONTENT
+
+
 def test_a_server_without_ranges_starts_again(model, server, path, part):
     part.parent.mkdir()
     part.write_bytes(CONTENT[:1000])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Generator
 from pathlib import Path
 
 import pooch
+from filelock import FileLock, Timeout
 
 from napari_samseg.core.errors import DownloadError
 from napari_samseg.core.types import Progress
@@ -16,6 +18,7 @@ CHUNK_BYTES = 1 << 18
 CONNECT_SECONDS, READ_SECONDS = 10, 60
 # Tries in one call; each goes on from what is there.
 TRIES = 3
+WAIT_SECONDS = 0.2
 
 
 def has_hash(path: Path, expected: str) -> bool:
@@ -31,7 +34,8 @@ def transfer(
     """Download `url` to `path`, which appears whole and checked or not at all.
 
     What has arrived is kept in ``<path>.part`` and asked for no more when the
-    transfer breaks, is cancelled (the generator closed) or called again.
+    transfer breaks, is cancelled (the generator closed) or called again. Of two
+    that want the same file, in one process or two, one waits for the other.
 
     Parameters
     ----------
@@ -54,26 +58,45 @@ def transfer(
         If the server cannot be reached, answers with an error, or sends something
         of another hash.
     """
-    part = path.with_name(path.name + ".part")
+    # Not bound to the thread: a generator may be closed from another one.
+    lock = FileLock(path.with_name(path.name + ".lock"), thread_local=False)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        resumed = part.exists()
-        yield from _fetch_patiently(url, part, stage)
-        if not has_hash(part, expected_hash) and resumed:
-            # The file may have changed on the server between the two parts.
-            part.unlink()
-            yield from _fetch_patiently(url, part, stage)
-        if not has_hash(part, expected_hash):
-            part.unlink()
-            raise DownloadError(
-                f"{url} sent a file that is not the published one (its hash differs), "
-                "which was thrown away"
-            )
-        part.replace(path)
+        while True:
+            try:
+                lock.acquire(blocking=False)
+                break
+            except Timeout:
+                yield Progress(stage, detail="waiting for another download of it")
+                time.sleep(WAIT_SECONDS)
+        if not path.exists():  # or another window or process has fetched it meanwhile
+            yield from _fetch_checked(url, path, expected_hash, stage)
     except OSError as error:
         if isinstance(error, DownloadError):
             raise
         raise DownloadError(f"{path} cannot be written: {error}") from error
+    finally:
+        lock.release()
+
+
+def _fetch_checked(
+    url: str, path: Path, expected_hash: str, stage: str
+) -> Generator[Progress, None, None]:
+    """Fetch into the ``.part`` file, which takes its name once its hash is right."""
+    part = path.with_name(path.name + ".part")
+    resumed = part.exists()
+    yield from _fetch_patiently(url, part, stage)
+    if not has_hash(part, expected_hash) and resumed:
+        # The file may have changed on the server between the two parts.
+        part.unlink()
+        yield from _fetch_patiently(url, part, stage)
+    if not has_hash(part, expected_hash):
+        part.unlink()
+        raise DownloadError(
+            f"{url} sent a file that is not the published one (its hash differs), "
+            "which was thrown away"
+        )
+    part.replace(path)
 
 
 def _fetch_patiently(
