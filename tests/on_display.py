@@ -52,9 +52,7 @@ def is_loadable(library: str) -> bool:
 
 def missing_packages() -> list[str]:
     """Debian packages whose library, or whose xvfb-run, is not on this machine."""
-    missing = [
-        package for name, package in LIBRARIES.items() if not is_loadable(name)
-    ]
+    missing = [package for name, package in LIBRARIES.items() if not is_loadable(name)]
     if shutil.which("xvfb-run") is None:
         missing += ["xvfb", "xauth"]
     return missing

@@ -252,7 +252,8 @@ def _show_progress(steps: Generator[Progress, None, T]) -> T:
     """Run long work to its end, with a bar for each of its stages."""
     from rich.progress import Progress as Bars
 
-    with Bars(console=messages, transient=True) as bars:
+    hidden = not messages.is_terminal
+    with Bars(console=messages, transient=True, disable=hidden) as bars:
         task, stage = None, None
         while True:
             try:

@@ -20,13 +20,13 @@ from napari_samseg.core.io.label_image import write_label_image
 from napari_samseg.core.io.picture import write_picture
 from napari_samseg.core.metrics.overlap import mask_iou
 from napari_samseg.core.overlay import draw_overlay
-from napari_samseg.core.types import FOREGROUND, PADDING, PlanePrompts
+from napari_samseg.core.types import FOREGROUND, PADDING, PlanePrompts, Progress
 
 if TYPE_CHECKING:
     from napari_samseg.core.models.protocol import PromptableModel
     from napari_samseg.core.predict import Predictor
     from napari_samseg.core.settings import ModelSettings
-    from napari_samseg.core.types import BoolArray, IntArray, MaskPrediction, Progress
+    from napari_samseg.core.types import BoolArray, IntArray, MaskPrediction
 
 __all__ = [
     "DEMO_IMAGES",
@@ -144,8 +144,6 @@ def run_demo(
     UnknownNameError, MissingFileError, CheckpointError, DownloadError, DeviceError
         If the model cannot be loaded there.
     """
-    from napari_samseg.core.types import Progress
-
     yield Progress("loading the model", 0, len(DEMO_IMAGES))
     start = time.perf_counter()
     from napari_samseg.core.models import load_model

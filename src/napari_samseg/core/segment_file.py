@@ -69,8 +69,8 @@ def segment_file(
     if job.overlay is not None:
         check_picture_path(job.overlay)
     rows = read_prompt_files(points=job.points, boxes=job.boxes, prompts=job.prompts)
-    source = open_image_file(job.image, channel_axis=job.channel_axis)
-    plane = read_plane(source, job.plane, image_settings)
+    with open_image_file(job.image, channel_axis=job.channel_axis) as source:
+        plane = read_plane(source, job.plane, image_settings)
     prompts = build_prompts(rows, (plane.shape[0], plane.shape[1]))
 
     yield Progress("loading the model")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +13,14 @@ from napari_samseg.core.images import PlaneSource, open_image
 __all__ = ["open_image_file"]
 
 
+@contextmanager
 def open_image_file(
     path: Path, *, rgb: bool | None = None, channel_axis: int | None = None
-) -> PlaneSource:
-    """Open an image file as a source of planes.
+) -> Iterator[PlaneSource]:
+    """Open an image file as a source of planes, until the ``with`` block ends.
 
     TIFF, zarr and npy are read one plane at a time; other formats (PNG, JPEG and
-    what else imageio knows) are read whole.
+    what else Pillow knows) are read whole.
 
     Parameters
     ----------
@@ -35,18 +38,19 @@ def open_image_file(
     """
     if not path.exists():
         raise MissingFileError(f"there is no image {path}")
-    try:
-        data = _read(path)
-    # each library has its own errors for files that are not what they seem
-    except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InvalidImageError(
-            f"{path} cannot be read as an image: {reason}"
-        ) from error
-    return open_image(data, rgb=rgb, channel_axis=channel_axis)
+    with ExitStack() as stack:
+        try:
+            data = _open(path, stack)
+        # each library has its own errors for files that are not what they seem
+        except Exception as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise InvalidImageError(
+                f"{path} cannot be read as an image: {reason}"
+            ) from error
+        yield open_image(data, rgb=rgb, channel_axis=channel_axis)
 
 
-def _read(path: Path) -> Any:
+def _open(path: Path, stack: ExitStack) -> Any:
     import numpy as np
     import zarr
 
@@ -54,12 +58,15 @@ def _read(path: Path) -> Any:
     if suffix in (".tif", ".tiff", ".lsm", ".svs"):
         import tifffile
 
-        store = tifffile.imread(path, aszarr=True, level=0)
+        tiff = stack.enter_context(tifffile.TiffFile(path))
+        store = stack.enter_context(tiff.aszarr(level=0))
         return zarr.open_array(store, mode="r")
     if path.is_dir():
         return zarr.open_array(path, mode="r")
     if suffix == ".npy":
         return np.load(path, mmap_mode="r", allow_pickle=False)
-    from skimage.io import imread
+    from PIL import Image
 
-    return imread(path)
+    with Image.open(path) as picture:
+        # a palette's indices are no intensities
+        return np.asarray(picture.convert("RGB") if picture.mode == "P" else picture)

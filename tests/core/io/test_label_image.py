@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+from napari_samseg.core.errors import InvalidImageError, InvalidLabelsError
+from napari_samseg.core.io.label_image import write_label_image
+from napari_samseg.core.io.picture import write_picture
+
+
+@pytest.mark.parametrize(
+    ("largest", "dtype"), [(0, np.uint16), (65_535, np.uint16), (65_536, np.uint32)]
+)
+def test_ids_come_back_in_the_smallest_of_two_types(tmp_path, largest, dtype):
+    labels = np.array([[0, 1], [2, largest]], np.int64)
+    path = tmp_path / "folder" / "labels.tif"
+    write_label_image(path, labels)
+    written = tifffile.imread(path)
+    assert written.dtype == dtype
+    np.testing.assert_array_equal(written, labels)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (np.zeros((2, 2)), "labels are integers, not float64"),
+        (np.full((2, 2), -1), "from -1"),
+        (np.full((2, 2), 2**32), "4294967296 do not fit"),
+    ],
+)
+def test_what_are_no_labels_is_refused(tmp_path, labels, message):
+    with pytest.raises(InvalidLabelsError, match=message):
+        write_label_image(tmp_path / "labels.tif", labels)
+    assert not (tmp_path / "labels.tif").exists()
+
+
+def test_other_suffixes_are_refused():
+    with pytest.raises(InvalidLabelsError, match=r"not as 'labels\.jpg'"):
+        write_label_image(Path("labels.jpg"), np.zeros((2, 2), int))
+    with pytest.raises(InvalidImageError, match=r"not as 'picture\.jpg'"):
+        write_picture(Path("picture.jpg"), np.zeros((2, 2, 3), np.uint8))
