@@ -143,7 +143,6 @@ class TrainingLoop(Generic[Batch]):
 
         Closing the generator writes the state of the last finished step.
         """
-        torch.manual_seed(self.settings.seed + self.step)
         saved = self.step
         with ThreadPoolExecutor(1, "samseg-batches") as ahead:
             future = ahead.submit(self._batch_at, self.step)
@@ -176,9 +175,12 @@ class TrainingLoop(Generic[Batch]):
         settings = self.settings
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate_at(self.step, settings)
-        loss, figures = self._compute_loss(self.module, batch, self.step)
         self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        with torch.random.fork_rng():
+            # dropout and the like: seeded by step, so that a resumed run draws the same
+            torch.manual_seed(settings.seed * 1_000_003 + self.step)
+            loss, figures = self._compute_loss(self.module, batch, self.step)
+            loss.backward()
         if settings.clip_norm:
             nn.utils.clip_grad_norm_(
                 [p for g in self._optimizer.param_groups for p in g["params"]],

@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from torch import nn
+
+from napari_samseg.core.errors import MissingFileError, SettingsError
+from napari_samseg.core.training.loop import (
+    LoopSettings,
+    TrainingLoop,
+    learning_rate_at,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def batch_at(step: int) -> tuple[torch.Tensor, torch.Tensor]:
+    random = torch.Generator().manual_seed(step)
+    x = torch.randn(8, 3, generator=random)
+    return x, x @ torch.tensor([1.0, -2.0, 0.5])
+
+
+def squared_error(
+    module: nn.Module, batch: tuple[torch.Tensor, torch.Tensor], step: int
+) -> tuple[torch.Tensor, dict[str, float]]:
+    x, y = batch
+    loss = (module(x)[:, 0] - y).square().mean()
+    return loss, {"error": float(loss.detach()), "at": float(step)}
+
+
+def make_loop(
+    checkpoint: Path | None = None, **changes: float
+) -> TrainingLoop[tuple[torch.Tensor, torch.Tensor]]:
+    values: dict[str, float] = {
+        "steps": 12,
+        "learning_rate": 0.05,
+        "warmup_steps": 3,
+        "checkpoint_every": 4,
+        "validate_every": 5,
+    }
+    torch.manual_seed(0)
+    module = nn.Sequential(
+        nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Dropout(0.2), nn.Linear(8, 1)
+    )
+    return TrainingLoop(
+        module,
+        batch_at,
+        squared_error,
+        LoopSettings(**{**values, **changes}),  # type: ignore[arg-type]
+        validate=lambda mean: float(next(mean.parameters()).abs().sum().detach()),
+        checkpoint=checkpoint,
+    )
+
+
+def test_learns_and_reports_every_step() -> None:
+    loop = make_loop(steps=200)
+    told = list(loop.run())
+    assert [p.done for p in told] == list(range(1, 201))
+    assert {p.total for p in told} == {200}
+    first, last = (sum(p.train_loss for p in part) for part in (told[:20], told[-20:]))
+    assert last < 0.5 * first
+    assert loop.figures["at"] == 199
+
+
+def test_validates_now_and_then_and_at_the_end() -> None:
+    scored = [p.done for p in make_loop().run() if p.val_iou is not None]
+    assert scored == [5, 10, 12]
+
+
+def test_resumed_run_is_the_undisturbed_one(tmp_path: Path) -> None:
+    whole = make_loop()
+    losses = [p.train_loss for p in whole.run()]
+    state = tmp_path / "state.pt"
+    for stop in (3, 4, 9):  # not at, at, and after a regular checkpoint
+        halted = make_loop(state)
+        steps = halted.run()
+        for _ in range(stop):
+            next(steps)
+        steps.close()
+        resumed = make_loop(state)
+        resumed.resume(state)
+        assert resumed.step == stop
+        rest = [p.train_loss for p in resumed.run()]
+        assert rest == losses[stop:]
+        for ours, theirs in (
+            (resumed.module, whole.module),
+            (resumed.averaged, whole.averaged),
+        ):
+            for name, value in theirs.state_dict().items():
+                assert torch.equal(ours.state_dict()[name], value), name
+
+
+def test_average_follows_the_weights() -> None:
+    loop = make_loop(ema_decay=0.0)
+    list(loop.run())
+    for name, value in loop.module.state_dict().items():
+        assert torch.equal(loop.averaged.state_dict()[name], value)
+    slow = make_loop(ema_decay=0.9)
+    list(slow.run())
+    weight = "3.weight"
+    gap = slow.module.state_dict()[weight] - slow.averaged.state_dict()[weight]
+    assert gap.abs().max() > 0
+
+
+def test_frozen_parameters_stay() -> None:
+    loop = make_loop()
+    frozen = make_loop().module
+    frozen[0].requires_grad_(False)  # type: ignore[index]
+    before = {k: v.clone() for k, v in frozen.state_dict().items()}
+    tuned = TrainingLoop(frozen, batch_at, squared_error, loop.settings)
+    list(tuned.run())
+    assert torch.equal(frozen.state_dict()["0.weight"], before["0.weight"])
+    assert not torch.equal(frozen.state_dict()["3.weight"], before["3.weight"])
+
+
+def test_error_in_a_batch_reaches_the_caller_and_keeps_the_last_state(
+    tmp_path: Path,
+) -> None:
+    def broken(step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        if step == 6:
+            raise ValueError("batch 6 cannot be read")
+        return batch_at(step)
+
+    state = tmp_path / "state.pt"
+    loop = make_loop(state)
+    loop = TrainingLoop(
+        loop.module, broken, squared_error, loop.settings, checkpoint=state
+    )
+    with pytest.raises(ValueError, match="batch 6"):
+        list(loop.run())
+    resumed = make_loop(state)
+    resumed.resume(state)
+    assert resumed.step == 4
+
+
+def test_learning_rate_rises_and_falls() -> None:
+    settings = LoopSettings(
+        steps=110, warmup_steps=10, learning_rate=1.0, final_rate=0.1
+    )
+    rates = [learning_rate_at(step, settings) for step in range(111)]
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[9] == rates[10] == 1.0
+    assert rates[60] == pytest.approx(0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi / 2)))
+    assert rates[110] == pytest.approx(0.1)
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+
+
+def test_nothing_to_resume(tmp_path: Path) -> None:
+    with pytest.raises(MissingFileError, match="no training state"):
+        make_loop().resume(tmp_path / "state.pt")
+
+
+@pytest.mark.parametrize(
+    "change", [{"steps": 0}, {"learning_rate": float("nan")}, {"ema_decay": 1.0}]
+)
+def test_settings_out_of_bounds(change: dict[str, float]) -> None:
+    with pytest.raises(SettingsError):
+        LoopSettings(**change)  # type: ignore[arg-type]
