@@ -24,6 +24,7 @@ __all__ = [
     "PlaneEmbedding",
     "PlanePrompts",
     "Progress",
+    "TrainingProgress",
 ]
 
 FloatArray = npt.NDArray[np.float32]
@@ -267,3 +268,22 @@ class Progress:
     done: int = 0
     total: int = 0
     detail: str = field(default="")
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingProgress(Progress):
+    """One step of a training.
+
+    Attributes
+    ----------
+    epoch : int
+        Passes over the data so far; 0 where the data has no end.
+    train_loss : float
+        Loss of this step.
+    val_iou : float or None
+        Score of the validation, where this step had one.
+    """
+
+    epoch: int = 0
+    train_loss: float = float("nan")
+    val_iou: float | None = None

@@ -114,7 +114,7 @@ def test_ellipse_touches_the_sides_of_its_box() -> None:
 
 @pytest.mark.parametrize("invert", [False, True])
 def test_watershed_separates_touching_discs_of_either_polarity(invert: bool) -> None:
-    plane, labels = two_discs()
+    plane, _ = two_discs()
     components = watershed_components(255 - plane if invert else plane)
     left, right = components[30, 15], components[30, 41]
     assert left != right

@@ -74,7 +74,7 @@ def test_tuning_the_decoder_on_an_embedding_learns_a_real_image(
         total = (losses.mask + losses.iou_error).mean()
         return total, {"iou": float(losses.iou.mean())}
 
-    settings = LoopSettings(steps=100, learning_rate=1e-2, warmup_steps=10)
+    settings = LoopSettings(steps=150, learning_rate=1e-2, warmup_steps=10)
     loop = TrainingLoop(model.sam, batch_at, compute_loss, settings)
     told, ious = [], []
     for progress in loop.run():

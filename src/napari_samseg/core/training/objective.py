@@ -160,7 +160,7 @@ def object_loss(
 def _window_grid(
     windows: torch.Tensor, k: int, size: torch.Size
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return a grid (N, k, k, 2) in each window, and (N, 1, h, w) of what is outside."""
+    """Return a grid (N, k, k, 2) per window, and (N, 1, h, w) of what is outside."""
     x0, y0, x1, y1 = windows.unbind(1)
     steps = (torch.arange(k, device=windows.device) + 0.5) / k
     x = x0[:, None] + (x1 - x0)[:, None] * steps
