@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from napari_samseg.core.annotation_file import cache_folder
 from napari_samseg.core.errors import SettingsError
 from napari_samseg.core.settings import ModelSettings, check, describe, setting
 
@@ -76,6 +75,8 @@ class PluginSettings:
         """Folder of what is kept between sessions."""
         if self.cache_folder:
             return Path(self.cache_folder).expanduser()
+        from napari_samseg.core.annotation_file import cache_folder
+
         return cache_folder()
 
     @property

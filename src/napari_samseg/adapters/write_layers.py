@@ -266,6 +266,7 @@ class PromptLayers:
         self._preview: Image | None = None
         self._points: Points | None = None
         self._shapes: Shapes | None = None
+        self._n_outlines = 0
 
     @property
     def points(self) -> Points:
@@ -366,15 +367,15 @@ class PromptLayers:
         self._show_outlines(view, plane, [g for _, g in marks if g.kind != "click"])
 
     def show_rubber_band(
-        self, view: ImageView, plane: PlaneKey, gesture: Gesture | None, others: int
+        self, view: ImageView, plane: PlaneKey, gesture: Gesture | None
     ) -> None:
-        """Show a gesture while it is drawn, after `others` finished outlines."""
+        """Show a gesture while it is drawn; None takes it away."""
+        if gesture is None and self._shapes is None:
+            return
         shapes = self._outline_layer()
-        kept = shapes.data[:others]
-        if len(shapes.data) > others:
-            shapes.selected_data = set(range(others, len(shapes.data)))
+        if len(shapes.data) > self._n_outlines:
+            shapes.selected_data = set(range(self._n_outlines, len(shapes.data)))
             shapes.remove_selected()
-        del kept
         if gesture is not None:
             self._add_outline(shapes, view, plane, gesture)
 
@@ -394,10 +395,10 @@ class PromptLayers:
     def _show_outlines(
         self, view: ImageView, plane: PlaneKey, gestures: Sequence[Gesture]
     ) -> None:
-        if not gestures and self._shapes is None:
+        if not gestures and self._n_outlines == 0:
             return
+        self._n_outlines = len(gestures)
         shapes = self._outline_layer()
-        shapes.affine = view.matrix
         shapes.data = []
         for gesture in gestures:
             self._add_outline(shapes, view, plane, gesture)

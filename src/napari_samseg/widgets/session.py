@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -45,7 +45,12 @@ from napari_samseg.core.annotation_file import (
     replay_annotation,
     write_annotation,
 )
-from napari_samseg.core.errors import InvalidPromptError, LayerError, SamSegError
+from napari_samseg.core.errors import (
+    InvalidPromptError,
+    LabelOverflowError,
+    LayerError,
+    SamSegError,
+)
 from napari_samseg.core.images import read_plane
 from napari_samseg.core.painting import PlaneKey, overlapped_labels, render_objects
 from napari_samseg.core.prompts.from_geometry import (
@@ -57,6 +62,7 @@ from napari_samseg.core.prompts.from_geometry import (
 )
 from napari_samseg.core.settings import ImageSettings, ModelSettings
 from napari_samseg.core.types import PADDING, MaskPrediction, PlanePrompts, Progress
+from napari_samseg.widgets.canvas_tools import CanvasTools
 from napari_samseg.widgets.predictors import load_predictor_steps
 from napari_samseg.widgets.workers import LatestJob
 
@@ -124,6 +130,16 @@ def open_session(
     return session
 
 
+class Questions(Protocol):
+    """Who is asked where a commit leaves a choice: the panel."""
+
+    def ask_overlap(self, touched: tuple[int, ...]) -> str | None:
+        """Choose ``keep`` or ``replace`` for labels touched; None to wait."""
+
+    def ask_widen(self, message: str) -> bool:
+        """Whether to convert the labels, so that larger ids fit."""
+
+
 @dataclass(slots=True, eq=False)
 class _Encoded:
     """The plane on view, encoded."""
@@ -146,7 +162,8 @@ class Session:
     annotation : Annotation
         The history.
     overlap : str
-        ``keep`` or ``replace``: what a commit does to labels already there.
+        What a commit does to labels already there: ``keep``, ``replace``, or
+        ``ask`` the person at the panel.
     class_id : int or None
         Class given to objects as they are committed.
     """
@@ -175,7 +192,9 @@ class Session:
         self._prediction: MaskPrediction | None = None
         self._is_stale = False
         self._is_scanning = False
-        self._when_predicted: Callable[[], None] | None = None
+        self._waiting_act: Callable[[], None] | None = None
+        self.questions: Questions | None = None
+        self.tools: CanvasTools | None = None
         self._own_model: PromptableModel | None = None
         self._predictor: Predictor | None = None
         self._encoded: _Encoded | None = None
@@ -240,7 +259,7 @@ class Session:
         size = self.view.plane_size(plane)
         refines = object_id is not None and object_id in self.annotation.prompts(plane)
         labels = point_labels
-        if refines and points is not None and labels is not None:
+        if refines and labels is not None:
             # what the object has already makes background points meaningful
             labels = np.ones_like(np.asarray(labels))
         prompts = pair_prompts(
@@ -251,12 +270,10 @@ class Session:
             plane_size=size,
         )
         self._wait_for_ids()
-        for row, gestures in enumerate(_as_gestures(prompts)):
-            target_id = object_id if object_id is not None else self.annotation.next_id
-            if refines and point_labels is not None:
-                gestures = _with_signs(gestures, np.ravel(point_labels))
-            del row
-            for gesture in gestures:
+        for drawn in _as_gestures(prompts):
+            target_id = self.annotation.next_id if object_id is None else object_id
+            signs = None if not refines or labels is None else np.ravel(point_labels)
+            for gesture in drawn if signs is None else _with_signs(drawn, signs):
                 self.annotation.add_gesture(plane, target_id, gesture)
         self._after_change(predict=False)
         return self._predict_now()
@@ -337,35 +354,45 @@ class Session:
             target,
             plane,
             self._prediction,
-            overlap=self.overlap if overlap is None else overlap,
+            overlap=overlap or ("keep" if self.overlap == "ask" else self.overlap),
             class_id=self.class_id,
         )
         self._after_change()
         return ids
 
-    def commit_when_ready(
-        self, overlap: str | None = None, then: Callable[[], None] | None = None
-    ) -> None:
+    def request_commit(self) -> None:
         """Commit as soon as the masks of the latest prompts are there.
 
-        Unlike `commit`, this neither waits nor raises: errors are reported.
+        Unlike `commit`, this neither waits nor raises: it asks the person where
+        there is a choice, and reports errors.
         """
+        self._when_predicted(self._commit_or_ask)
 
-        def act() -> None:
-            try:
-                self.commit(overlap)
-            except SamSegError as error:
-                self.report(str(error), is_error=True)
+    def _commit_or_ask(self) -> None:
+        overlap = self.overlap
+        if overlap == "ask":
+            touched = self.overlapped()
+            answer = "keep"
+            if touched and self.questions is not None:
+                answer = self.questions.ask_overlap(touched)
+            if answer is None:
+                return
+            overlap = answer
+        try:
+            self.commit(overlap)
+        except LabelOverflowError as error:
+            if self.questions is not None and self.questions.ask_widen(str(error)):
+                self.widen_target()
+                self._commit_or_ask()
             else:
-                if then is not None:
-                    then()
+                self.report(str(error), is_error=True)
+        except SamSegError as error:
+            self.report(str(error), is_error=True)
 
-        self.when_predicted(act)
-
-    def when_predicted(self, act: Callable[[], None]) -> None:
+    def _when_predicted(self, act: Callable[[], None]) -> None:
         """Call `act` once the preview belongs to the latest prompts."""
         if self._is_stale and self.plane and self.annotation.prompts(self.plane):
-            self._when_predicted = act
+            self._waiting_act = act
         else:
             act()
 
@@ -569,7 +596,11 @@ class Session:
 
     def hold(self, holder: object) -> None:
         """Keep the session going for a widget or a script."""
+        if not self._holders:
+            self._find_plane()
+            self._encode()
         self._holders.add(id(holder))
+        self._after_change()
 
     def release(self, holder: object) -> None:
         """Give up a hold; the last one stops jobs and removes the prompt layers.
@@ -578,29 +609,26 @@ class Session:
         """
         self._holders.discard(id(holder))
         if not self._holders and self._is_open:
-            self._cancel_jobs()
-            self._save_now()
-            self.layers.remove()
+            self._stop()
+
+    def draw_on_canvas(self) -> CanvasTools:
+        """Let prompts be drawn with the mouse; the same tools for all panels."""
+        if self.tools is None:
+            self.tools = CanvasTools(self)
+        return self.tools
 
     def close(self) -> None:
         """End the session: stop jobs, save, remove the prompt layers."""
         if not self._is_open:
             return
         self._is_open = False
-        self._cancel_jobs()
-        self._save_now()
+        self._stop()
         self._disconnect()
         self._drop_target(forget=False)
-        self.layers.remove()
         self._encoded = self._predictor = self._prediction = None
         self.annotation.close()
         _SESSIONS.get(self.viewer, WeakKeyDictionary()).pop(self.image, None)
         self.closed.emit()
-
-    def resume(self) -> None:
-        """Show what waits for a commit again, after a panel was opened anew."""
-        self._find_plane()
-        self._after_change(predict=True)
 
     def _connect(self) -> None:
         dims = self.viewer.dims.events
@@ -697,7 +725,7 @@ class Session:
         if self.plane != before:
             self._encoded = None
             self._prediction = None
-            self._when_predicted = None
+            self._waiting_act = None
             self._hovering.cancel()
             self._predicting.cancel()
             self._show_prompts()
@@ -751,7 +779,7 @@ class Session:
 
     def _on_encode_error(self, error: Exception) -> None:
         self.progressed.emit(None)
-        self._when_predicted = None
+        self._waiting_act = None
         self.report(_message(error), is_error=True)
 
     # -- masks ---------------------------------------------------------------------
@@ -800,11 +828,11 @@ class Session:
             self.layers.show_preview(self.view, plane, drawn)
 
     def _on_predict_error(self, error: Exception) -> None:
-        self._when_predicted = None
+        self._waiting_act = None
         self.report(_message(error), is_error=not isinstance(error, InvalidPromptError))
 
     def _settle(self) -> None:
-        act, self._when_predicted = self._when_predicted, None
+        act, self._waiting_act = self._waiting_act, None
         self.changed.emit()
         if act is not None:
             act()
@@ -951,7 +979,8 @@ class Session:
 
         if object_ids == [HOVER_ID]:
             object_ids = [self.annotation.next_id]
-        colormap = label_colormap() if self.target is None else self.target.colormap
+        # what napari gives to a new Labels layer has 49 colours
+        colormap = label_colormap(49) if self.target is None else self.target.colormap
         mapped = np.atleast_2d(colormap.map(np.array(object_ids, np.uint32)))
         return np.asarray(mapped[:, :3] * 255).astype(np.uint8)
 
@@ -995,9 +1024,18 @@ class Session:
         """Where the annotation is saved after every step; None before the first."""
         return None if self._autosave is None else self._autosave.path
 
+    def _stop(self) -> None:
+        """Stop jobs, save, and take mouse, keys and prompt layers back."""
+        self._cancel_jobs()
+        self._save_now()
+        if self.tools is not None:
+            self.tools.close()
+            self.tools = None
+        self.layers.remove()
+
     def _cancel_jobs(self) -> None:
         self._rest.stop()
-        self._when_predicted = None
+        self._waiting_act = None
         for job in (self._encoding, self._predicting, self._hovering, self._scanning):
             job.cancel()
 

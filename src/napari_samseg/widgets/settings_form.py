@@ -1,0 +1,157 @@
+"""A form made from a frozen settings class: one row per setting."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtWidgets import (
+    QComboBox,
+    QDoubleSpinBox,
+    QFormLayout,
+    QLabel,
+    QLineEdit,
+    QSpinBox,
+    QWidget,
+)
+
+from napari_samseg.core.errors import SettingsError
+from napari_samseg.core.settings import SettingInfo, describe
+
+__all__ = ["SettingsForm"]
+
+UNBOUNDED = 2**31 - 1
+
+
+class SettingsForm(QWidget):
+    """Edits an instance of a settings class.
+
+    Parameters
+    ----------
+    settings : dataclass instance
+        Made with `core.settings.setting`: titles, help, bounds and choices come
+        from there.
+    names : sequence of str, optional
+        The settings to show, all by default.
+    suggestions : mapping of str to sequence of str, optional
+        Values offered for a setting that takes any text.
+    """
+
+    changed = Signal(object)
+    refused = Signal(str)
+
+    def __init__(
+        self,
+        settings: Any,
+        *,
+        names: Sequence[str] | None = None,
+        suggestions: Mapping[str, Sequence[str]] | None = None,
+        parent: QWidget | None = None,
+    ) -> None:
+        super().__init__(parent)
+        self._settings = settings
+        self._readers: dict[str, Callable[[], Any]] = {}
+        self._writers: dict[str, Callable[[Any], None]] = {}
+        form = QFormLayout(self)
+        form.setContentsMargins(0, 0, 0, 0)
+        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        for info in describe(settings):
+            if names is None or info.name in names:
+                editor = self._editor(info, (suggestions or {}).get(info.name, ()))
+                editor.setToolTip(info.help)
+                label = QLabel(info.title)
+                label.setToolTip(info.help)
+                form.addRow(label, editor)
+        self.set_settings(settings)
+
+    @property
+    def settings(self) -> Any:
+        """The settings as last accepted."""
+        return self._settings
+
+    def set_settings(self, settings: Any) -> None:
+        """Show other settings, without a signal."""
+        self._settings = settings
+        for name, write in self._writers.items():
+            write(getattr(settings, name))
+
+    def _editor(self, info: SettingInfo, suggestions: Sequence[str]) -> QWidget:
+        if info.choices or suggestions:
+            return self._combo(info, info.choices or suggestions)
+        if isinstance(info.default, bool | int | float):
+            return self._spin_box(info)
+        return self._line(info)
+
+    def _combo(self, info: SettingInfo, choices: Sequence[str]) -> QWidget:
+        combo = QComboBox()
+        combo.addItems(list(choices))
+        combo.setEditable(not info.choices)
+        combo.setMinimumContentsLength(6)
+        self._readers[info.name] = combo.currentText
+        self._writers[info.name] = _silently(combo, combo.setCurrentText)
+        combo.textActivated.connect(self._read)
+        return combo
+
+    def _spin_box(self, info: SettingInfo) -> QWidget:
+        whole = isinstance(info.default, int)
+        box = QSpinBox() if whole else QDoubleSpinBox()
+        cast = int if whole else float
+        box.setMinimum(cast(-UNBOUNDED if info.minimum is None else info.minimum))
+        box.setMaximum(cast(UNBOUNDED if info.maximum is None else info.maximum))
+        if info.unit:
+            box.setSuffix(f" {info.unit}")
+        box.setKeyboardTracking(False)
+        self._readers[info.name] = box.value
+        self._writers[info.name] = _silently(box, box.setValue)
+        box.valueChanged.connect(self._read)
+        # scrolling through a panel must not change what lies under the pointer
+        box.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+        return box
+
+    def _line(self, info: SettingInfo) -> QWidget:
+        line = QLineEdit()
+        is_text = isinstance(info.default, str)
+        if not is_text:
+            line.setPlaceholderText("automatic; or numbers such as 0, 2")
+
+        def read() -> Any:
+            return line.text() if is_text else _read_numbers(line.text())
+
+        def write(value: Any) -> None:
+            numbers = "" if value is None else ", ".join(str(v) for v in value)
+            line.setText(str(value) if is_text else numbers)
+
+        self._readers[info.name] = read
+        self._writers[info.name] = _silently(line, write)
+        line.editingFinished.connect(self._read)
+        return line
+
+    def _read(self, *_: Any) -> None:
+        try:
+            values = {name: read() for name, read in self._readers.items()}
+            settings = dataclasses.replace(self._settings, **values)
+        except SettingsError as error:
+            self.refused.emit(str(error))
+            self.set_settings(self._settings)
+            return
+        if settings != self._settings:
+            self._settings = settings
+            self.changed.emit(settings)
+
+
+def _silently(editor: QWidget, write: Callable[[Any], None]) -> Callable[[Any], None]:
+    def quiet(value: Any) -> None:
+        blocked = editor.blockSignals(True)
+        write(value)
+        editor.blockSignals(blocked)
+
+    return quiet
+
+
+def _read_numbers(text: str) -> tuple[int, ...] | None:
+    parts = text.replace(",", " ").split()
+    if not all(part.isdigit() for part in parts):
+        raise SettingsError(f"{text!r} is not a list of numbers such as 0, 2")
+    return tuple(int(part) for part in parts) or None
