@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=data)
     parser.add_argument("--model", default="default")
     parser.add_argument("--sets", nargs="*", choices=TEST_SETS, default=list(TEST_SETS))
-    parser.add_argument("--max-objects", type=int, default=100, help="per image")
+    parser.add_argument("--max-objects", type=int, default=300, help="per image")
     options = parser.parse_args()
     predictor = Predictor(load_model(options.model))
     print(HEADER)

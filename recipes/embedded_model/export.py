@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from importlib import resources
 from pathlib import Path
 
@@ -18,18 +19,20 @@ from napari_samseg.core.models.weights import EMBEDDED_FILE
 from napari_samseg.core.training.checkpoint import read_training_state
 
 
-def export(state: Path, out: Path) -> int:
-    """Fold, halve and write the weights; returns the size in bytes."""
+def export(state: Path, out: Path, config: TinyConfig) -> int:
+    """Fold, halve and write the weights; returns the size in bytes.
+
+    `config` is that of the shipped model, without its batch normalisation.
+    """
     training = read_training_state(state)
-    config = TinyConfig(batch_norm=True)
-    module = TrainedModel(config)
+    module = TrainedModel(dataclasses.replace(config, batch_norm=True))
     module.load_state_dict(training["averaged"])
     tensors = {
         name: tensor.to(torch.float16).contiguous()
         for name, tensor in fold_batch_norm(module.sam).state_dict().items()
     }
     metadata = {
-        METADATA_KEY: TinyConfig().to_json(),
+        METADATA_KEY: config.to_json(),
         "training_steps": str(training["step"]),
         "licence": "BSD-3-Clause",
     }
@@ -47,7 +50,7 @@ def main() -> None:
     parser.add_argument("--run", type=Path, default=Path("runs/tiny"))
     parser.add_argument("--out", type=Path, default=embedded)
     options = parser.parse_args()
-    size = export(options.run / "state.pt", options.out)
+    size = export(options.run / "state.pt", options.out, TinyConfig())
     print(f"{options.out}: {size / 1e6:.1f} MB")
 
 

@@ -1,0 +1,90 @@
+"""The weights inside the wheel do what the model card says."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import pytest
+from skimage.data import coins
+from skimage.filters import gaussian, threshold_otsu
+from skimage.measure import label
+from skimage.segmentation import clear_border
+
+from napari_samseg.core.images import normalise_plane
+from napari_samseg.core.metrics.prompting import score_prompts
+from napari_samseg.core.models import load_model
+from napari_samseg.core.models.weights import EMBEDDED_FILE
+from napari_samseg.core.predict import Predictor
+from napari_samseg.core.prompts.from_labels import (
+    index_objects,
+    sample_box,
+    sample_centre_point,
+)
+
+
+@pytest.fixture(scope="module")
+def predictor() -> Predictor:
+    return Predictor(load_model("default", device="cpu", precision="float32"))
+
+
+def test_weights_fit_the_wheel() -> None:
+    file = resources.files("napari_samseg") / "data" / EMBEDDED_FILE
+    with resources.as_file(file) as path:
+        assert 1e6 < path.stat().st_size <= 16e6
+
+
+@pytest.mark.parametrize("sampler", [sample_box, sample_centre_point])
+@pytest.mark.parametrize("inverted", [False, True])
+def test_finds_each_coin_it_is_asked_for(
+    predictor: Predictor, sampler: object, inverted: bool
+) -> None:
+    picture = coins()
+    blurred = gaussian(picture, 1.0, preserve_range=True)
+    labels = label(clear_border(blurred > threshold_otsu(blurred)))
+    # below the top rows the light is even enough for one threshold
+    labels[:170] = 0
+    objects = index_objects(labels, min_area=900)
+    assert len(objects) >= 8
+    picture = 255 - picture if inverted else picture
+    prompts = sampler(objects, np.random.default_rng(0))  # type: ignore[operator]
+    prediction = predictor.predict(normalise_plane(picture), prompts)
+    for object_id, mask in zip(objects.object_ids, prediction.masks, strict=True):
+        true = labels == object_id
+        assert (mask & true).sum() / (mask | true).sum() > 0.7
+
+
+@pytest.mark.parametrize("kind", ["constant", "noise"])
+def test_pictures_without_objects_do_no_harm(predictor: Predictor, kind: str) -> None:
+    picture = np.full((80, 120), 9, np.uint8)
+    if kind == "noise":
+        picture = np.random.default_rng(0).integers(0, 256, picture.shape, np.uint8)
+    labels = np.zeros(picture.shape, int)
+    labels[20:50, 30:70] = 1
+    prompts = sample_centre_point(index_objects(labels), np.random.default_rng(0))
+    prediction = predictor.predict(normalise_plane(picture), prompts)
+    assert np.isfinite(prediction.iou_predictions).all()
+    assert -0.1 < prediction.iou_predictions[0] < 0.9
+
+
+def test_beats_the_baselines_on_nuclei_it_has_not_seen(
+    predictor: Predictor, shared_data: Path
+) -> None:
+    """A sample of the test split; the model card has the whole of it."""
+    import csv
+
+    from skimage.io import imread
+
+    folder = shared_data / "dsb2018"
+    with (folder / "index.csv").open(newline="") as file:
+        tests = [row["id"] for row in csv.DictReader(file) if row["split"] == "test"]
+    scores = []
+    for k, name in enumerate(tests[::8]):
+        plane = normalise_plane(imread(folder / "images" / f"{name}.png"))
+        labels = imread(folder / "labels" / f"{name}.png")
+        scores.append(score_prompts(predictor, plane, labels, seed=k, max_objects=6))
+    joined = type(scores[0]).join(scores)
+    assert len(joined) > 30
+    assert joined.box.mean() > joined.ellipse.mean()
+    assert joined.point.mean() > joined.watershed.mean()
