@@ -13,6 +13,7 @@ from napari_samseg.core.errors import (
     CheckpointError,
     MissingFileError,
     ModelMemoryError,
+    SettingsError,
 )
 from napari_samseg.core.memory import MemoryFallbackWarning
 from napari_samseg.core.models import MODEL_FAMILIES, families, load_model
@@ -205,6 +206,11 @@ def test_an_input_size_can_be_chosen(tmp_path):
     assert embedding.features["image_embed"].shape == (256, 4, 4)
 
 
+def test_the_embedded_model_keeps_its_input_size():
+    with pytest.raises(SettingsError, match="family tiny keep the input size"):
+        load_model(device="cpu", input_size=64)
+
+
 def test_the_embedded_model_loads():
     model = load_model(device="cpu")
     assert (model.name, model.family) == ("default", "tiny")
@@ -224,6 +230,15 @@ def test_a_checkpoint_that_lacks_its_decoder_is_refused(tmp_path):
         state = sam_model_registry["vit_b"]().state_dict()
     save_thin({k: v for k, v in state.items() if "mask_decoder" not in k}, path)
     with pytest.raises(CheckpointError, match=r"missing: mask_decoder\..*more"):
+        load_model(path)
+
+
+def test_a_checkpoint_that_lacks_its_positions_is_refused(tmp_path):
+    path = tmp_path / "half.pth"
+    with torch.device("meta"):
+        state = sam_model_registry["vit_b"]().state_dict()
+    save_thin({k: v for k, v in state.items() if "pos_embed" not in k}, path)
+    with pytest.raises(CheckpointError, match="1 tensors missing: image_encoder.pos"):
         load_model(path)
 
 
