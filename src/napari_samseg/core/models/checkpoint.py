@@ -162,4 +162,5 @@ def load_tensors(
 def _first_few(what: str, items: list[str], limit: int = 3) -> Iterable[str]:
     if items:
         more = f" and {len(items) - limit} more" if len(items) > limit else ""
-        yield f"{len(items)} tensors {what}: {', '.join(items[:limit])}{more}"
+        tensors = "tensor" if len(items) == 1 else "tensors"
+        yield f"{len(items)} {tensors} {what}: {', '.join(items[:limit])}{more}"
