@@ -121,7 +121,8 @@ def _predictor_for(
         # a checkpoint written again under its old name is another model
         stamp = path.stat().st_mtime_ns if path.is_file() else 0
         return _loaded(os.fspath(model), device, stamp)
-    return _wrapped(model)
+    # a protocol cannot say that what keeps to it is hashable
+    return _wrapped(model)  # type: ignore[arg-type]
 
 
 @lru_cache(maxsize=1)
