@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -103,9 +104,15 @@ class Autosave:
         self.path = path
         self.header = header
         self._saved: list[tuple[Action, str]] = []
+        # the last step may be saved while a thread still saves the one before
+        self._lock = Lock()
 
     def save(self, actions: Sequence[Action]) -> None:
         """Write all actions done and not undone (`Annotation.actions`)."""
+        with self._lock:
+            self._save(actions)
+
+    def _save(self, actions: Sequence[Action]) -> None:
         same = 0
         for (saved, _), action in zip(self._saved, actions, strict=False):
             if saved is not action:
@@ -122,20 +129,21 @@ class Autosave:
         _write_whole(self.path, f'{head},\n"actions": [\n{body}\n]}}\n')
 
 
-def autosave_path(image: str) -> Path:
-    """Return a new path for the annotation of an image, beside the cache.
+def autosave_path(image: str, folder: Path) -> Path:
+    """Return a new path for the annotation of an image, in the folder of the cache.
 
-    The environment variable ``SAMSEG_CACHE`` names the folder of the cache;
-    otherwise it is the user's. The time stands in the name: an annotation never
-    replaces an older one.
+    The time stands in the name: an annotation never replaces an older one.
     """
     safe = "".join(c if c.isalnum() else "-" for c in image).strip("-")[:40]
     stamp = f"{time.strftime('%Y%m%dT%H%M%S')}-{time.time_ns() // 1000 % 10**6:06d}"
-    return cache_folder() / "annotations" / f"{safe or 'image'}-{stamp}.json"
+    return folder / "annotations" / f"{safe or 'image'}-{stamp}.json"
 
 
 def cache_folder() -> Path:
-    """Return the folder of what can be made again, and of what is autosaved."""
+    """Return the folder of what is kept between sessions.
+
+    The environment variable ``SAMSEG_CACHE`` names it; otherwise it is the user's.
+    """
     chosen = os.environ.get(FOLDER_VARIABLE)
     if chosen:
         return Path(chosen).expanduser()

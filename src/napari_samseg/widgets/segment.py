@@ -30,8 +30,8 @@ from qtpy.QtWidgets import (
 )
 from superqt import QCollapsible
 
+from napari_samseg.adapters.plugin_settings import read_plugin_settings
 from napari_samseg.adapters.write_layers import is_own_layer
-from napari_samseg.core.annotation_file import cache_folder
 from napari_samseg.core.errors import SamSegError
 from napari_samseg.core.models.weights import list_models
 from napari_samseg.core.settings import ImageSettings, ModelSettings
@@ -80,7 +80,10 @@ class SegmentWidget(QWidget):
         self._was_docked = False
         self._started = 0.0
         self._stage = ""
-        self._model_settings = ModelSettings()
+        plugin = read_plugin_settings()
+        self._model_settings = ModelSettings(
+            device=plugin.device, precision=plugin.precision
+        )
         self._build()
         self.reset_choices()
         QApplication.instance().aboutToQuit.connect(self._shut)
@@ -330,10 +333,10 @@ class SegmentWidget(QWidget):
         session.reported.connect(self._on_report)
         session.closed.connect(self._on_session_closed)
         self._show("")
-        if session.model_settings is None:
+        if session.model is None:
             session.set_model(self._model_settings)
-        else:
-            self._model_settings = session.model_settings
+        elif isinstance(session.model, ModelSettings):
+            self._model_settings = session.model
         self._image_form.set_settings(session.image_settings)
         session.hold(self)
         tools = session.draw_on_canvas()
@@ -449,7 +452,7 @@ class SegmentWidget(QWidget):
         path, _ = QFileDialog.getOpenFileName(
             self,
             "Replay an annotation",
-            str(cache_folder() / "annotations"),
+            str(read_plugin_settings().cache_path / "annotations"),
             "Annotations (*.json)",
         )
         if path and self._session is not None:

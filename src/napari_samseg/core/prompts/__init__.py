@@ -1,0 +1,1 @@
+"""Prompts from what a person draws, and from labels."""

@@ -33,6 +33,7 @@ __all__ = [
     "label_gesture",
     "mask_to_logits",
     "pair_prompts",
+    "prompts_to_gestures",
     "read_box",
     "read_click",
     "read_label",
@@ -198,9 +199,7 @@ def read_lasso(gesture: Gesture, plane_size: tuple[int, int]) -> ObjectPrompt:
     """
     from skimage.draw import polygon2mask
 
-    mask: BoolArray = polygon2mask(
-        plane_size, gesture.vertices_yx
-    )
+    mask: BoolArray = polygon2mask(plane_size, gesture.vertices_yx)
     if not mask.any():
         raise InvalidPromptError(
             f"the lasso encloses no pixel of the plane of {_size(plane_size)} pixels"
@@ -361,6 +360,24 @@ def pair_prompts(
         )
     ids = np.arange(1, len(points) + 1)
     return PlanePrompts(ids, points, labels, boxes)
+
+
+def prompts_to_gestures(prompts: PlanePrompts) -> list[list[Gesture]]:
+    """Return the clicks and boxes that a person would have drawn, per object."""
+    objects = []
+    for i in range(len(prompts)):
+        gestures = [
+            Gesture("click", point[np.newaxis], bool(label))
+            for point, label in zip(
+                prompts.points_yx[i], prompts.point_labels[i], strict=True
+            )
+            if label != PADDING
+        ]
+        if prompts.has_box[i]:
+            corners = prompts.boxes_yx[i].astype(np.float64).reshape(2, 2) - 0.5
+            gestures.append(Gesture("box", corners))
+        objects.append(gestures)
+    return objects
 
 
 def mask_to_logits(mask: BoolArray, low_res_size: int) -> FloatArray:

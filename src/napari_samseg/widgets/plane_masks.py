@@ -1,0 +1,274 @@
+"""The plane on view, encoded, and the masks of its prompts, in the background.
+
+No layer is touched here: what runs in a thread gets everything of a layer when
+the job is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
+
+import numpy as np
+import numpy.typing as npt
+from psygnal import Signal
+
+from napari_samseg.adapters.plugin_settings import PluginSettings, read_plugin_settings
+from napari_samseg.core.errors import InvalidPromptError
+from napari_samseg.core.images import read_plane
+from napari_samseg.core.painting import Box, PlaneKey, render_objects
+from napari_samseg.core.prompts.from_geometry import Gesture, gather_prompts
+from napari_samseg.core.settings import ImageSettings, ModelSettings
+from napari_samseg.core.types import MaskPrediction, Progress
+from napari_samseg.widgets.workers import LatestJob
+
+if TYPE_CHECKING:
+    from napari_samseg.adapters.read_layers import ImageView
+    from napari_samseg.core.models.protocol import PromptableModel
+    from napari_samseg.core.predict import Predictor
+    from napari_samseg.core.types import PlaneEmbedding
+
+__all__ = ["DrawnMasks", "PlaneMasks"]
+
+HOVER_ALPHA, FILL_ALPHA = 40, 70
+
+Prompts = Mapping[int, Sequence[Gesture]]
+Colors = npt.NDArray[np.uint8]
+
+# Models in use, shared by all sessions that ask for the same one.
+_LOADED: WeakValueDictionary[tuple[ModelSettings, int], Predictor] = (
+    WeakValueDictionary()
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EncodedPlane:
+    """A plane as a model has encoded it."""
+
+    predictor: Predictor
+    plane: PlaneKey
+    plane_size: tuple[int, int]
+    embedding: PlaneEmbedding
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DrawnMasks:
+    """Masks of a plane, and the picture of them (`core.painting.render_objects`)."""
+
+    plane: PlaneKey
+    prediction: MaskPrediction
+    picture: tuple[npt.NDArray[np.uint8], Box] | None
+
+
+class PlaneMasks:
+    """Encodes one plane at a time and decodes its prompts; the latest wins.
+
+    Attributes
+    ----------
+    encoded : EncodedPlane or None
+    prediction : MaskPrediction or None
+        Masks of the prompts asked for last, once they are there.
+    is_stale : bool
+        Newer prompts than those of `prediction` wait for their masks.
+    """
+
+    was_encoded = Signal()
+    was_predicted = Signal(object)
+    was_hovered = Signal(object)
+    failed = Signal(object)
+    progressed = Signal(object)
+
+    def __init__(self) -> None:
+        self.encoded: EncodedPlane | None = None
+        self.prediction: MaskPrediction | None = None
+        self.is_stale = False
+        self._model: PromptableModel | ModelSettings | None = None
+        self._predictor: Predictor | None = None
+        self._encoding, self._predicting = LatestJob(), LatestJob()
+        self._hovering = LatestJob()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a plane is being encoded or prompts decoded."""
+        return self._encoding.is_busy or self._predicting.is_busy
+
+    @property
+    def is_hovering(self) -> bool:
+        """Whether a preview under the pointer is being made."""
+        return self._hovering.is_busy
+
+    def use(self, model: PromptableModel | ModelSettings) -> None:
+        """Choose the model for all that follows."""
+        self._model, self._predictor = model, None
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop the plane and its masks, and the jobs on them."""
+        self.encoded = self.prediction = None
+        self.cancel()
+
+    def cancel(self) -> None:
+        """Stop all jobs; what waits is dropped."""
+        for job in (self._encoding, self._predicting, self._hovering):
+            job.cancel()
+
+    def encode(
+        self, plane: PlaneKey | None, view: ImageView, settings: ImageSettings
+    ) -> None:
+        """Encode a plane in the background; `was_encoded` follows."""
+        self._encoding.cancel()
+        if plane is None or self._model is None:
+            self.progressed.emit(None)
+            return
+        self._encoding.request(
+            self._encode_steps(plane, view, settings),
+            self._on_encoded,
+            self._on_failed,
+            self.progressed.emit,
+        )
+
+    def encode_now(
+        self, plane: PlaneKey, view: ImageView, settings: ImageSettings
+    ) -> None:
+        """Encode a plane on this thread, for scripts."""
+        if self.encoded is None or self.encoded.plane != plane:
+            self._encoding.cancel()
+            self.encoded = _run(self._encode_steps(plane, view, settings))
+            self._predictor = self.encoded.predictor
+            self.progressed.emit(None)
+
+    def request(self, prompts: Prompts, colors: Colors) -> None:
+        """Decode prompts in the background once the plane is encoded."""
+        self.is_stale = True
+        if self.encoded is not None:
+            self._hovering.cancel()
+            self._predicting.request(
+                _predict_steps(self.encoded, prompts, colors, FILL_ALPHA),
+                self._on_predicted,
+                self.failed.emit,
+            )
+
+    def predict_now(self, prompts: Prompts, colors: Colors) -> MaskPrediction:
+        """Decode prompts on this thread, for scripts."""
+        if self.encoded is None:
+            raise InvalidPromptError("the plane is not encoded yet")
+        self._predicting.cancel()
+        drawn: DrawnMasks = _run(
+            _predict_steps(self.encoded, prompts, colors, FILL_ALPHA)
+        )
+        self._on_predicted(drawn)
+        return drawn.prediction
+
+    def clear(self) -> None:
+        """There are no prompts: no masks either."""
+        self._predicting.cancel()
+        self.prediction, self.is_stale = None, False
+
+    def hover(self, prompts: Prompts | None, colors: Colors) -> None:
+        """Decode what a click would give; `was_hovered` follows. None stops that."""
+        if prompts is None or self.encoded is None:
+            self._hovering.cancel()
+        else:
+            self._hovering.request(
+                _predict_steps(self.encoded, prompts, colors, HOVER_ALPHA),
+                self.was_hovered.emit,
+                # a preview that cannot be had is no news
+                lambda error: None,
+            )
+
+    def _encode_steps(
+        self, plane: PlaneKey, view: ImageView, settings: ImageSettings
+    ) -> Generator[Progress, None, EncodedPlane]:
+        # preferences belong to napari, hence to the main thread
+        source: Predictor | PromptableModel | ModelSettings
+        source = self._predictor or self._model or ModelSettings()
+        return _encode_steps(plane, view, settings, source, read_plugin_settings())
+
+    def _on_encoded(self, encoded: EncodedPlane) -> None:
+        self.encoded = encoded
+        self._predictor = encoded.predictor
+        self.progressed.emit(None)
+        self.was_encoded.emit()
+
+    def _on_failed(self, error: Exception) -> None:
+        self.progressed.emit(None)
+        self.failed.emit(error)
+
+    def _on_predicted(self, drawn: DrawnMasks) -> None:
+        self.prediction, self.is_stale = drawn.prediction, False
+        self.was_predicted.emit(drawn)
+
+
+def _encode_steps(
+    plane: PlaneKey,
+    view: ImageView,
+    settings: ImageSettings,
+    source: Predictor | PromptableModel | ModelSettings,
+    plugin: PluginSettings,
+) -> Generator[Progress, None, EncodedPlane]:
+    predictor = yield from _predictor_steps(source, plugin)
+    yield Progress("reading the plane")
+    pixels = read_plane(view.source, plane.index, settings, plane_axes=plane.axes)
+    yield Progress("encoding the plane")
+    embedding = yield from predictor.encode_steps(pixels)
+    return EncodedPlane(predictor, plane, view.plane_size(plane), embedding)
+
+
+def _predictor_steps(
+    source: Predictor | PromptableModel | ModelSettings, plugin: PluginSettings
+) -> Generator[Progress, None, Predictor]:
+    """Load a model with the planes it has encoded, or take the one in use.
+
+    torch is imported here, in the worker's thread, and not before.
+    """
+    if isinstance(source, ModelSettings):
+        path = Path(source.model)
+        # a checkpoint written again under its old name is another model
+        key = source, path.stat().st_mtime_ns if path.is_file() else 0
+        if key in _LOADED:
+            return _LOADED[key]
+        yield Progress("loading torch")
+    from napari_samseg.core.cache.memory import MemoryCache
+    from napari_samseg.core.predict import Predictor as NewPredictor
+
+    if isinstance(source, NewPredictor):
+        return source
+    cache = MemoryCache(plugin.cache_bytes)
+    if not isinstance(source, ModelSettings):
+        return NewPredictor(source, cache)
+    from napari_samseg.core.models import load_model_steps
+
+    model = yield from load_model_steps(
+        source.model,
+        device=source.device,
+        precision=source.precision,
+        folder=plugin.models_path,
+    )
+    predictor = NewPredictor(model, cache)
+    _LOADED[key] = predictor
+    return predictor
+
+
+def _predict_steps(
+    encoded: EncodedPlane, prompts: Prompts, colors: Colors, fill_alpha: int
+) -> Generator[Progress, None, DrawnMasks]:
+    from napari_samseg.core.predict import predict_masks
+
+    yield Progress("decoding")
+    model, size = encoded.predictor.model, encoded.plane_size
+    given = gather_prompts(prompts, size, model.low_res_size)
+    prediction = predict_masks(model, encoded.embedding, given)
+    outline = max(1, round(max(size) / 400))
+    picture = render_objects(prediction, colors, fill_alpha=fill_alpha, outline=outline)
+    return DrawnMasks(encoded.plane, prediction, picture)
+
+
+def _run(steps: Generator[Progress, None, Any]) -> Any:
+    while True:
+        try:
+            next(steps)
+        except StopIteration as stop:
+            return stop.value

@@ -1,0 +1,354 @@
+"""Reading and writing layers; no viewer is needed for most of it."""
+
+from __future__ import annotations
+
+import dask.array as da
+import numpy as np
+import pytest
+import zarr
+from napari.components import ViewerModel
+from napari.layers import Image, Labels
+
+from napari_samseg.adapters import write_layers
+from napari_samseg.adapters.read_layers import (
+    ImageView,
+    canvas_to_data,
+    choose_level,
+    current_plane,
+    largest_label,
+    plane_of_labels,
+)
+from napari_samseg.adapters.write_layers import (
+    LayerLabels,
+    PromptLayers,
+    check_editable,
+    create_labels,
+    is_own_layer,
+    show_classes,
+    widen_labels,
+)
+from napari_samseg.core.annotation import Annotation, ObjectClass
+from napari_samseg.core.errors import LabelOverflowError, LayerError
+from napari_samseg.core.images import read_plane
+from napari_samseg.core.painting import PlaneKey
+from napari_samseg.core.prompts.from_geometry import Gesture
+from napari_samseg.core.settings import ImageSettings
+from napari_samseg.core.types import MaskPrediction
+
+TRANSFORM = {
+    "scale": (2.0, 0.5),
+    "translate": (10.0, -3.0),
+    "rotate": 30,
+    "shear": [0.2],
+    "affine": [[0.9, 0.1, 4], [-0.2, 1.1, 5], [0, 0, 1]],
+}
+
+
+def square(object_id, y, x, side=4, size=(20, 30)):
+    """Predict a square of `side` pixels with its corner at (y, x)."""
+    return MaskPrediction(
+        np.array([object_id]),
+        (np.ones((side, side), bool),),
+        np.array([[y, x, y + side, x + side]]),
+        size,
+        np.ones(1, np.float32),
+        np.zeros((1, 4, 4), np.float32),
+    )
+
+
+class TestReading:
+    @pytest.mark.parametrize("transform", [{}, TRANSFORM])
+    def test_a_canvas_position_is_found_on_the_plane(self, transform):
+        layer = Image(np.zeros((20, 30)), **transform)
+        viewer = ViewerModel()
+        viewer.add_layer(layer)
+        plane = current_plane(viewer.dims, layer)
+        view = ImageView.of_layer(layer)
+        world = layer.data_to_world((12.25, 7.5))
+        point = view.data_to_plane(canvas_to_data(world, viewer.dims, layer), plane)
+        np.testing.assert_allclose(point, (12.25, 7.5), atol=1e-6)
+
+    def test_the_view_matrix_is_the_layers_transform(self):
+        layer = Image(np.zeros((20, 30)), **TRANSFORM)
+        matrix = ImageView.of_layer(layer).matrix
+        for point in ((0, 0), (19, 3), (4.5, 29)):
+            expected = layer.data_to_world(point)
+            np.testing.assert_allclose((matrix @ (*point, 1))[:2], expected)
+
+    @pytest.mark.parametrize(
+        ("order", "axes"),
+        [((0, 1, 2), (1, 2)), ((1, 0, 2), (0, 2)), ((1, 2, 0), (2, 0))],
+    )
+    def test_any_order_of_axes(self, order, axes):
+        volume = np.arange(6 * 7 * 8).reshape(6, 7, 8)
+        layer = Image(volume, scale=(3, 1, 1), translate=(5, 0, 2))
+        viewer = ViewerModel()
+        viewer.add_layer(layer)
+        viewer.dims.order = order
+        at = {0: 4, 1: 3, 2: 5}
+        for axis in range(3):
+            viewer.dims.set_current_step(axis, at[axis])
+        plane = current_plane(viewer.dims, layer)
+        (lead,) = set(range(3)) - set(axes)
+        assert plane == PlaneKey((at[lead],), axes)
+        settings = ImageSettings(normalisation="none")
+        pixels = read_plane(
+            ImageView.of_layer(layer).source, plane.index, settings, plane_axes=axes
+        )
+        expected = np.take(volume, at[lead], axis=lead)
+        expected = expected.T if axes[0] > axes[1] else expected
+        np.testing.assert_array_equal(pixels[..., 0], np.clip(expected, 0, 255))
+
+    def test_a_plane_in_a_viewer_with_more_axes(self):
+        viewer = ViewerModel()
+        viewer.add_image(np.zeros((5, 6, 20, 30)))
+        layer = viewer.add_image(np.zeros((20, 30)))
+        assert current_plane(viewer.dims, layer) == PlaneKey((), (0, 1))
+
+    def test_what_is_no_plane_says_so(self):
+        viewer = ViewerModel()
+        viewer.add_image(np.zeros((9, 20, 30)))
+        layer = viewer.add_image(np.zeros((4, 20, 30)))
+        viewer.dims.set_current_step(0, 8)
+        with pytest.raises(LayerError, match=r"at 8 on axis 0, outside .* of length 4"):
+            current_plane(viewer.dims, layer)
+        viewer.dims.ndisplay = 3
+        with pytest.raises(LayerError, match="from 3D to 2D"):
+            current_plane(viewer.dims, layer)
+
+    def test_units_of_the_viewer_are_converted(self):
+        viewer = ViewerModel()
+        viewer.add_image(np.zeros((20, 30)), units=("um", "um"))
+        layer = viewer.add_image(
+            np.zeros((20, 30)), units=("nm", "nm"), scale=(100, 100)
+        )
+        factor = (1 * viewer.dims.units[0]).to("nm").magnitude
+        point = canvas_to_data((700 / factor, 1200 / factor), viewer.dims, layer)
+        np.testing.assert_allclose(point, (7, 12))
+
+    def test_levels_lie_on_each_other(self):
+        levels = [np.zeros((64, 96)), np.zeros((16, 24))]
+        layer = Image(levels, multiscale=True, **TRANSFORM)
+        view = ImageView.of_layer(layer, 1)
+        # a pixel of level 1 covers 4 x 4 of level 0: centre (1, 2) is (5.5, 9.5)
+        point = view.data_to_plane(np.array([5.5, 9.5]), PlaneKey())
+        np.testing.assert_allclose(point, (1, 2))
+        expected = layer.data_to_world((5.5, 9.5))
+        np.testing.assert_allclose((view.matrix @ (1, 2, 1))[:2], expected)
+        with pytest.raises(LayerError, match="no resolution level 2"):
+            ImageView.of_layer(layer, 2)
+
+    def test_the_level_is_the_finest_that_is_not_huge(self):
+        big = da.zeros((20_000, 20_000), chunks=5000)
+        layer = Image([big, big[::2, ::2], big[::8, ::8]], multiscale=True)
+        assert choose_level(layer) == 2
+        assert choose_level(Image(np.zeros((30, 30)))) == 0
+
+    def test_planes_and_largest_id_of_labels(self):
+        data = np.zeros((4, 20, 30), np.uint16)
+        data[2, 3, 5] = 700
+        labels = Labels(data)
+        plane = PlaneKey((2,), (1, 2))
+        np.testing.assert_array_equal(plane_of_labels(labels, plane), data[2])
+        turned = PlaneKey((3,), (2, 0))
+        np.testing.assert_array_equal(plane_of_labels(labels, turned), data[:, 3].T)
+        assert largest_label(data) == 700
+        assert largest_label(np.zeros((0, 3), int)) == 0
+        with pytest.raises(LayerError, match="has 3 axes, the image has 2"):
+            plane_of_labels(labels, PlaneKey())
+
+
+class TestTarget:
+    @pytest.mark.parametrize("kind", ["numpy", "zarr"])
+    @pytest.mark.parametrize("axes", [(1, 2), (2, 0)])
+    def test_commits_and_strokes_undo_in_the_order_they_were_made(self, kind, axes):
+        data = np.zeros((30, 30, 30), np.uint32)
+        if kind == "zarr":
+            data = zarr.array(data, chunks=(1, 16, 16))
+        layer = Labels(data)
+        target = LayerLabels(layer)
+        annotation = Annotation()
+        layer.events.paint.connect(
+            lambda: target.is_writing or annotation.record_stroke(target)
+        )
+        plane = PlaneKey((0,), axes)
+        states = [np.array(layer.data)]
+        annotation.commit(target, plane, square(1, 2, 2))
+        states.append(np.array(layer.data))
+        layer.data_setitem((np.array([9]), np.array([9]), np.array([9])), 5)
+        states.append(np.array(layer.data))
+        annotation.commit(target, plane, square(2, 4, 4), overlap="replace")
+        states.append(np.array(layer.data))
+        for state in states[-2::-1]:
+            annotation.undo()
+            np.testing.assert_array_equal(np.array(layer.data), state)
+        for state in states[1:]:
+            annotation.redo()
+            np.testing.assert_array_equal(np.array(layer.data), state)
+
+    def test_commits_undo_beyond_the_hundred_steps_of_napari(self):
+        layer = Labels(np.zeros((20, 30), np.uint32))
+        target, annotation = LayerLabels(layer), Annotation()
+        for i in range(130):
+            annotation.commit(
+                target, PlaneKey(), square(i + 1, i % 15, i % 25), overlap="replace"
+            )
+        final = layer.data.copy()
+        while annotation.can_undo:
+            annotation.undo()
+        assert not layer.data.any()
+        while annotation.can_redo:
+            annotation.redo()
+        np.testing.assert_array_equal(layer.data, final)
+
+    def test_undo_leaves_pixels_alone_that_somebody_else_changed(self):
+        layer = Labels(np.zeros((20, 30), np.uint32))
+        target, annotation = LayerLabels(layer), Annotation()
+        layer.data[3, 3] = 77
+        annotation.commit(target, PlaneKey(), square(1, 2, 2))
+        assert layer.data[3, 3] == 77
+        annotation.undo()
+        assert layer.data[3, 3] == 77
+        assert np.count_nonzero(layer.data) == 1
+
+    def test_too_small_a_data_type_has_a_way_out(self):
+        layer = Labels(np.zeros((20, 30), np.uint8))
+        target, annotation = LayerLabels(layer), Annotation()
+        annotation.commit(target, PlaneKey(), square(255, 2, 2))
+        with pytest.raises(LabelOverflowError, match="convert them to uint32"):
+            annotation.commit(target, PlaneKey(), square(256, 12, 2))
+        widen_labels(target)
+        annotation.commit(target, PlaneKey(), square(256, 12, 2))
+        assert layer.data[12, 2] == 256
+        annotation.undo()
+        annotation.undo()
+        assert not layer.data.any()
+
+    @pytest.mark.parametrize(
+        ("layer", "message"),
+        [
+            (Labels(da.zeros((20, 30), dtype=np.uint32)), "dask array"),
+            (
+                Labels(
+                    [np.zeros((20, 30), np.uint32), np.zeros((10, 15), np.uint32)],
+                    multiscale=True,
+                ),
+                "multiscale",
+            ),
+        ],
+    )
+    def test_labels_that_cannot_be_edited(self, layer, message):
+        with pytest.raises(LayerError, match=f"{message}.*let a new Labels layer"):
+            LayerLabels(layer)
+
+    def test_read_only_labels(self):
+        data = np.zeros((20, 30), np.uint32)
+        data.flags.writeable = False
+        with pytest.raises(LayerError, match="read-only"):
+            check_editable(Labels(data))
+
+    def test_labels_of_another_shape(self):
+        target = LayerLabels(Labels(np.zeros((10, 10), np.uint32)))
+        with pytest.raises(LayerError, match="does not cover the image"):
+            Annotation().commit(target, PlaneKey(), square(1, 12, 2))
+
+
+class TestCreating:
+    @pytest.mark.parametrize("level", [0, 1])
+    def test_new_labels_lie_on_the_image(self, tmp_path, level):
+        levels = [np.zeros((40, 64)), np.zeros((10, 16))]
+        viewer = ViewerModel()
+        image = viewer.add_image(
+            levels,
+            multiscale=True,
+            units=("um", "um"),
+            axis_labels=("row", "column"),
+            **TRANSFORM,
+        )
+        view = ImageView.of_layer(image, level)
+        labels = create_labels(viewer, image, view, tmp_path)
+        assert labels.data.shape == levels[level].shape
+        assert labels.data.dtype == np.uint32
+        assert labels.units == image.units
+        assert labels.axis_labels == image.axis_labels
+        for point in ((0, 0), (3, 9.5)):
+            expected = (view.matrix @ (*point, 1))[:2]
+            np.testing.assert_allclose(labels.data_to_world(point), expected)
+        if level == 0:
+            np.testing.assert_allclose(labels.rotate, image.rotate)
+            np.testing.assert_allclose(labels.scale, image.scale)
+            np.testing.assert_allclose(labels.translate, image.translate)
+
+    def test_large_labels_lie_on_disk_and_take_commits(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(write_layers, "DENSE_BYTES", 1000)
+        viewer = ViewerModel()
+        image = viewer.add_image(np.zeros((3, 60, 70)), name="big / image")
+        labels = create_labels(viewer, image, ImageView.of_layer(image), tmp_path)
+        assert isinstance(labels.data, zarr.Array)
+        (path,) = tmp_path.iterdir()
+        annotation = Annotation()
+        plane = PlaneKey((1,), (1, 2))
+        annotation.commit(LayerLabels(labels), plane, square(1, 5, 6, size=(60, 70)))
+        on_disk = zarr.open_array(path, mode="r")
+        assert np.count_nonzero(on_disk[1] == 1) == 16
+        assert not on_disk[0].any()
+
+    def test_rgb_images_get_labels_without_channels(self, tmp_path):
+        viewer = ViewerModel()
+        image = viewer.add_image(np.zeros((20, 30, 3), np.uint8), rgb=True)
+        labels = create_labels(viewer, image, ImageView.of_layer(image), tmp_path)
+        assert labels.data.shape == (20, 30)
+
+    def test_classes_stand_in_the_features(self):
+        layer = Labels(np.zeros((20, 30), np.uint32))
+        show_classes(layer, [ObjectClass(2, "axon", "#ff0000")], {7: 2})
+        assert layer.features["class"].tolist() == ["background", "axon"]
+        assert layer.features["index"].tolist() == [0, 7]
+
+
+class TestPromptLayers:
+    @pytest.mark.parametrize("axes", [(1, 2), (0, 2), (2, 0)])
+    def test_preview_and_prompts_lie_on_their_plane(self, axes):
+        viewer = ViewerModel()
+        image = viewer.add_image(
+            np.zeros((20, 21, 22)), scale=(2, 1, 0.5), translate=(1, 2, 3)
+        )
+        view, layers = ImageView.of_layer(image), PromptLayers(viewer, image)
+        plane = PlaneKey((5,), axes)
+        rgba = np.full((3, 4, 4), 200, np.uint8)
+        layers.show_preview(view, plane, (rgba, (6, 7, 9, 11)))
+        (preview,) = layers.layers
+        (lead,) = set(range(3)) - set(axes)
+        corner = np.zeros(3)
+        corner[[lead, *axes]] = (5, 6, 7)
+        np.testing.assert_allclose(
+            preview.data_to_world((0, 0, 0)), image.data_to_world(corner)
+        )
+        gestures = {
+            1: [
+                Gesture("click", np.array([[6.0, 7.0]])),
+                Gesture("click", np.array([[1.0, 2.0]]), positive=False),
+                Gesture("box", np.array([[1.5, 2.5], [4.5, 5.5]])),
+            ]
+        }
+        layers.show_prompts(view, plane, gestures, 3)
+        points = layers.points
+        np.testing.assert_allclose(
+            points.data_to_world(points.data[0]), image.data_to_world(corner)
+        )
+        green, red = points.face_color[:, :3]
+        assert green.argmax() == 1
+        assert red.argmax() == 0
+        assert all(is_own_layer(layer) for layer in layers.layers)
+        assert not is_own_layer(image)
+        layers.show_prompts(view, plane, {}, 3)
+        assert len(points.data) == 0
+        layers.remove()
+        assert list(viewer.layers) == [image]
+
+    def test_a_deleted_layer_is_made_again(self):
+        viewer = ViewerModel()
+        image = viewer.add_image(np.zeros((20, 22)))
+        layers = PromptLayers(viewer, image)
+        viewer.layers.remove(layers.points)
+        assert layers.points in viewer.layers

@@ -1,0 +1,369 @@
+"""Sessions without a window: the same object that the panel shows."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import dask.array as da
+import numpy as np
+import pytest
+from napari.components import ViewerModel
+
+import napari_samseg as samseg
+from napari_samseg.core.annotation import ObjectClass
+from napari_samseg.core.errors import (
+    InvalidPromptError,
+    LabelOverflowError,
+    LayerError,
+    UnknownNameError,
+)
+from napari_samseg.core.prompts.from_geometry import Gesture
+from napari_samseg.core.settings import ModelSettings
+from napari_samseg.widgets.session import Session
+from napari_samseg.widgets.workers import RUNNING
+
+pytestmark = pytest.mark.usefixtures("qtbot")
+
+
+@pytest.fixture
+def viewer():
+    return ViewerModel()
+
+
+@pytest.fixture
+def image(viewer, coins):
+    return viewer.add_image(coins, name="coins", scale=(2, 3), rotate=20)
+
+
+@pytest.fixture
+def session(viewer, image, model):
+    session = samseg.open_session(viewer, image, model=model)
+    yield session
+    session.close()
+    deadline = time.monotonic() + 10
+    while RUNNING and time.monotonic() < deadline:
+        session.wait(0.1)
+        from qtpy.QtCore import QCoreApplication
+
+        QCoreApplication.processEvents()
+    assert not RUNNING
+
+
+def iou(mask, truth):
+    return np.count_nonzero(mask & truth) / np.count_nonzero(mask | truth)
+
+
+def click(y, x, positive=True):
+    return Gesture("click", np.array([[y, x]], float), positive)
+
+
+def reports(session):
+    messages = []
+    # psygnal keeps functions weakly only if they are methods
+    session.reported.connect(lambda message, is_error: messages.append(message))
+    return messages
+
+
+def test_prompt_commit_undo_redo(session, coin_labels, coin_region):
+    prediction = session.prompt(boxes=[coin_region.bbox])
+    truth = coin_labels == coin_region.label
+    assert iou(prediction.masks[0], truth) > 0.7
+    assert session.commit() == (1,)
+    np.testing.assert_array_equal(session.target.data == 1, prediction.masks[0])
+    assert session.target.name == "coins - objects"
+    np.testing.assert_allclose(session.target.scale, (2, 3))
+    assert session.undo()
+    assert not session.target.data.any()
+    assert list(session.annotation.prompts(session.plane)) == [1]
+    assert session.redo()
+    np.testing.assert_array_equal(session.target.data == 1, prediction.masks[0])
+    assert not session.redo()
+
+
+def test_background_prediction_agrees_with_the_waiting_one(session, coin_region):
+    y, x = coin_region.centroid
+    expected = session.prompt(points=[[y, x]]).masks
+    session.clear()
+    session.wait()
+    assert session.prediction is None
+    session.add_gesture(click(y, x))
+    session.wait()
+    np.testing.assert_array_equal(session.prediction.masks, expected)
+
+
+def test_refining_with_a_background_point(session, coin_region):
+    y, x = coin_region.centroid
+    session.prompt(points=[[y, x]])
+    prediction = session.prompt(points=[[2, 2]], point_labels=[0], object_id=1)
+    assert len(prediction) == 1
+    gestures = session.annotation.prompts(session.plane)[1]
+    assert [gesture.positive for gesture in gestures] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("prompts", "message"),
+    [
+        ({}, "empty"),
+        ({"points": [[5, 500]]}, r"point 0 \(y=5, x=500\).*160 x 180"),
+        ({"points": [[5, 5]], "point_labels": [0]}, "only background"),
+        ({"boxes": [[300, 300, 310, 310]]}, "outside the plane"),
+    ],
+)
+def test_bad_prompts_add_nothing(session, prompts, message):
+    with pytest.raises(InvalidPromptError, match=message):
+        session.prompt(**prompts)
+    assert not session.annotation.can_undo
+    with pytest.raises(InvalidPromptError, match="no prompt to commit"):
+        session.commit()
+
+
+def test_a_gesture_outside_the_image_is_refused_at_once(session):
+    with pytest.raises(InvalidPromptError, match="outside"):
+        session.add_gesture(click(500, 5))
+    assert not session.annotation.can_undo
+
+
+def test_several_objects_commit_together_with_a_class(session, coin_labels):
+    from skimage.measure import regionprops
+
+    boxes = [region.bbox for region in regionprops(coin_labels)[:2]]
+    session.set_classes([ObjectClass(1, "coin", "#e69f00")])
+    session.class_id = 1
+    session.prompt(boxes=boxes)
+    assert session.commit() == (1, 2)
+    assert session.annotation.object_classes == {1: 1, 2: 1}
+    assert session.target.features["class"].tolist() == ["background", "coin", "coin"]
+
+
+def test_a_label_is_refined_in_its_place(session, image, viewer, coin_labels):
+    labels = viewer.add_labels(coin_labels.astype(np.uint32))
+    session.set_target(labels)
+    label = int(coin_labels[coin_labels > 0][0])
+    y, x = np.argwhere(coin_labels == label)[40]
+    assert session.pick_label(labels, (y, x)) == label
+    session.wait()
+    others = labels.data.copy()
+    others[others == label] = 0
+    assert session.commit("keep") == (label,)
+    kept = labels.data.copy()
+    kept[kept == label] = 0
+    np.testing.assert_array_equal(kept, others)
+    assert iou(labels.data == label, coin_labels == label) > 0.5
+    assert session.annotation.next_id == coin_labels.max() + 1
+    session.undo()
+    np.testing.assert_array_equal(labels.data, coin_labels)
+
+
+def test_strokes_of_a_person_join_the_history(session, viewer, coins):
+    labels = viewer.add_labels(np.zeros(coins.shape, np.uint32))
+    session.set_target(labels)
+    session.prompt(boxes=[[20, 20, 60, 60]])
+    session.commit()
+    labels.selected_label = 9
+    labels.paint((100, 100), 9)
+    painted = labels.data.copy()
+    assert session.annotation.next_id == 10
+    session.prompt(boxes=[[20, 20, 60, 60]])
+    session.clear()
+    session.undo()  # the clearing
+    session.undo()  # the box
+    session.undo()  # the stroke
+    assert not (labels.data == 9).any()
+    assert (labels.data == 1).any()
+    session.redo()
+    np.testing.assert_array_equal(labels.data, painted)
+
+
+def test_any_plane_of_a_volume(viewer, coins, model):
+    volume = np.stack([np.zeros_like(coins), coins, coins[::-1]])
+    image = viewer.add_image(volume, scale=(5, 1, 1))
+    session = samseg.open_session(viewer, image, model=model)
+    viewer.dims.set_current_step(0, 1)
+    box = [[20, 20, 70, 70]]
+    expected = samseg.segment(coins, boxes=box, model=model).masks[0]
+    np.testing.assert_array_equal(session.prompt(boxes=box).masks[0], expected)
+    session.commit()
+    np.testing.assert_array_equal(session.target.data[1] == 1, expected)
+    assert not session.target.data[[0, 2]].any()
+    viewer.dims.set_current_step(0, 2)
+    session.wait()
+    assert session.plane.index == (2,)
+    assert session.is_encoded
+    session.undo()
+    assert viewer.dims.current_step[0] == 1
+    assert not session.target.data.any()
+    session.close()
+
+
+def test_multiscale_dask_images(viewer, coins, model):
+    big = da.from_array(np.kron(coins, np.ones((2, 2), np.uint8)), chunks=64)
+    image = viewer.add_image([big, big[::2, ::2]], multiscale=True, scale=(3, 3))
+    settings = samseg.ImageSettings(level=1)
+    session = samseg.open_session(viewer, image, model=model, settings=settings)
+    session.prompt(boxes=[[20, 20, 70, 70]])
+    session.commit()
+    assert session.target.data.shape == coins.shape
+    np.testing.assert_allclose(session.target.scale, (6, 6))
+    with pytest.raises(LayerError, match="before the first prompt"):
+        session.set_image_settings(samseg.ImageSettings(level=0))
+    session.close()
+
+
+def test_labels_that_cannot_be_a_target(session, viewer, coins):
+    shape = coins.shape
+    with pytest.raises(LayerError, match="dask"):
+        session.set_target(viewer.add_labels(da.zeros(shape, dtype=np.uint32)))
+    pyramid = [np.zeros(shape, np.uint32), np.zeros((80, 90), np.uint32)]
+    with pytest.raises(LayerError, match="multiscale"):
+        session.set_target(viewer.add_labels(pyramid, multiscale=True))
+    with pytest.raises(LayerError, match="has shape"):
+        session.set_target(viewer.add_labels(np.zeros((9, 9), np.uint32)))
+    assert session.target is None
+
+
+def test_an_id_that_does_not_fit_loses_nothing(session, viewer, coins):
+    data = np.zeros(coins.shape, np.uint8)
+    data[-1, -1] = 255
+    labels = viewer.add_labels(data)
+    session.set_target(labels)
+    session.prompt(boxes=[[20, 20, 70, 70]])
+    with pytest.raises(LabelOverflowError, match="uint32"):
+        session.commit()
+    assert list(session.annotation.prompts(session.plane)) == [256]
+    session.widen_target()
+    assert session.commit() == (256,)
+    assert labels.data[-1, -1] == 255
+
+
+def test_the_target_changes_only_between_objects(session, viewer, coins):
+    labels = viewer.add_labels(np.zeros(coins.shape, np.uint32))
+    session.prompt(boxes=[[20, 20, 70, 70]])
+    with pytest.raises(LayerError, match="commit or clear"):
+        session.set_target(labels)
+
+
+def test_a_removed_target_gives_way_to_a_new_one(session, viewer):
+    messages = reports(session)
+    session.prompt(boxes=[[20, 20, 70, 70]])
+    session.commit()
+    viewer.layers.remove(session.target)
+    assert "was removed" in messages[-1]
+    assert not session.undo()
+    session.prompt(boxes=[[20, 20, 70, 70]])
+    assert session.commit() == (2,)
+
+
+def test_autosave_survives_and_replays(session, viewer, coins, model, own_cache):
+    session.set_classes([ObjectClass(1, "coin", "#e69f00")])
+    session.prompt(boxes=[[20, 20, 70, 70]])
+    session.commit()
+    committed = session.target.data.copy()
+    session.prompt(points=[[100, 100]])
+    session.wait()
+    path = session.autosave_file
+    assert path.parent == own_cache / "annotations"
+    assert len(json.loads(path.read_text())["actions"]) == 4
+    session.close()
+
+    again = samseg.open_session(viewer, viewer.add_image(coins), model=model)
+    again.replay(path)
+    np.testing.assert_array_equal(again.target.data, committed)
+    assert list(again.annotation.prompts(again.plane)) == [2]
+    assert again.annotation.classes[0].name == "coin"
+    again.close()
+    other = samseg.open_session(viewer, viewer.add_image(np.zeros((9, 9))), model=model)
+    with pytest.raises(LayerError, match="made on an image of shape"):
+        other.replay(path)
+    other.close()
+
+
+def test_the_image_removed_while_it_is_encoded(viewer, image, model):
+    session = samseg.open_session(viewer, image, model=model)
+    session.add_gesture(click(40, 40))
+    path = None
+    viewer.layers.remove(image)
+    path = session.autosave_file
+    assert path is not None
+    assert path.exists()
+    assert not session.is_encoded
+    with pytest.raises(LayerError, match="closed"):
+        session.add_gesture(click(40, 40))
+    assert not [layer for layer in viewer.layers if "prompts" in layer.name]
+
+
+def test_the_image_replaced_while_it_is_encoded(session, image, coins, model):
+    session.add_gesture(click(40, 40))
+    image.data = coins[::-1].copy()
+    session.wait()
+    expected = samseg.segment(coins[::-1], points=[[40, 40]], model=model)
+    np.testing.assert_array_equal(session.prediction.masks, expected.masks)
+    messages = reports(session)
+    image.data = coins[:50, :60].copy()
+    session.wait()
+    assert "another shape" in messages[-1]
+    assert session.annotation.prompts(session.plane) == {}
+
+
+def test_an_unknown_model_is_reported_and_another_can_be_chosen(viewer, image, model):
+    session = samseg.open_session(viewer, image, model="no_such_model")
+    messages = reports(session)
+    session.wait()
+    assert any("no_such_model" in message for message in messages)
+    with pytest.raises(UnknownNameError):
+        session.prompt(points=[[40, 40]])
+    session.use_model(model)
+    assert len(session.prompt(points=[[40, 40]])) == 1
+    session.close()
+
+
+def test_an_unknown_device_is_reported(viewer, image):
+    session = samseg.open_session(viewer, image, device="cuda:7")
+    messages = reports(session)
+    session.wait()
+    assert any("cuda:7" in message for message in messages)
+    session.close()
+
+
+def test_one_session_per_viewer_and_layer(viewer, image, session, model, coins):
+    from napari.utils._proxies import PublicOnlyProxy
+
+    assert samseg.open_session(viewer, image, model=model) is session
+    proxied = PublicOnlyProxy(viewer)
+    assert Session.of(proxied, proxied.layers["coins"]) is session
+    other_viewer = ViewerModel()
+    other = samseg.open_session(
+        other_viewer, other_viewer.add_image(coins), model=model
+    )
+    assert other is not session
+    other.prompt(boxes=[[20, 20, 70, 70]])
+    assert not session.annotation.can_undo
+    other.close()
+    session.set_model(ModelSettings())
+    assert Session.of(viewer, image) is session
+
+
+def test_something_else_than_an_image_layer(viewer, coins):
+    labels = viewer.add_labels(np.zeros(coins.shape, int))
+    with pytest.raises(LayerError, match="not an image layer"):
+        samseg.open_session(viewer, labels)
+
+
+def test_closing_takes_every_callback_back(viewer, image, model):
+    emitters = [
+        viewer.dims.events.point,
+        viewer.dims.events.order,
+        viewer.layers.events.removed,
+        image.events.data,
+        image.events.scale,
+    ]
+    before = [len(emitter.callbacks) for emitter in emitters]
+    keys = dict(viewer.keymap)
+    session = samseg.open_session(viewer, image, model=model)
+    session.draw_on_canvas().choose("click")
+    assert viewer.keymap != keys
+    session.close()
+    assert [len(emitter.callbacks) for emitter in emitters] == before
+    assert viewer.keymap == keys
+    assert viewer.mouse_drag_callbacks == []
+    assert list(viewer.layers) == [image]
