@@ -24,5 +24,6 @@ def show_demo(report: DemoReport) -> None:
 def add_demo_layers(viewer: ViewerModel, report: DemoReport) -> None:
     """Add each image of the demo with its labels; only the first is visible."""
     for i, result in enumerate(report.results):
-        viewer.add_image(result.image, name=result.name, visible=i == 0)
+        rgb = result.image.ndim == 3
+        viewer.add_image(result.image, name=result.name, rgb=rgb, visible=i == 0)
         viewer.add_labels(result.labels, name=f"{result.name} labels", visible=i == 0)

@@ -1,4 +1,4 @@
-"""What the README says is true."""
+"""What the README and the documentation say is true."""
 
 from __future__ import annotations
 
@@ -12,10 +12,15 @@ from napari_samseg.core.models import list_models
 
 REPOSITORY = Path(__file__).parent.parent
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+PAGES = sorted((REPOSITORY / "docs").rglob("*.md"))
 
 
-def blocks(language):
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+def blocks(language, text=README):
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+
+
+def page_code(page):
+    return "\n".join(blocks("python", page.read_text(encoding="utf-8")))
 
 
 def test_a_script_without_a_window_runs():
@@ -49,13 +54,34 @@ def test_a_script_with_a_viewer_runs(make_napari_viewer, monkeypatch):
     session.close()
 
 
-def test_every_command_it_names_exists():
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page_code(page)], ids=lambda page: page.name
+)
+def test_the_scripts_of_a_page_run(page, make_napari_viewer, monkeypatch):
+    import napari
+
+    code = page_code(page)
+    if "napari.Viewer" in code:
+        viewer = make_napari_viewer()
+        monkeypatch.setattr(napari, "Viewer", lambda: viewer)
+    names = {}
+    exec(code, names)
+    assert len(names["prediction"]) > 0
+    if "session" in names:
+        names["session"].close()
+
+
+def test_every_command_that_is_named_exists():
     from typer.main import get_command
 
     from napari_samseg.cli import app
 
     root = get_command(app)
-    lines = [line for block in blocks("sh") for line in block.splitlines()]
+    texts = [README, *(page.read_text(encoding="utf-8") for page in PAGES)]
+    shell = [
+        block.replace("\\\n", "") for text in texts for block in blocks("sh", text)
+    ]
+    lines = [line for block in shell for line in block.splitlines() if line]
     commands = [
         shlex.split(part)[1:]
         for line in lines
