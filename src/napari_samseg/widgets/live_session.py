@@ -201,10 +201,11 @@ class LiveSession:
 
     def hold(self, holder: object) -> None:
         """Keep the session going for a widget or a script."""
-        if not self._holders:
+        is_first = not self._holders
+        self._holders.add(id(holder))
+        if is_first:
             self._find_plane()
             self._encode()
-        self._holders.add(id(holder))
         self._after_change()
 
     def release(self, holder: object) -> None:
