@@ -121,3 +121,11 @@ def test_its_pictures_are_in_the_repository(image):
     base = "https://raw.githubusercontent.com/napari-samseg/napari-samseg/main/"
     assert image.startswith(base), "the hub shows only pictures with absolute addresses"
     assert (REPOSITORY / image.removeprefix(base)).is_file()
+
+
+def test_every_file_that_the_architecture_names_exists():
+    page = (REPOSITORY / "docs" / "concepts" / "architecture.md").read_text()
+    named = set(re.findall(r"\b\w+\.py\b", page))
+    there = {path.name for path in (REPOSITORY / "src").rglob("*.py")}
+    assert len(named) > 30
+    assert named <= there
