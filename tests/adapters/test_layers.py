@@ -299,6 +299,15 @@ class TestCreating:
         labels = create_labels(viewer, image, ImageView.of_layer(image), tmp_path)
         assert labels.data.shape == (20, 30)
 
+    def test_classes_leave_a_persons_features_alone(self):
+        layer = Labels(np.zeros((20, 30), np.uint32))
+        layer.features = {"index": [0, 7, 8], "size": [0.0, 12.0, 13.0]}
+        show_classes(layer, [ObjectClass(2, "axon", "#ff0000")], {7: 2, 9: 2})
+        show_classes(layer, [ObjectClass(2, "axon", "#ff0000")], {7: 2})
+        table = layer.features.set_index("index")
+        assert table.loc[[7, 8], "size"].tolist() == [12.0, 13.0]
+        assert table.loc[7, "class"] == "axon"
+
     def test_classes_stand_in_the_features(self):
         layer = Labels(np.zeros((20, 30), np.uint32))
         show_classes(layer, [ObjectClass(2, "axon", "#ff0000")], {7: 2})

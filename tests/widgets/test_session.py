@@ -359,11 +359,12 @@ def test_closing_takes_every_callback_back(viewer, image, model):
     ]
     before = [len(emitter.callbacks) for emitter in emitters]
     keys = dict(viewer.keymap)
+    mouse = list(viewer.mouse_drag_callbacks), list(viewer.mouse_move_callbacks)
     session = samseg.open_session(viewer, image, model=model)
     session.draw_on_canvas().choose("click")
     assert viewer.keymap != keys
     session.close()
     assert [len(emitter.callbacks) for emitter in emitters] == before
     assert viewer.keymap == keys
-    assert viewer.mouse_drag_callbacks == []
+    assert (viewer.mouse_drag_callbacks, viewer.mouse_move_callbacks) == mouse
     assert list(viewer.layers) == [image]

@@ -16,7 +16,7 @@ from napari_samseg.core.painting import PlaneKey
 
 if TYPE_CHECKING:
     from napari.components import Dims
-    from napari.layers import Image, Labels, Points, Shapes
+    from napari.layers import Image, Labels
 
     from napari_samseg.core.painting import Box
 
@@ -27,8 +27,6 @@ __all__ = [
     "current_plane",
     "largest_label",
     "plane_of_labels",
-    "read_box_layer",
-    "read_point_layer",
 ]
 
 # A plane up to this many pixels is annotated at full resolution.
@@ -210,44 +208,6 @@ def largest_label(data: Any) -> int:
     for start in range(0, data.shape[0], rows):
         largest = max(largest, int(np.asarray(data[start : start + rows]).max()))
     return largest
-
-
-def read_point_layer(
-    points: Points, view: ImageView, layer: Image, plane: PlaneKey
-) -> npt.NDArray[np.float64]:
-    """Read the points of a Points layer on a plane, (N, 2) in its pixels."""
-    if len(points.data) == 0:
-        return np.empty((0, 2))
-    return _on_plane([np.asarray(points.data)], points, view, layer, plane)
-
-
-def read_box_layer(
-    shapes: Shapes, view: ImageView, layer: Image, plane: PlaneKey
-) -> npt.NDArray[np.float64]:
-    """Read the bounding boxes of the shapes on a plane, (N, 4) half-open."""
-    boxes = []
-    for vertices in shapes.data:
-        corners = _on_plane([np.asarray(vertices)], shapes, view, layer, plane)
-        if len(corners) == len(vertices):
-            boxes.append([*corners.min(axis=0) + 0.5, *corners.max(axis=0) + 0.5])
-    return np.array(boxes).reshape(-1, 4)
-
-
-def _on_plane(
-    parts: Sequence[npt.NDArray[Any]],
-    drawn_in: Points | Shapes,
-    view: ImageView,
-    layer: Image,
-    plane: PlaneKey,
-) -> npt.NDArray[np.float64]:
-    """Keep the coordinates of another layer that lie on a plane of the image."""
-    world = [drawn_in.data_to_world(row) for part in parts for row in part]
-    data = np.array([layer.world_to_data(row) for row in world])
-    lead = [axis for axis in range(layer.ndim) if axis not in plane.axes]
-    inverse = np.linalg.inv(_level_matrix(view.source, view.level))
-    pixels = data @ inverse[:-1, :-1].T + inverse[:-1, -1]
-    on = (np.abs(pixels[:, lead] - np.array(plane.index)) <= 0.5).all(axis=1)
-    return view.data_to_plane(data[on], plane)
 
 
 def _levels(layer: Any) -> Any:

@@ -233,18 +233,28 @@ def show_classes(
     classes: Sequence[ObjectClass],
     object_classes: Mapping[int, int],
 ) -> None:
-    """List the class of each object in the features of a Labels layer."""
+    """List the class of each object in the features of a Labels layer.
+
+    Other columns that a person keeps there stay as they are.
+    """
     import pandas as pd
 
     names = {row.class_id: row.name for row in classes}
     objects = sorted(object_classes)
-    layer.features = pd.DataFrame(
+    table = pd.DataFrame(
         {
             "index": [0, *objects],
             "class": ["background", *(names.get(object_classes[i]) for i in objects)],
             "class_id": [0, *(object_classes[i] for i in objects)],
         }
     )
+    kept = layer.features.drop(columns=["class", "class_id"], errors="ignore")
+    if len(kept.columns) and len(kept):
+        if "index" not in kept:
+            # napari takes row i for label i where no column says otherwise
+            kept = kept.assign(index=range(len(kept)))
+        table = kept.merge(table, on="index", how="outer")
+    layer.features = table
 
 
 class PromptLayers:
@@ -281,7 +291,7 @@ class PromptLayers:
                         "string": "{object}",
                         "color": "white",
                         "size": 9,
-                        "translation": _text_offset(self._image.ndim),
+                        "translation": np.zeros(self._image.ndim),
                     },
                     border_color="white",
                     border_width=0.15,
@@ -469,10 +479,6 @@ def _lift(plane_data: npt.NDArray[Any], plane: PlaneKey) -> npt.NDArray[Any]:
 
 def _sign_color(gesture: Gesture) -> str:
     return POSITIVE if gesture.positive else NEGATIVE
-
-
-def _text_offset(ndim: int) -> npt.NDArray[np.float64]:
-    return np.zeros(ndim)
 
 
 def _array_on_disk(shape: tuple[int, ...], folder: Path, name: str) -> Any:

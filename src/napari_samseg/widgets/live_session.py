@@ -127,6 +127,7 @@ class LiveSession:
         self._target = CommitTarget(self.annotation)
         self._autosaver = Autosaver(self.annotation, self._header, self._report_error)
         self._waiting_act: Callable[[], None] | None = None
+        self._shown_classes: tuple[Any, Any, Any] = (None, (), {})
         self._holders: set[int] = set()
         self._is_open = True
         self._rest = QTimer()
@@ -392,17 +393,19 @@ class LiveSession:
     def _after_change(self, *, predict: bool = True) -> None:
         """Show, save and predict after the history has changed."""
         self._show_prompts()
-        if self._target.labels is not None:
-            show_classes(
-                self._target.labels.layer,
-                self.annotation.classes,
-                self.annotation.object_classes,
-            )
+        self._show_classes()
         self._autosaver.save_soon()
         self._masks.is_stale = True
         if predict:
             self._request_prediction()
         self.changed.emit()
+
+    def _show_classes(self) -> None:
+        state = (self.target, self.annotation.classes, self.annotation.object_classes)
+        if self.target is not None and state != self._shown_classes:
+            if any(state[1:]) or self._shown_classes[0] is self.target:
+                show_classes(*state)
+            self._shown_classes = state
 
     def _show_prompts(self) -> None:
         if self.plane is not None and self._holders:

@@ -77,7 +77,9 @@ class SegmentWidget(QWidget):
         # napari may hand out a proxy, whose identity is not the viewer's
         self._viewer = getattr(napari_viewer, "__wrapped__", napari_viewer)
         self._session: Session | None = None
-        self._was_docked = False
+        self._was_docked = self._is_shut = False
+        # the layers of a session go while it is left: napari calls reset_choices
+        self._is_leaving = False
         self._started = 0.0
         self._stage = ""
         plugin = read_plugin_settings()
@@ -306,7 +308,7 @@ class SegmentWidget(QWidget):
             [(NEW_TARGET, None), *((layer.name, layer) for layer in labels)],
             target,
         )
-        if chosen not in images:
+        if chosen not in images and not self._is_leaving and not self._is_shut:
             self._open(images[-1] if images else None)
 
     @property
@@ -354,7 +356,9 @@ class SegmentWidget(QWidget):
         session.closed.disconnect(self._on_session_closed, missing_ok=True)
         if session.questions is self:
             session.questions = None
+        self._is_leaving = True
         session.release(self)
+        self._is_leaving = False
         self._bar.setVisible(False)
 
     def _on_session_closed(self) -> None:
@@ -567,16 +571,19 @@ class SegmentWidget(QWidget):
     def event(self, event: QEvent) -> bool:
         """Notice being docked and being closed, of which napari says nothing else."""
         if event.type() == QEvent.Type.ParentChange:
-            if self.parent() is not None:
-                self._was_docked = True
-            elif self._was_docked:
+            if self.parent() is None and self._was_docked:
                 self._shut()
+            elif self.parent() is not None:
+                self._was_docked = True
+                if self._is_shut:
+                    self._is_shut = False
+                    self.reset_choices()
         return bool(super().event(event))
 
     def _shut(self) -> None:
         """Give everything back; the session's prompts and labels stay."""
+        self._is_shut = True
         self._leave()
-        self._was_docked = False
 
 
 def _combo(tip: str) -> QComboBox:

@@ -181,6 +181,8 @@ class Session(LiveSession):
             plane_size=size,
         )
         self._target.wait_for_ids()
+        # a model that cannot be had leaves the history as it was
+        self._masks.encode_now(plane, self.view, self.image_settings)
         for drawn in prompts_to_gestures(prompts):
             target_id = self.annotation.next_id if object_id is None else object_id
             signs = (

@@ -1,0 +1,99 @@
+"""The form made from settings, and the table of classes."""
+
+from __future__ import annotations
+
+import pytest
+from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QLineEdit, QListWidget, QSpinBox
+
+from napari_samseg.core.annotation import ObjectClass
+from napari_samseg.core.settings import ImageSettings, ModelSettings
+from napari_samseg.widgets.class_table import ClassTable
+from napari_samseg.widgets.settings_form import SettingsForm
+
+
+@pytest.fixture
+def form(qtbot):
+    form = SettingsForm(ImageSettings())
+    qtbot.addWidget(form)
+    return form
+
+
+def collect(signal):
+    values = []
+    signal.connect(values.append)
+    return values
+
+
+def test_every_setting_has_an_editor_with_its_bounds_and_help(form):
+    low = form.findChild(QDoubleSpinBox)
+    assert (low.minimum(), low.maximum(), low.value()) == (0, 100, 0.1)
+    assert low.toolTip() == "This percentile of the intensities becomes black."
+    (contrast, scope) = form.findChildren(QComboBox)
+    assert [contrast.itemText(i) for i in range(3)] == ["percentile", "minmax", "none"]
+    assert scope.currentText() == "plane"
+    assert form.findChild(QSpinBox).minimum() == 0
+
+
+def test_editing_gives_new_settings(form):
+    changed = collect(form.changed)
+    form.findChildren(QComboBox)[0].textActivated.emit("minmax")
+    assert changed == []  # nothing changed yet: the box still shows percentile
+    form.findChildren(QComboBox)[0].setCurrentText("minmax")
+    form.findChildren(QComboBox)[0].textActivated.emit("minmax")
+    form.findChild(QSpinBox).setValue(2)
+    assert changed == [
+        ImageSettings(normalisation="minmax"),
+        ImageSettings(normalisation="minmax", level=2),
+    ]
+
+
+def test_channels_are_typed_as_numbers(form):
+    changed, refused = collect(form.changed), collect(form.refused)
+    line = [edit for edit in form.findChildren(QLineEdit) if edit.placeholderText()][0]
+    line.setText("2, 0")
+    line.editingFinished.emit()
+    assert changed == [ImageSettings(channels=(2, 0))]
+    line.setText("red")
+    line.editingFinished.emit()
+    assert "red" in refused[0]
+    assert line.text() == "2, 0"
+    line.setText("")
+    line.editingFinished.emit()
+    assert form.settings == ImageSettings()
+
+
+def test_settings_that_contradict_each_other_are_refused(form):
+    refused = collect(form.refused)
+    form.findChildren(QDoubleSpinBox)[0].setValue(100)
+    assert "must be below" in refused[0]
+    assert form.findChildren(QDoubleSpinBox)[0].value() == 0.1
+
+
+def test_names_and_suggestions(qtbot):
+    form = SettingsForm(
+        ModelSettings(), names=("device",), suggestions={"device": ("auto", "cpu")}
+    )
+    qtbot.addWidget(form)
+    (device,) = form.findChildren(QComboBox)
+    device.setEditText("cuda:1")
+    device.textActivated.emit("cuda:1")
+    assert form.settings == ModelSettings(device="cuda:1")
+
+
+def test_the_class_table(qtbot):
+    table = ClassTable()
+    qtbot.addWidget(table)
+    edited, chosen = collect(table.edited), collect(table.chosen)
+    table.add()
+    assert edited[-1] == (ObjectClass(1, "class 1", "#e69f00"),)
+    assert chosen == [1]
+    table.show_classes((*edited[-1], ObjectClass(4, "axon", "#123456")), 4)
+    assert edited[-1] == (ObjectClass(1, "class 1", "#e69f00"),)
+    rows = table.findChild(QListWidget)
+    assert rows.currentRow() == 1
+    rows.item(1).setText("dendrite")
+    assert edited[-1][1] == ObjectClass(4, "dendrite", "#123456")
+    table.remove()
+    assert edited[-1] == (ObjectClass(1, "class 1", "#e69f00"),)
+    rows.setCurrentRow(0)
+    assert chosen[-1] == 1
