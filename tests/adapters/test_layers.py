@@ -10,6 +10,7 @@ from napari.components import ViewerModel
 from napari.layers import Image, Labels
 
 from napari_samseg.adapters import write_layers
+from napari_samseg.adapters.prompt_layers import PromptLayers, is_own_layer
 from napari_samseg.adapters.read_layers import (
     ImageView,
     canvas_to_data,
@@ -20,10 +21,8 @@ from napari_samseg.adapters.read_layers import (
 )
 from napari_samseg.adapters.write_layers import (
     LayerLabels,
-    PromptLayers,
     check_editable,
     create_labels,
-    is_own_layer,
     show_classes,
     widen_labels,
 )

@@ -49,7 +49,7 @@ def test_editing_gives_new_settings(form):
 
 def test_channels_are_typed_as_numbers(form):
     changed, refused = collect(form.changed), collect(form.refused)
-    line = [edit for edit in form.findChildren(QLineEdit) if edit.placeholderText()][0]
+    line = next(e for e in form.findChildren(QLineEdit) if e.placeholderText())
     line.setText("2, 0")
     line.editingFinished.emit()
     assert changed == [ImageSettings(channels=(2, 0))]

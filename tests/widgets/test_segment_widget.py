@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication
+from skimage import measure
 from widgets import canvas
 
-from napari_samseg.widgets import segment
+from napari_samseg.core.demo import DEMO_IMAGES
 from napari_samseg.widgets.segment import SegmentWidget
+from napari_samseg.widgets.segment_layout import OVERLAP_TITLES
 from napari_samseg.widgets.session import _SESSIONS, Session
 from napari_samseg.widgets.workers import RUNNING
 
@@ -76,7 +78,6 @@ def test_click_commit_undo_redo(viewer, image, widget, coin_labels, coin_region)
     np.testing.assert_allclose(gesture.vertices_yx, [[y, x]], atol=0.5)
     previewed = widget.session.prediction.masks[0]
     assert iou(previewed, coin_labels == coin_region.label) > 0.5
-    save_screenshot(viewer, "segment-widget.png")
 
     canvas.press_key(viewer, Qt.Key.Key_C)
     widget.session.wait()
@@ -92,6 +93,29 @@ def test_click_commit_undo_redo(viewer, image, widget, coin_labels, coin_region)
         assert not labels.data.any()
         canvas.press_key(viewer, Qt.Key.Key_Z, control | shift)
         np.testing.assert_array_equal(labels.data == 1, previewed)
+
+
+def test_a_click_beside_objects_committed_before(viewer):
+    """The picture of the documentation."""
+    coins = DEMO_IMAGES["coins"]
+    picture = coins.read()
+    labels = coins.find_objects(picture)
+    viewer.window.resize(1280, 800)
+    image = viewer.add_image(picture, name="coins")
+    _, widget = viewer.window.add_plugin_dock_widget("napari-samseg", "Segment")
+    QApplication.processEvents()
+    widget.session.wait()
+    regions = measure.regionprops(labels)
+    widget.session.prompt(boxes=[region.bbox for region in regions[1:7]])
+    widget.session.commit()
+    clicked = regions[len(regions) // 2]
+    canvas.click(viewer, image, clicked.centroid)
+    widget.session.wait()
+    save_screenshot(viewer, "segment-widget.png")
+    assert iou(widget.session.prediction.masks[0], labels == clicked.label) > 0.7
+    committed = widget.session.target.data
+    for number, region in enumerate(regions[1:7], start=1):
+        assert iou(committed == number, labels == region.label) > 0.7
 
 
 def test_box_and_negative_clicks(viewer, image, widget, coin_labels, coin_region):
@@ -137,10 +161,8 @@ def test_scribble_lasso_and_label_tools(
 
 
 def test_several_objects_at_once(viewer, image, widget, coin_labels):
-    from skimage.measure import regionprops
-
     widget._several_box.click()
-    first, second = regionprops(coin_labels)[:2]
+    first, second = measure.regionprops(coin_labels)[:2]
     canvas.click(viewer, image, first.centroid)
     canvas.click(viewer, image, second.centroid)
     widget.session.wait()
@@ -172,7 +194,7 @@ def test_what_a_commit_meets_can_be_asked(viewer, image, widget, monkeypatch):
         return "replace"
 
     monkeypatch.setattr(SegmentWidget, "ask_overlap", answer)
-    ask = list(segment.OVERLAP_TITLES).index("ask")
+    ask = list(OVERLAP_TITLES).index("ask")
     widget._overlap_box.setCurrentIndex(ask)
     widget._overlap_box.activated.emit(ask)
     widget.session.prompt(boxes=box)

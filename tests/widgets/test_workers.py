@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 
@@ -124,3 +126,24 @@ def test_cancelled_latest_runs_nothing_more(qtbot):
     latest.cancel()
     qtbot.waitUntil(lambda: not latest.is_busy, timeout=5000)
     assert log.events == []
+
+
+def test_leaving_python_ends_what_runs():
+    code = """
+import time
+from qtpy.QtCore import QCoreApplication
+from napari_samseg.core.types import Progress
+from napari_samseg.widgets.workers import Job
+
+def forever():
+    while True:
+        time.sleep(0.05)
+        yield Progress("counting")
+
+app = QCoreApplication([])
+Job(forever(), on_return=print, on_error=print).start()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, done.stderr) == (0, "")

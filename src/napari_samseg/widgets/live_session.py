@@ -17,6 +17,7 @@ from psygnal import Signal
 from qtpy.QtCore import QCoreApplication, QTimer
 
 from napari_samseg.adapters.plugin_settings import read_plugin_settings
+from napari_samseg.adapters.prompt_layers import PromptLayers
 from napari_samseg.adapters.read_layers import (
     ImageView,
     canvas_to_data,
@@ -25,7 +26,6 @@ from napari_samseg.adapters.read_layers import (
 )
 from napari_samseg.adapters.write_layers import (
     LayerLabels,
-    PromptLayers,
     create_labels,
     show_classes,
 )

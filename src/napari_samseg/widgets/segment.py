@@ -8,37 +8,21 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QEvent, Qt
+from qtpy.QtCore import QEvent
 from qtpy.QtWidgets import (
     QApplication,
-    QButtonGroup,
-    QCheckBox,
     QComboBox,
     QFileDialog,
-    QFormLayout,
-    QGridLayout,
-    QHBoxLayout,
-    QLabel,
     QMessageBox,
-    QProgressBar,
-    QPushButton,
-    QScrollArea,
-    QSizePolicy,
     QToolButton,
-    QVBoxLayout,
-    QWidget,
 )
-from superqt import QCollapsible
 
 from napari_samseg.adapters.plugin_settings import read_plugin_settings
-from napari_samseg.adapters.write_layers import is_own_layer
+from napari_samseg.adapters.prompt_layers import is_own_layer
 from napari_samseg.core.errors import SamSegError
-from napari_samseg.core.models.weights import list_models
 from napari_samseg.core.settings import ImageSettings, ModelSettings
-from napari_samseg.widgets.canvas_tools import HISTORY_KEYS, SHORTCUTS, TOOLS
-from napari_samseg.widgets.class_table import ClassTable
+from napari_samseg.widgets.segment_layout import SegmentLayout
 from napari_samseg.widgets.session import Session
-from napari_samseg.widgets.settings_form import SettingsForm
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -48,22 +32,10 @@ if TYPE_CHECKING:
 
 __all__ = ["SegmentWidget"]
 
-DEVICES = ("auto", "cpu", "cuda", "mps")
-OVERLAP_TITLES = {
-    "keep": "keep other labels",
-    "replace": "replace other labels",
-    "ask": "ask each time",
-}
 NEW_TARGET = "a new Labels layer"
-# napari's own style draws no frame around tool buttons and does not mark checked ones
-TOOL_STYLE = """
-QToolButton { border: 1px solid palette(mid); border-radius: 3px; }
-QToolButton:hover { border-color: #3fa96b; }
-QToolButton:checked { background-color: #2e7d4f; border-color: #2e7d4f; color: white; }
-"""
 
 
-class SegmentWidget(QWidget):
+class SegmentWidget(SegmentLayout):
     """Segment objects of an image from clicks, boxes, scribbles, lassos and labels.
 
     Parameters
@@ -73,7 +45,11 @@ class SegmentWidget(QWidget):
     """
 
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
-        super().__init__()
+        plugin = read_plugin_settings()
+        self._model_settings = ModelSettings(
+            device=plugin.device, precision=plugin.precision
+        )
+        super().__init__(self._model_settings)
         # napari may hand out a proxy, whose identity is not the viewer's
         self._viewer = getattr(napari_viewer, "__wrapped__", napari_viewer)
         self._session: Session | None = None
@@ -82,214 +58,25 @@ class SegmentWidget(QWidget):
         self._is_leaving = False
         self._started = 0.0
         self._stage = ""
-        plugin = read_plugin_settings()
-        self._model_settings = ModelSettings(
-            device=plugin.device, precision=plugin.precision
-        )
-        self._build()
+        self._connect()
         self.reset_choices()
         QApplication.instance().aboutToQuit.connect(self._shut)
 
-    # -- layout --------------------------------------------------------------------
-
-    def _build(self) -> None:
-        page = QWidget()
-        rows = QVBoxLayout(page)
-        rows.setContentsMargins(8, 8, 8, 8)
-        rows.setSpacing(6)
-        rows.addLayout(self._build_choices())
-        rows.addWidget(self._build_tools())
-        rows.addLayout(self._build_switches())
-        rows.addLayout(self._build_actions())
-        rows.addWidget(self._build_status())
-        rows.addSpacing(4)
-        for title, content in (
-            ("Classes", self._build_classes()),
-            ("Image and device", self._build_settings()),
-            ("Saved prompts", self._build_files()),
-            ("Shortcuts", self._build_shortcuts()),
-        ):
-            section = QCollapsible(title)
-            section.setDuration(0)
-            section.layout().setContentsMargins(0, 0, 0, 0)
-            section.content().layout().setContentsMargins(4, 4, 4, 4)
-            section.addWidget(content)
-            rows.addWidget(section)
-        rows.addStretch(1)
-        area = QScrollArea()
-        area.setWidgetResizable(True)
-        area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        area.setFrameShape(QScrollArea.Shape.NoFrame)
-        area.setWidget(page)
-        outer = QVBoxLayout(self)
-        outer.setContentsMargins(0, 0, 0, 0)
-        outer.addWidget(area)
-        self.setMinimumWidth(300)
-
-    def _build_choices(self) -> QFormLayout:
-        self._image_box = _combo("The image to segment; any kind and transform.")
+    def _connect(self) -> None:
         self._image_box.activated.connect(self._on_image_chosen)
-        self._model_box = _combo("default comes with the plugin; others download once.")
-        for name, description in list_models().items():
-            self._model_box.addItem(name, name)
-            self._model_box.setItemData(
-                self._model_box.count() - 1, description, Qt.ItemDataRole.ToolTipRole
-            )
-        self._model_box.addItem("a checkpoint file ...", None)
         self._model_box.activated.connect(self._on_model_chosen)
-        self._target_box = _combo("Where committed objects are painted.")
         self._target_box.activated.connect(self._on_target_chosen)
-        form = QFormLayout()
-        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
-        form.addRow("Image", self._image_box)
-        form.addRow("Model", self._model_box)
-        form.addRow("Objects go to", self._target_box)
-        return form
-
-    def _build_tools(self) -> QWidget:
-        panel = QWidget()
-        grid = QGridLayout(panel)
-        grid.setContentsMargins(0, 0, 0, 0)
-        grid.setSpacing(4)
-        self._tool_buttons = QButtonGroup(self)
-        for i, (name, tool) in enumerate(TOOLS.items()):
-            button = QToolButton()
-            button.setText(tool.title)
-            button.setToolTip(tool.help)
-            button.setCheckable(True)
-            button.setProperty("tool", name)
-            button.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
-            button.setMinimumHeight(28)
-            button.setStyleSheet(TOOL_STYLE)
-            self._tool_buttons.addButton(button)
-            grid.addWidget(button, i // 3, i % 3)
-        self._tool_buttons.buttons()[0].setChecked(True)
         self._tool_buttons.buttonClicked.connect(self._on_tool_chosen)
-        return panel
-
-    def _build_switches(self) -> QFormLayout:
-        self._several_box = QCheckBox("several objects at once")
-        self._several_box.setToolTip(
-            "Each click or box starts an object of its own; negative clicks belong "
-            "to the object under them. Otherwise all prompts refine one object."
-        )
         self._several_box.toggled.connect(self._on_switch)
-        self._hover_box = QCheckBox("preview under the pointer")
-        self._hover_box.setChecked(True)
         self._hover_box.toggled.connect(self._on_switch)
-        self._overlap_box = _combo("What a commit does to labels already there.")
-        for rule, title in OVERLAP_TITLES.items():
-            self._overlap_box.addItem(title, rule)
         self._overlap_box.activated.connect(self._on_switch)
-        form = QFormLayout()
-        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
-        form.setVerticalSpacing(4)
-        form.addRow(self._several_box)
-        form.addRow(self._hover_box)
-        form.addRow("Where labels meet", self._overlap_box)
-        return form
-
-    def _build_actions(self) -> QGridLayout:
-        grid = QGridLayout()
-        grid.setSpacing(4)
-        self._buttons: dict[str, QPushButton] = {}
-        for i, (name, title, tip) in enumerate(
-            (
-                ("commit", "Commit", "Paint the preview into the labels (C)"),
-                ("clear", "Clear", "Throw the prompts away (Esc)"),
-                ("undo", "Undo", "Undo the last step (Ctrl+Z)"),
-                ("redo", "Redo", "Redo the step last undone (Ctrl+Shift+Z)"),
-            )
-        ):
-            button = QPushButton(title)
-            button.setToolTip(tip)
+        for name, button in (self._buttons | self._file_buttons).items():
             button.clicked.connect(getattr(self, f"_{name}"))
-            self._buttons[name] = button
-            grid.addWidget(button, i // 2, i % 2)
-        return grid
-
-    def _build_status(self) -> QWidget:
-        panel = QWidget()
-        rows = QVBoxLayout(panel)
-        rows.setContentsMargins(0, 0, 0, 0)
-        rows.setSpacing(3)
-        self._bar = QProgressBar()
-        self._bar.setTextVisible(False)
-        self._bar.setFixedHeight(6)
-        policy = self._bar.sizePolicy()
-        policy.setRetainSizeWhenHidden(True)
-        self._bar.setSizePolicy(policy)
-        self._status = QLabel()
-        self._status.setWordWrap(True)
-        self._status.setMinimumHeight(34)
-        self._status.setAlignment(Qt.AlignmentFlag.AlignTop)
-        rows.addWidget(self._bar)
-        rows.addWidget(self._status)
-        return panel
-
-    def _build_classes(self) -> QWidget:
-        self._class_table = ClassTable()
         self._class_table.edited.connect(self._on_classes_edited)
         self._class_table.chosen.connect(self._on_class_chosen)
-        return self._class_table
-
-    def _build_settings(self) -> QWidget:
-        panel = QWidget()
-        rows = QVBoxLayout(panel)
-        rows.setContentsMargins(0, 0, 0, 0)
-        self._device_form = SettingsForm(
-            self._model_settings,
-            names=("device", "precision"),
-            suggestions={"device": DEVICES},
-        )
         self._device_form.changed.connect(self._on_device_changed)
-        self._image_form = SettingsForm(ImageSettings())
         self._image_form.changed.connect(self._on_image_settings)
         self._image_form.refused.connect(self._show_error)
-        rows.addWidget(self._device_form)
-        rows.addWidget(self._image_form)
-        return panel
-
-    def _build_files(self) -> QWidget:
-        panel = QWidget()
-        rows = QVBoxLayout(panel)
-        rows.setContentsMargins(0, 0, 0, 0)
-        self._file_label = QLabel("Each prompt is saved at once, in a file of its own.")
-        self._file_label.setWordWrap(True)
-        self._file_label.setTextInteractionFlags(
-            Qt.TextInteractionFlag.TextSelectableByMouse
-        )
-        rows.addWidget(self._file_label)
-        buttons = QHBoxLayout()
-        for title, tip, slot in (
-            ("Save as ...", "Write prompts, commits and classes as JSON", self._save),
-            ("Replay ...", "Do a saved annotation again", self._replay),
-        ):
-            button = QPushButton(title)
-            button.setToolTip(tip)
-            button.clicked.connect(slot)
-            buttons.addWidget(button)
-        rows.addLayout(buttons)
-        return panel
-
-    def _build_shortcuts(self) -> QWidget:
-        lines = [(key, what) for key, what, _ in SHORTCUTS]
-        lines += [(key.replace("Control", "Ctrl"), what) for key, what in HISTORY_KEYS]
-        lines += [
-            ("click", "this is the object"),
-            ("right or Shift+click", "this is not"),
-            ("drag", "box, or what the tool draws"),
-            ("Ctrl+drag", "left to napari"),
-        ]
-        text = "".join(
-            f"<tr><td><b>{key.replace('-', '+')}</b>&nbsp;</td><td>{what}</td></tr>"
-            for key, what in lines
-        )
-        label = QLabel(
-            f"<table>{text}</table>The letters work while the prompt layer is selected."
-        )
-        label.setWordWrap(True)
-        return label
 
     # -- choices -------------------------------------------------------------------
 
@@ -584,16 +371,6 @@ class SegmentWidget(QWidget):
         """Give everything back; the session's prompts and labels stay."""
         self._is_shut = True
         self._leave()
-
-
-def _combo(tip: str) -> QComboBox:
-    combo = QComboBox()
-    combo.setToolTip(tip)
-    combo.setMinimumContentsLength(8)
-    combo.setSizeAdjustPolicy(
-        QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
-    )
-    return combo
 
 
 def _fill(combo: QComboBox, items: list[tuple[str, Any]], chosen: Any) -> None:

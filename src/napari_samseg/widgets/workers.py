@@ -9,11 +9,13 @@ exceptions, they come back as values. It does not close a generator after
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any
 
 from napari.qt.threading import GeneratorWorker, create_worker
+from qtpy.QtCore import QThreadPool
 
 from napari_samseg.core.types import Progress
 
@@ -129,6 +131,16 @@ class Job:
         RUNNING.discard(self)
         if self._on_end is not None:
             self._on_end()
+
+
+@atexit.register
+def _end_all() -> None:
+    """Let no thread outlive the interpreter: Qt aborts the process then."""
+    for job in list(RUNNING):
+        job.cancel()
+    if RUNNING:
+        # a step is a block of an encoder at most, hence seconds
+        QThreadPool.globalInstance().waitForDone()
 
 
 class LatestJob:

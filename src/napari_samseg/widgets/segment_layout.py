@@ -1,0 +1,253 @@
+"""How the Segment panel looks: its widgets and where they stand."""
+
+from __future__ import annotations
+
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import (
+    QButtonGroup,
+    QCheckBox,
+    QComboBox,
+    QFormLayout,
+    QGridLayout,
+    QHBoxLayout,
+    QLabel,
+    QProgressBar,
+    QPushButton,
+    QScrollArea,
+    QSizePolicy,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
+from superqt import QCollapsible
+
+from napari_samseg.core.models.weights import list_models
+from napari_samseg.core.settings import ImageSettings, ModelSettings
+from napari_samseg.widgets.canvas_tools import HISTORY_KEYS, SHORTCUTS, TOOLS
+from napari_samseg.widgets.class_table import ClassTable
+from napari_samseg.widgets.settings_form import SettingsForm
+
+__all__ = ["OVERLAP_TITLES", "SegmentLayout"]
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+OVERLAP_TITLES = {
+    "keep": "keep other labels",
+    "replace": "replace other labels",
+    "ask": "ask each time",
+}
+# napari's own style draws no frame around tool buttons and does not mark checked ones
+TOOL_STYLE = """
+QToolButton { border: 1px solid palette(mid); border-radius: 3px; }
+QToolButton:hover { border-color: #3fa96b; }
+QToolButton:checked { background-color: #2e7d4f; border-color: #2e7d4f; color: white; }
+"""
+
+
+class SegmentLayout(QWidget):
+    """The widgets of the Segment panel, connected to nothing.
+
+    Parameters
+    ----------
+    model_settings : ModelSettings
+        Device and precision to show at first.
+    """
+
+    def __init__(self, model_settings: ModelSettings) -> None:
+        super().__init__()
+        page = QWidget()
+        rows = QVBoxLayout(page)
+        rows.setContentsMargins(8, 8, 8, 8)
+        rows.setSpacing(6)
+        rows.addLayout(self._build_choices())
+        rows.addWidget(self._build_tools())
+        rows.addLayout(self._build_switches())
+        rows.addLayout(self._build_actions())
+        rows.addWidget(self._build_status())
+        rows.addSpacing(4)
+        for title, content in (
+            ("Classes", self._build_classes()),
+            ("Image and device", self._build_settings(model_settings)),
+            ("Saved prompts", self._build_files()),
+            ("Shortcuts", self._build_shortcuts()),
+        ):
+            section = QCollapsible(title)
+            section.setDuration(0)
+            section.setCollapsedIcon("\u25b6")
+            section.setExpandedIcon("\u25bc")
+            section.layout().setContentsMargins(0, 0, 0, 0)
+            section.content().layout().setContentsMargins(4, 4, 4, 4)
+            section.addWidget(content)
+            rows.addWidget(section)
+        rows.addStretch(1)
+        area = QScrollArea()
+        area.setWidgetResizable(True)
+        area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        area.setFrameShape(QScrollArea.Shape.NoFrame)
+        area.setWidget(page)
+        outer = QVBoxLayout(self)
+        outer.setContentsMargins(0, 0, 0, 0)
+        outer.addWidget(area)
+        self.setMinimumWidth(300)
+
+    def _build_choices(self) -> QFormLayout:
+        self._image_box = _combo("The image to segment; any kind and transform.")
+        self._model_box = _combo("default comes with the plugin; others download once.")
+        for name, description in list_models().items():
+            self._model_box.addItem(name, name)
+            self._model_box.setItemData(
+                self._model_box.count() - 1, description, Qt.ItemDataRole.ToolTipRole
+            )
+        self._model_box.addItem("a checkpoint file ...", None)
+        self._target_box = _combo("Where committed objects are painted.")
+        form = QFormLayout()
+        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        form.addRow("Image", self._image_box)
+        form.addRow("Model", self._model_box)
+        form.addRow("Objects go to", self._target_box)
+        return form
+
+    def _build_tools(self) -> QWidget:
+        panel = QWidget()
+        grid = QGridLayout(panel)
+        grid.setContentsMargins(0, 0, 0, 0)
+        grid.setSpacing(4)
+        self._tool_buttons = QButtonGroup(self)
+        for i, (name, tool) in enumerate(TOOLS.items()):
+            button = QToolButton()
+            button.setText(tool.title)
+            button.setToolTip(tool.help)
+            button.setCheckable(True)
+            button.setProperty("tool", name)
+            button.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+            button.setMinimumHeight(28)
+            button.setStyleSheet(TOOL_STYLE)
+            self._tool_buttons.addButton(button)
+            grid.addWidget(button, i // 3, i % 3)
+        self._tool_buttons.buttons()[0].setChecked(True)
+        return panel
+
+    def _build_switches(self) -> QFormLayout:
+        self._several_box = QCheckBox("several objects at once")
+        self._several_box.setToolTip(
+            "Each click or box starts an object of its own; negative clicks belong "
+            "to the object under them. Otherwise all prompts refine one object."
+        )
+        self._hover_box = QCheckBox("preview under the pointer")
+        self._hover_box.setChecked(True)
+        self._overlap_box = _combo("What a commit does to labels already there.")
+        for rule, title in OVERLAP_TITLES.items():
+            self._overlap_box.addItem(title, rule)
+        form = QFormLayout()
+        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        form.setVerticalSpacing(4)
+        form.addRow(self._several_box)
+        form.addRow(self._hover_box)
+        form.addRow("Where labels meet", self._overlap_box)
+        return form
+
+    def _build_actions(self) -> QGridLayout:
+        grid = QGridLayout()
+        grid.setSpacing(4)
+        self._buttons: dict[str, QPushButton] = {}
+        for i, (name, title, tip) in enumerate(
+            (
+                ("commit", "Commit", "Paint the preview into the labels (C)"),
+                ("clear", "Clear", "Throw the prompts away (Esc)"),
+                ("undo", "Undo", "Undo the last step (Ctrl+Z)"),
+                ("redo", "Redo", "Redo the step last undone (Ctrl+Shift+Z)"),
+            )
+        ):
+            button = QPushButton(title)
+            button.setToolTip(tip)
+            self._buttons[name] = button
+            grid.addWidget(button, i // 2, i % 2)
+        return grid
+
+    def _build_status(self) -> QWidget:
+        panel = QWidget()
+        rows = QVBoxLayout(panel)
+        rows.setContentsMargins(0, 0, 0, 0)
+        rows.setSpacing(3)
+        self._bar = QProgressBar()
+        self._bar.setTextVisible(False)
+        self._bar.setFixedHeight(6)
+        policy = self._bar.sizePolicy()
+        policy.setRetainSizeWhenHidden(True)
+        self._bar.setSizePolicy(policy)
+        self._status = QLabel()
+        self._status.setWordWrap(True)
+        self._status.setMinimumHeight(34)
+        self._status.setAlignment(Qt.AlignmentFlag.AlignTop)
+        rows.addWidget(self._bar)
+        rows.addWidget(self._status)
+        return panel
+
+    def _build_classes(self) -> QWidget:
+        self._class_table = ClassTable()
+        return self._class_table
+
+    def _build_settings(self, model_settings: ModelSettings) -> QWidget:
+        panel = QWidget()
+        rows = QVBoxLayout(panel)
+        rows.setContentsMargins(0, 0, 0, 0)
+        self._device_form = SettingsForm(
+            model_settings,
+            names=("device", "precision"),
+            suggestions={"device": DEVICES},
+        )
+        self._image_form = SettingsForm(ImageSettings())
+        rows.addWidget(self._device_form)
+        rows.addWidget(self._image_form)
+        return panel
+
+    def _build_files(self) -> QWidget:
+        panel = QWidget()
+        rows = QVBoxLayout(panel)
+        rows.setContentsMargins(0, 0, 0, 0)
+        self._file_label = QLabel("Each prompt is saved at once, in a file of its own.")
+        self._file_label.setWordWrap(True)
+        self._file_label.setTextInteractionFlags(
+            Qt.TextInteractionFlag.TextSelectableByMouse
+        )
+        rows.addWidget(self._file_label)
+        self._file_buttons: dict[str, QPushButton] = {}
+        buttons = QHBoxLayout()
+        for name, title, tip in (
+            ("save", "Save as ...", "Write prompts, commits and classes as JSON"),
+            ("replay", "Replay ...", "Do a saved annotation again"),
+        ):
+            button = QPushButton(title)
+            button.setToolTip(tip)
+            self._file_buttons[name] = button
+            buttons.addWidget(button)
+        rows.addLayout(buttons)
+        return panel
+
+    def _build_shortcuts(self) -> QWidget:
+        lines = [(key, what) for key, what, _ in SHORTCUTS]
+        lines += [(key.replace("Control", "Ctrl"), what) for key, what in HISTORY_KEYS]
+        lines += [
+            ("click", "this is the object"),
+            ("right or Shift+click", "this is not"),
+            ("drag", "box, or what the tool draws"),
+            ("Ctrl+drag", "left to napari"),
+        ]
+        text = "".join(
+            f"<tr><td><b>{key.replace('-', '+')}</b>&nbsp;</td><td>{what}</td></tr>"
+            for key, what in lines
+        )
+        label = QLabel(
+            f"<table>{text}</table>The letters work while the prompt layer is selected."
+        )
+        label.setWordWrap(True)
+        return label
+
+
+def _combo(tip: str) -> QComboBox:
+    combo = QComboBox()
+    combo.setToolTip(tip)
+    combo.setMinimumContentsLength(8)
+    combo.setSizeAdjustPolicy(
+        QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
+    )
+    return combo
