@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -50,6 +51,7 @@ from napari_samseg.widgets.plane_masks import DrawnMasks, PlaneMasks
 if TYPE_CHECKING:
     from napari import Viewer
     from napari.layers import Image, Labels
+    from napari.utils.colormaps import CyclicLabelColormap
 
     from napari_samseg.core.models.protocol import PromptableModel
     from napari_samseg.core.types import MaskPrediction
@@ -469,10 +471,7 @@ class LiveSession:
 
     def _colors(self, object_ids: list[int]) -> npt.NDArray[np.uint8]:
         """RGB of objects as napari will show them once committed."""
-        from napari.utils.colormaps import label_colormap
-
-        # what napari gives to a new Labels layer has 49 colours
-        colormap = label_colormap(49) if self.target is None else self.target.colormap
+        colormap = _new_colormap() if self.target is None else self.target.colormap
         mapped = np.reshape(colormap.map(np.array(object_ids, np.uint32)), (-1, 4))
         return np.asarray(mapped[:, :3] * 255).astype(np.uint8)
 
@@ -503,6 +502,14 @@ class LiveSession:
             self.tools.close()
             self.tools = None
         self.layers.remove()
+
+
+@cache
+def _new_colormap() -> CyclicLabelColormap:
+    """Return what napari gives to a new Labels layer: 49 colours."""
+    from napari.utils.colormaps import label_colormap
+
+    return label_colormap(49)
 
 
 def _promptable(prompts: dict[int, list[Gesture]]) -> dict[int, list[Gesture]]:

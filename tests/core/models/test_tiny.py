@@ -166,7 +166,10 @@ def test_prior_of_a_window_is_that_part_of_the_whole(
         window = prompt_prior(moved_points, labels, moved_boxes, 32, 64)
         start = int(offset) // 2
         torch.testing.assert_close(
-            window, whole[..., start : start + 32, start : start + 32]
+            window,
+            whole[..., start : start + 32, start : start + 32],
+            atol=1e-4,
+            rtol=0,
         )
         assert whole.abs().max() <= 8
 
