@@ -80,6 +80,10 @@ def test_each_coin_fits_the_component_it_was_prompted_on(report):
     assert poor == {}
 
 
-def test_the_cell_and_the_nuclei_are_found(report):
-    for result in report.results[1:]:
-        assert np.mean([item.iou for item in result.objects]) > 0.5
+def test_the_cell_and_each_nucleus_are_found(report):
+    _, cell, nuclei = report.results
+    assert {item.prompt for item in nuclei.objects} == {"box"}
+    assert cell.objects[0].iou > 0.8
+    fits = [item.iou for item in nuclei.objects]
+    assert min(fits) > 0.4
+    assert np.mean(fits) > 0.7

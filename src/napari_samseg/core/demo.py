@@ -52,11 +52,15 @@ class DemoImage:
         Returns the image, (Y, X) or (Y, X, 3) uint8.
     find_objects : callable
         Returns instance labels (Y, X) int64 of the image.
+    by_boxes : bool
+        Every object is prompted by its box, instead of every other one: what is
+        small or stands in a crowd, a point alone leaves open.
     """
 
     description: str
     read: Callable[[], Image]
     find_objects: Callable[[Image], IntArray]
+    by_boxes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +177,7 @@ def _segment_image(name: str, predictor: Predictor, folder: Path) -> DemoResult:
         plane = normalise_plane(image)
     with stopwatch("find objects"):
         reference = DEMO_IMAGES[name].find_objects(image)
-        prompts = prompts_of_objects(reference)
+        prompts = prompts_of_objects(reference, by_boxes=DEMO_IMAGES[name].by_boxes)
     with stopwatch("encode"):
         embedding = predictor.encode(plane)
     with stopwatch("decode"):
@@ -195,13 +199,15 @@ def _segment_image(name: str, predictor: Predictor, folder: Path) -> DemoResult:
     )
 
 
-def prompts_of_objects(labels: IntArray) -> PlanePrompts:
+def prompts_of_objects(labels: IntArray, *, by_boxes: bool = False) -> PlanePrompts:
     """Prompt every other object by its innermost pixel, the others by their box.
 
     Parameters
     ----------
     labels : (Y, X) int64
         Instance labels.
+    by_boxes : bool
+        Prompt all by their box.
     """
     from scipy.ndimage import distance_transform_edt
     from skimage.measure import regionprops
@@ -212,7 +218,7 @@ def prompts_of_objects(labels: IntArray) -> PlanePrompts:
     point_labels = np.full((n, 1), PADDING, np.int8)
     boxes = np.full((n, 4), np.nan, np.float32)
     for i, region in enumerate(regions):
-        if i % 2:
+        if by_boxes or i % 2:
             boxes[i] = region.bbox
         else:
             depth = distance_transform_edt(np.pad(region.image, 1))[1:-1, 1:-1]
@@ -325,5 +331,6 @@ DEMO_IMAGES: dict[str, DemoImage] = {
         "Colonic glands, nuclei blue with haematoxylin",
         lambda: _read_sample("immunohistochemistry"),
         _find_stained_nuclei,
+        by_boxes=True,
     ),
 }
