@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Generator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
 from rich.console import Console
@@ -40,8 +40,16 @@ class _PlainErrors(TyperGroup):
         try:
             return super().invoke(ctx)
         except SamSegError as error:
-            messages.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
-            raise typer.Exit(2) from error
+            _fail(str(error), error)
+        except OSError as error:
+            # no permission, a full disk: what the system says names the file
+            place = "" if error.filename is None else f"{error.filename}: "
+            _fail(f"{place}{error.strerror or error}", error)
+
+
+def _fail(message: str, error: Exception) -> NoReturn:
+    messages.print(f"[bold red]error:[/] {escape(message)}", soft_wrap=True)
+    raise typer.Exit(2) from error
 
 
 app = typer.Typer(

@@ -123,18 +123,20 @@ def test_channel_options_reach_the_image(run, boxes, tiny_checkpoint, tmp_path):
     [
         ({"image": "nowhere.tif"}, "there is no image nowhere.tif"),
         ({"--points": "nowhere.csv"}, "there is no file nowhere.csv"),
-        ({"--points": None}, "there is no prompt: give points, boxes or prompts"),
+        ({"--points": None}, "Give a file of points, boxes or prompts"),
         ({"--out": "labels.jpg"}, "not as 'labels.jpg'"),
         ({"--overlay": "overlay.jpg"}, "not as 'overlay.jpg'"),
         ({"--plane": "7"}, "plane 7 is outside axis 0 of length 2"),
         ({"--plane": "one"}, "--plane takes whole numbers"),
-        ({"--plane": None}, "needs 1 plane indices"),
+        ({"--plane": None}, "choose one plane"),
         ({"--model": "vit_q"}, "there is no model 'vit_q'"),
         ({"--model": "nowhere.pth"}, "nowhere.pth"),
         ({"--device": "quantum"}, "device 'quantum' is not on this machine"),
         ({"--precision": "float8"}, "'float8' is not one of auto, float32"),
         ({"--normalisation": "most"}, "'most' is not one of percentile"),
         ({"--low": "99.95"}, "must be below the high one"),
+        ({"--out": "."}, "labels are written as .tif"),
+        ({"--plane": "0,0"}, "choose one plane"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(
@@ -157,6 +159,28 @@ def test_what_is_wrong_is_said_in_one_line(
     assert messages.count("\n") == 1
     assert output == ""
     assert not (tmp_path / "labels.tif").exists()
+
+
+@pytest.mark.parametrize("place", ["folder.tif", "file/labels.tif", "image"])
+def test_what_cannot_or_must_not_be_written_is_refused_at_once(
+    run, stack, points, tmp_path, place
+):
+    (tmp_path / "folder.tif").mkdir()
+    (tmp_path / "file").touch()
+    before = stack.read_bytes()
+    out = stack if place == "image" else tmp_path / place
+    status, _, messages = run(
+        "segment", stack, "--points", points, "--plane", "0", "--out", out
+    )
+    assert status == 2
+    assert messages.count("\n") == 1
+    assert any(
+        reason in messages for reason in ("is a folder", "is a file", "is what is read")
+    )
+    assert stack.read_bytes() == before
+    status, _, messages = run("demo", "--out", tmp_path / "file")
+    assert status == 2
+    assert "is a file: choose another folder" in messages
 
 
 def test_models_are_listed_with_what_is_here(run, monkeypatch, tmp_path):

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_samseg.core.io.label_image import write_label_image
+from napari_samseg.core.io.output import check_output_folder
 from napari_samseg.core.io.picture import write_picture
 from napari_samseg.core.metrics.overlap import mask_iou
 from napari_samseg.core.overlay import draw_overlay
@@ -145,9 +146,12 @@ def run_demo(
 
     Raises
     ------
+    OutputError
+        If `folder` is a file, or lies below one.
     UnknownNameError, MissingFileError, CheckpointError, DownloadError, DeviceError
         If the model cannot be loaded there.
     """
+    check_output_folder(folder)
     yield Progress("loading the model", 0, len(DEMO_IMAGES))
     start = time.perf_counter()
     from napari_samseg.core.models import load_model

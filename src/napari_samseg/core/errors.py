@@ -19,6 +19,7 @@ __all__ = [
     "MissingDependencyError",
     "MissingFileError",
     "ModelMemoryError",
+    "OutputError",
     "SamSegError",
     "SettingsError",
     "UnknownNameError",
@@ -67,6 +68,10 @@ class DeviceError(SamSegError, ValueError):
 
 class ModelMemoryError(SamSegError, MemoryError):
     """Memory ran out even after falling back to the smallest batch."""
+
+
+class OutputError(SamSegError, OSError):
+    """Something cannot be written where it was asked for."""
 
 
 class LayerError(SamSegError, ValueError):

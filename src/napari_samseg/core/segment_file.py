@@ -7,14 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from napari_samseg.core.errors import InvalidImageError, InvalidPromptError
 from napari_samseg.core.images import read_plane
 from napari_samseg.core.io.image_file import open_image_file
 from napari_samseg.core.io.label_image import check_label_path, write_label_image
+from napari_samseg.core.io.output import check_output_file
 from napari_samseg.core.io.picture import check_picture_path, write_picture
 from napari_samseg.core.io.prompt_table import build_prompts, read_prompt_files
 from napari_samseg.core.types import Progress
 
 if TYPE_CHECKING:
+    from napari_samseg.core.images import PlaneSource
     from napari_samseg.core.settings import ImageSettings, ModelSettings
     from napari_samseg.core.types import MaskPrediction
 
@@ -65,13 +68,21 @@ def segment_file(
         or the model cannot be had; the message says which and what to do.
     """
     yield Progress("reading")
+    inputs = (job.image, job.points, job.boxes, job.prompts)
     check_label_path(job.out)
+    check_output_file(job.out, inputs=inputs)
     if job.overlay is not None:
         check_picture_path(job.overlay)
+        check_output_file(job.overlay, inputs=inputs)
     rows = read_prompt_files(points=job.points, boxes=job.boxes, prompts=job.prompts)
     with open_image_file(job.image, channel_axis=job.channel_axis) as source:
+        _check_plane(job, source)
         plane = read_plane(source, job.plane, image_settings)
-    prompts = build_prompts(rows, (plane.shape[0], plane.shape[1]))
+    try:
+        prompts = build_prompts(rows, (plane.shape[0], plane.shape[1]))
+    except InvalidPromptError as error:
+        files = ", ".join(str(path) for path in inputs[1:] if path is not None)
+        raise InvalidPromptError(f"{files}: {error}") from error
 
     yield Progress("loading the model")
     from napari_samseg.core.models import load_model
@@ -91,3 +102,17 @@ def segment_file(
 
         write_picture(job.overlay, draw_overlay(plane, prediction, prompts))
     return prediction
+
+
+def _check_plane(job: SegmentJob, source: PlaneSource) -> None:
+    """Say which planes there are, unless one of them is asked for."""
+    lead = source.shape[:-2]
+    if len(job.plane) == len(lead):
+        return
+    if not lead:
+        raise InvalidImageError(f"{job.image} is a single plane: leave out the plane")
+    ranges = ", ".join(f"0 to {length - 1}" for length in lead)
+    raise InvalidImageError(
+        f"{job.image} is a stack of shape {source.shape}: choose one plane, a number "
+        f"for each axis before (Y, X): {ranges}"
+    )

@@ -80,7 +80,7 @@ def test_json_says_all_of_an_object_in_one_entry(write):
         ("y,x,label\n1,2,3\n", r"a label is 1 .* not '3'"),
         ("y,x,object\n1,2,0\n", r"whole number above 0, not '0'"),
         ("y,x,object\n1,2,one\n", r"whole number above 0"),
-        ("y,x\n", r"there is no prompt"),
+        ("y,x\n", r"no rows below its header"),
     ],
 )
 def test_a_wrong_csv_of_points_names_the_row(write, text, message):
@@ -93,7 +93,8 @@ def test_a_wrong_csv_of_points_names_the_row(write, text, message):
     [
         ("{", "is not JSON"),
         ("{}", "must hold a list"),
-        ("[]", "there is no prompt"),
+        ("[]", "no prompt in it"),
+        ('[{"object": 1}]', "entry 1 has neither points nor a box"),
         ('[{"points": [[1, 2]], "labels": [1, 0]}]', "1 points have 2 labels"),
         ('[{"box": [1, 2, 3]}]', "y0, x0, y1, x1 must be 4 numbers"),
         ('[{"box": [1,1,2,2]}, {"object": 1, "box": [1,1,2,2]}]', "already has a box"),
@@ -120,3 +121,10 @@ def test_a_prompt_outside_the_plane_is_named(write):
     rows = read_prompt_files(points=write("y,x\n1,2\n30,4\n"))
     with pytest.raises(InvalidPromptError, match="outside the plane"):
         build_prompts(rows, (10, 10))
+
+
+def test_semicolons_part_columns_where_the_comma_is_a_decimal_sign(tmp_path):
+    path = tmp_path / "points.csv"
+    path.write_text("y;x;object\n1,5;2;7\n", encoding="utf-8")
+    rows = read_prompt_files(points=path)
+    assert rows[7].points_yx == [(1.5, 2.0)]

@@ -5,7 +5,8 @@ A CSV of points has the columns ``y`` and ``x``; a CSV of boxes ``y0``, ``x0``,
 column, a whole number above 0, says which rows are one object and becomes its id;
 without it each row is an object, numbered from 1. ``label`` is 1 for points on the
 object and 0 for points off it. The points that napari saves (``axis-0``,
-``axis-1``, ...) are read too.
+``axis-1``, ...) are read too. Where semicolons part the columns, a comma is the
+decimal sign.
 """
 
 from __future__ import annotations
@@ -81,7 +82,9 @@ def read_prompt_files(
     if prompts is not None:
         _read_json(prompts, rows)
     if not rows:
-        raise InvalidPromptError("there is no prompt: give points, boxes or prompts")
+        files = [str(path) for path in (points, boxes, prompts) if path is not None]
+        empty = f"{', '.join(files)}: no prompt in it. " if files else ""
+        raise InvalidPromptError(f"{empty}Give a file of points, boxes or prompts")
     return rows
 
 
@@ -151,15 +154,21 @@ def _read_json(path: Path, rows: dict[int, ObjectRow]) -> None:
             row.point_labels.append(_point_label(label, where))
         if record.get("box") is not None:
             _set_box(row, _sequence(record["box"], BOX_COLUMNS, where), where)
+        elif not points:
+            raise InvalidPromptError(f"{where} has neither points nor a box")
 
 
 def _read_csv(path: Path) -> Iterator[tuple[int, str, dict[str, str]]]:
     """Yield object id, place for messages, and the cells of each row."""
-    text = _read_text(path)
-    for i, record in enumerate(csv.DictReader(text.splitlines()), start=1):
+    lines = [line for line in _read_text(path).splitlines() if line.strip()]
+    if len(lines) < 2:
+        raise InvalidPromptError(f"{path} has no rows below its header")
+    # where the comma is the decimal sign, spreadsheets write semicolons
+    separator = max(",;\t", key=lines[0].count)
+    for i, record in enumerate(csv.DictReader(lines, delimiter=separator), start=1):
         where = f"{path}, row {i}"
         cells = {
-            key.strip().lower(): value
+            key.strip().lower(): value.replace(",", ".") if separator == ";" else value
             for key, value in record.items()
             if isinstance(key, str) and isinstance(value, str)
         }

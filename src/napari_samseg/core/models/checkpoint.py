@@ -87,8 +87,10 @@ def _read_pickle(path: Path) -> Any:
     except (RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         if is_memory_error(error):
             raise
+        # a file of text fails with the number of an opcode, which tells nobody anything
+        reason = "" if str(error).isdigit() else f": {error}"
         raise CheckpointError(
-            f"{path.name} is damaged or no PyTorch checkpoint: {error}"
+            f"{path.name} is damaged or no PyTorch checkpoint{reason}"
         ) from error
 
 

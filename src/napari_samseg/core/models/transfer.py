@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Generator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pooch
 from filelock import FileLock, Timeout
@@ -113,7 +114,10 @@ def _fetch_patiently(
             raise DownloadError(f"{url} answers: {error}") from error
         except requests.RequestException as error:
             if attempt == TRIES or _size(part) == before:
-                raise DownloadError(f"{url} cannot be reached: {error}") from error
+                # what requests says is a page long; the cause stays chained
+                raise DownloadError(
+                    f"{urlsplit(url).hostname} cannot be reached"
+                ) from error
         else:
             return
 
