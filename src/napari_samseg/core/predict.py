@@ -16,6 +16,7 @@ from napari_samseg.core.errors import (
     SettingsError,
 )
 from napari_samseg.core.memory import is_memory_error, warn_fallback
+from napari_samseg.core.prompts.islands import drop_islands
 from napari_samseg.core.types import MaskPrediction, PlanePrompts
 
 if TYPE_CHECKING:
@@ -128,13 +129,16 @@ class Predictor:
         *,
         key: EmbeddingKey | None = None,
         multimask: Multimask = "auto",
+        islands: bool = False,
     ) -> MaskPrediction:
         """Encode a plane unless it is cached, and decode prompts in it.
 
         See `encode` and `predict_masks` for the parameters and errors.
         """
         embedding = self.encode(plane, key)
-        return predict_masks(self.model, embedding, prompts, multimask=multimask)
+        return predict_masks(
+            self.model, embedding, prompts, multimask=multimask, islands=islands
+        )
 
     def _check_key(self, key: EmbeddingKey) -> None:
         model = self.model
@@ -153,6 +157,7 @@ def predict_masks(
     prompts: PlanePrompts,
     *,
     multimask: Multimask = "auto",
+    islands: bool = False,
 ) -> MaskPrediction:
     """Decode the prompts of N objects into N masks at the resolution of the plane.
 
@@ -172,6 +177,9 @@ def predict_masks(
         Whether the decoder proposes three masks, of which the one with the highest
         predicted IoU is returned. ``"auto"`` does so for objects prompted by a
         single point, which may mean a part, an object or a group.
+    islands : bool
+        Keep the parts of a mask that lie apart from what was prompted, as the
+        decoder gives them; see `core.prompts.islands.drop_islands`.
 
     Returns
     -------
@@ -204,9 +212,10 @@ def predict_masks(
         lone_point = _is_lone_point(members)
         several = lone_point if multimask == "auto" else bool(multimask)
         logits[group], iou_predictions[group] = batches.decode(members, several)
-    return _at_full_resolution(
+    prediction = _at_full_resolution(
         prompts.object_ids, logits, iou_predictions, embedding, model.input_size
     )
+    return prediction if islands else drop_islands(prediction, prompts)
 
 
 def _is_lone_point(members: PlanePrompts) -> bool:

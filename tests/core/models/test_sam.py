@@ -85,7 +85,9 @@ def test_masks_are_those_of_sam_predictor(tiny_sam, kind, size, multimask):
     plane = np.random.default_rng(0).uniform(0, 255, (*size, 3)).astype(np.float32)
     ours, theirs = KINDS[kind]
     model = SamModel(tiny_sam, name="tiny vit", family="sam")
-    prediction = predict_masks(model, model.encode(plane), ours, multimask=multimask)
+    prediction = predict_masks(
+        model, model.encode(plane), ours, multimask=multimask, islands=True
+    )
     predictor = predictor_for(tiny_sam, plane)
     predicted = predictor.predict(
         **theirs, multimask_output=multimask, return_logits=True
@@ -119,7 +121,9 @@ def test_masks_are_those_of_sam_predictor_with_vit_b():
     for kind in ("point", "two points", "box", "point and box"):
         ours, theirs = KINDS[kind]
         for multimask in (True, False):
-            prediction = predict_masks(model, embedding, ours, multimask=multimask)
+            prediction = predict_masks(
+                model, embedding, ours, multimask=multimask, islands=True
+            )
             predicted = predictor.predict(
                 **theirs, multimask_output=multimask, return_logits=True
             )
@@ -162,7 +166,7 @@ def test_another_input_size_interpolates_the_positions(make_tiny_sam):
     assert model.embedding_shape == (32, 6, 6)
     plane = np.random.default_rng(0).uniform(0, 255, (96, 60, 3)).astype(np.float32)
     prompts = KINDS["box"][0]
-    prediction = predict_masks(model, model.encode(plane), prompts)
+    prediction = predict_masks(model, model.encode(plane), prompts, islands=True)
     predictor = predictor_for(resized, plane)
     predicted = predictor.predict(
         box=SAM_BOX, multimask_output=False, return_logits=True
