@@ -464,6 +464,36 @@ def test_a_replay_goes_beside_what_the_labels_hold(
     assert (labels.data == 4).sum() == 400
 
 
+@pytest.mark.parametrize("gone", ["target", "session"])
+def test_a_replay_that_is_cut_off_leaves_nothing(
+    session, viewer, coins, model, gone, monkeypatch
+):
+    from qtpy.QtCore import QCoreApplication
+
+    from napari_samseg.widgets import replayer
+
+    for box in ([20, 20, 70, 70], [90, 90, 120, 120]):
+        session.prompt(boxes=[box])
+        session.commit()
+    session.wait()
+    monkeypatch.setattr(replayer, "SLICE_S", 0)
+    again = samseg.open_session(viewer, viewer.add_image(coins), model=model)
+    again.request_replay(session.autosave_file)
+    end = time.monotonic() + 10
+    while len(again.annotation.actions) < 2 and time.monotonic() < end:
+        QCoreApplication.processEvents()
+    labels = again.target
+    assert (labels.data == 1).any()
+    if gone == "target":
+        viewer.layers.remove(labels)
+    else:
+        again.close()
+    assert labels not in viewer.layers
+    assert not labels.data.any()
+    assert not again.annotation.can_undo
+    again.close()
+
+
 def test_a_replay_that_fails_leaves_nothing(session, viewer, coins, model):
     session.prompt(boxes=[[20, 20, 70, 70]])
     session.commit()

@@ -73,8 +73,10 @@ class Replayer:
     def _replay_slice(self) -> None:
         end = time.monotonic() + SLICE_S
         try:
-            while self._steps is not None and time.monotonic() < end:
+            while self._steps is not None:
                 self._on_progress(next(self._steps))
+                if time.monotonic() >= end:
+                    return
         except StopIteration:
             self._end(None)
         except Exception as error:  # noqa: BLE001 - the window decides what to say
