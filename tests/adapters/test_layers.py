@@ -168,7 +168,9 @@ class TestTarget:
         target = LayerLabels(layer)
         annotation = Annotation()
         layer.events.paint.connect(
-            lambda: target.is_writing or annotation.record_stroke(target)
+            lambda event: annotation.record_stroke(
+                target, target.read_stroke(event.value)
+            )
         )
         plane = PlaneKey((0,), axes)
         states = [np.array(layer.data)]
@@ -196,9 +198,76 @@ class TestTarget:
         while annotation.can_undo:
             annotation.undo()
         assert not layer.data.any()
+        for _ in range(2):
+            annotation.redo()
+        np.testing.assert_array_equal(np.unique(layer.data), [0, 1, 2])
         while annotation.can_redo:
             annotation.redo()
         np.testing.assert_array_equal(layer.data, final)
+
+    @pytest.mark.parametrize("kind", ["numpy", "zarr"])
+    @pytest.mark.parametrize(
+        "draw",
+        [
+            lambda layer: layer.paint((5, 5), 7),
+            lambda layer: layer.fill((5, 5), 7),
+            lambda layer: layer.paint_polygon([(2, 2), (2, 12), (9, 12)], 7),
+            lambda layer: layer.data_setitem((np.array([4, 4]), np.array([4, 6])), 7),
+        ],
+    )
+    def test_whatever_a_person_draws_with_is_undone(self, kind, draw):
+        data = np.zeros((20, 30), np.uint8)
+        data[3:6, 3:6] = 2
+        layer = Labels(zarr.array(data, chunks=(8, 8)) if kind == "zarr" else data)
+        layer.brush_size = 5
+        before = np.array(layer.data)
+        target, annotation = LayerLabels(layer), Annotation()
+        layer.events.paint.connect(
+            lambda event: annotation.record_stroke(
+                target, target.read_stroke(event.value)
+            )
+        )
+        draw(layer)
+        after = np.array(layer.data)
+        assert (after == 7).any()
+        annotation.undo()
+        np.testing.assert_array_equal(np.array(layer.data), before)
+        annotation.redo()
+        np.testing.assert_array_equal(np.array(layer.data), after)
+        assert annotation.next_id == 8
+
+    @pytest.mark.parametrize("merged", [1 << 20, 1])
+    def test_a_drag_that_crosses_itself_is_one_step(self, merged, monkeypatch):
+        monkeypatch.setattr(write_layers, "MERGED_VALUES", merged)
+        layer = Labels(np.zeros((20, 30), np.uint32))
+        layer.data[3:9, 3:9] = 4
+        before = layer.data.copy()
+        target, annotation = LayerLabels(layer), Annotation()
+        layer.events.paint.connect(
+            lambda event: annotation.record_stroke(
+                target, target.read_stroke(event.value)
+            )
+        )
+        with layer.block_history():
+            for (y, x), label in (((5, 5), 7), ((5, 8), 8), ((5, 6), 9), ((6, 6), 0)):
+                layer.brush_size = 4
+                layer.paint((y, x), label)
+        after = layer.data.copy()
+        assert len(annotation.actions) == 1
+        annotation.undo()
+        np.testing.assert_array_equal(layer.data, before)
+        annotation.redo()
+        np.testing.assert_array_equal(layer.data, after)
+
+    def test_undo_of_napari_cannot_tear_holes_into_objects(self):
+        layer = Labels(np.zeros((20, 30), np.uint32))
+        layer.mode = "paint"
+        layer.paint((3, 3), 9)
+        target, annotation = LayerLabels(layer), Annotation()
+        annotation.commit(target, PlaneKey(), square(1, 2, 2), overlap="replace")
+        layer.undo()
+        assert np.count_nonzero(layer.data == 1) == 16
+        assert layer.mode == "paint"
 
     def test_undo_leaves_pixels_alone_that_somebody_else_changed(self):
         layer = Labels(np.zeros((20, 30), np.uint32))
@@ -206,22 +275,45 @@ class TestTarget:
         layer.data[3, 3] = 77
         annotation.commit(target, PlaneKey(), square(1, 2, 2))
         assert layer.data[3, 3] == 77
+        layer.data[4, 4] = 78
         annotation.undo()
         assert layer.data[3, 3] == 77
-        assert np.count_nonzero(layer.data) == 1
+        assert layer.data[4, 4] == 78
+        assert np.count_nonzero(layer.data) == 2
 
-    def test_too_small_a_data_type_has_a_way_out(self):
+    def test_too_small_a_data_type_has_a_way_out(self, tmp_path):
         layer = Labels(np.zeros((20, 30), np.uint8))
         target, annotation = LayerLabels(layer), Annotation()
         annotation.commit(target, PlaneKey(), square(255, 2, 2))
         with pytest.raises(LabelOverflowError, match="convert them to uint32"):
             annotation.commit(target, PlaneKey(), square(256, 12, 2))
-        widen_labels(target)
+        widen_labels(target, tmp_path)
         annotation.commit(target, PlaneKey(), square(256, 12, 2))
         assert layer.data[12, 2] == 256
         annotation.undo()
         annotation.undo()
         assert not layer.data.any()
+
+    @pytest.mark.parametrize("place", ["beside", "in memory"])
+    def test_labels_on_disk_are_widened_on_disk(self, tmp_path, place):
+        path = tmp_path / "labels.zarr"
+        store = path if place == "beside" else zarr.storage.MemoryStore()
+        data = zarr.create_array(
+            store=store, shape=(20, 30), dtype="uint8", chunks=(8, 8)
+        )
+        data[3, 3], data[19, 29] = 7, 255
+        folder = tmp_path / "cache"
+        layer = Labels(data)
+        target, annotation = LayerLabels(layer), Annotation()
+        widen_labels(target, folder)
+        annotation.commit(target, PlaneKey(), square(256, 12, 2))
+        (copy,) = (tmp_path if place == "beside" else folder).glob("*uint32*.zarr")
+        on_disk = zarr.open_array(copy, mode="r")
+        assert on_disk.dtype == np.uint32
+        assert on_disk.chunks == (8, 8)
+        assert (on_disk[3, 3], on_disk[19, 29], on_disk[12, 2]) == (7, 255, 256)
+        assert data.dtype == np.uint8
+        assert isinstance(layer.data, zarr.Array)
 
     @pytest.mark.parametrize(
         ("layer", "message"),

@@ -13,9 +13,10 @@ from napari_samseg.core.annotation_file import (
     AnnotationHeader,
     Autosave,
     read_annotation,
-    replay_annotation,
     write_annotation,
 )
+from napari_samseg.core.annotation_replay import replay_annotation
+from napari_samseg.core.deltas import DeltaStore, PixelChange
 from napari_samseg.core.errors import (
     InvalidPromptError,
     LabelOverflowError,
@@ -187,8 +188,8 @@ def test_the_memory_of_a_commit_is_that_of_its_crop():
     annotate(annotation, target, 20, 20)
     commit = annotation.actions[-1]
     assert isinstance(commit, Commit)
-    assert commit.before.shape == (11, 11)
-    assert len(commit.before.packed) + len(commit.after.packed) < 500
+    assert commit.delta.before.shape == (11, 11)
+    assert commit.delta.before.length + commit.delta.after.length < 500
 
 
 @pytest.mark.parametrize(("overlap", "winner"), [("keep", 1), ("replace", 2)])
@@ -212,9 +213,9 @@ def test_labels_that_would_be_touched_are_named(target):
 def test_a_refined_label_keeps_its_id_and_moves(target):
     target.array[2:20, 2:20] = 9
     annotation = Annotation()
-    annotation.reserve_ids(9)
-    annotation.add_gesture(PLANE, 9, label_gesture(target.array, (10, 10)))
-    annotation.add_gesture(PLANE, 9, click(10, 10))
+    annotation.reserve_ids(target, 9)
+    annotation.add_gesture(PLANE, 9, label_gesture(target.array, (10, 10)), target)
+    annotation.add_gesture(PLANE, 9, click(10, 10), target)
     prediction = predict_disks(PLANE, annotation.prompts(PLANE))
     annotation.commit(target, PLANE, prediction)
     np.testing.assert_array_equal(target.array == 9, prediction.masks[0])
@@ -285,6 +286,174 @@ def test_a_removed_target_takes_its_commits_along_but_not_the_prompts(target):
     assert not annotation.can_undo
     assert (target.array == 1).any()
     assert annotation.next_id == 2
+
+
+def paint(annotation, target, region, label):
+    """Paint by hand, as napari reports it."""
+    before = target.read(region)
+    target.write(region, np.full_like(before, label))
+    after = target.read(region)
+    annotation.record_stroke(target, [PixelChange(region, before, after)])
+
+
+def test_ids_of_other_labels_stay_reserved_after_undo(target):
+    annotation = Annotation()
+    annotate(annotation, target, 10, 10)
+    other = ArrayLabels(np.zeros(SIZE, np.uint32))
+    other.array[30:35, 30:35], other.array[36:38, 36:38] = 1, 2
+    annotation.reserve_ids(other, 2)
+    annotation.undo()
+    assert annotation.next_id == 3
+    prediction = predict_disks(PLANE, annotation.prompts(PLANE))
+    assert annotation.commit(other, PLANE, prediction) == (3,)
+    assert (other.array == 1).sum() == 25
+    annotation.undo()
+    assert list(annotation.prompts(PLANE)) == [1]
+    assert annotation.commit(target, PLANE, prediction) == (1,)
+
+
+def test_an_object_that_goes_on_in_another_plane_keeps_its_id():
+    target = ArrayLabels(np.zeros((2, *SIZE), np.uint32))
+    annotation = Annotation()
+    for z in (0, 1):
+        plane = PlaneKey((z,), (1, 2))
+        annotation.add_gesture(plane, 1, click(10, 10), target)
+        prediction = predict_disks(plane, annotation.prompts(plane))
+        assert annotation.commit(target, plane, prediction) == (1,)
+
+
+def test_the_label_of_a_stroke_stays_reserved_after_redo(target):
+    annotation = Annotation()
+    paint(annotation, target, np.s_[2:4, 3:5], 9)
+    annotation.undo()
+    assert not target.array.any()
+    annotation.redo()
+    assert (target.array[2:4, 3:5] == 9).all()
+    assert annotation.next_id == 10
+
+
+def test_a_removed_class_leaves_its_objects_and_its_id(target):
+    annotation = Annotation()
+    first, second = ObjectClass(1, "a", "#000000"), ObjectClass(2, "b", "#000000")
+    annotation.set_classes([first, second])
+    annotate(annotation, target, 10, 10, class_id=2)
+    annotation.set_classes([first])
+    assert annotation.object_classes == {}
+    assert annotation.next_class_id == 3
+    annotation.undo()
+    assert annotation.object_classes == {1: 2}
+    annotation.redo()
+    assert annotation.object_classes == {}
+
+
+def test_runs_and_noise_are_kept_alike():
+    store = DeltaStore(1000)
+    noise = np.random.default_rng(0).integers(0, 9, (40, 50)).astype(np.uint8)
+    for array in (noise, np.repeat(noise, 30, axis=1), noise[:0], noise[:1, :1]):
+        kept = store.put(array).get()
+        assert kept.dtype == array.dtype
+        np.testing.assert_array_equal(kept, array)
+    assert store.put(np.full((3000, 3000), 7, np.uint32)).length < 100
+
+
+class TestReplay:
+    def document(self, tmp_path, target):
+        """Two classes, two objects, and a stroke over the first."""
+        annotation = Annotation()
+        annotation.set_classes(
+            [ObjectClass(1, "nucleus", "#33aa55"), ObjectClass(2, "axon", "#33aa55")]
+        )
+        annotate(annotation, target, 10, 10, class_id=1)
+        annotate(annotation, target, 30, 30, class_id=2)
+        paint(annotation, target, np.s_[8:12, 8:30], 1)
+        paint(annotation, target, np.s_[20:22, 8:30], 7)
+        write_annotation(tmp_path / "a.json", annotation, header())
+        return read_annotation(tmp_path / "a.json")
+
+    def test_strokes_come_back(self, tmp_path, target):
+        document = self.document(tmp_path, target)
+        again, labels = Annotation(), ArrayLabels(np.zeros(SIZE, np.uint32))
+        list(replay_annotation(document, again, labels))
+        np.testing.assert_array_equal(labels.array, target.array)
+
+    def test_ids_and_classes_in_use_are_left_alone(self, tmp_path, target):
+        document = self.document(tmp_path, target)
+        labels = ArrayLabels(np.zeros(SIZE, np.uint32))
+        again = Annotation()
+        again.set_classes([ObjectClass(1, "axon", "#33aa55")])
+        annotate(again, labels, 30, 5, class_id=1)
+        own = labels.array.copy()
+        list(replay_annotation(document, again, labels))
+        expected = np.where(target.array > 0, target.array + 1, own)
+        np.testing.assert_array_equal(labels.array, expected)
+        names = {row.class_id: row.name for row in again.classes}
+        assert names == {1: "axon", 3: "nucleus"}
+        assert again.object_classes == {1: 1, 2: 3, 3: 1}
+
+    def test_a_label_that_was_refined_keeps_its_id(self, tmp_path, target):
+        target.array[2:20, 2:20] = 9
+        original = target.array.copy()
+        annotation = Annotation()
+        annotation.reserve_ids(target, 9)
+        gesture = label_gesture(target.array, (10, 10))
+        annotation.add_gesture(PLANE, 9, gesture, target)
+        annotation.add_gesture(PLANE, 9, click(10, 10), target)
+        prediction = predict_disks(PLANE, annotation.prompts(PLANE))
+        annotation.commit(target, PLANE, prediction)
+        write_annotation(tmp_path / "a.json", annotation, header())
+        again, labels = Annotation(), ArrayLabels(original)
+        again.reserve_ids(labels, 9)
+        list(replay_annotation(read_annotation(tmp_path / "a.json"), again, labels))
+        np.testing.assert_array_equal(labels.array, target.array)
+
+    def test_a_renumbered_object_is_followed(self, tmp_path, target):
+        annotation = Annotation()
+        annotation.set_classes([ObjectClass(1, "nucleus", "#33aa55")])
+        annotation.add_gesture(PLANE, 1, click(10, 10))
+        annotation.reserve_ids(target, 4)
+        prediction = predict_disks(PLANE, annotation.prompts(PLANE))
+        assert annotation.commit(target, PLANE, prediction) == (5,)
+        annotation.assign_class(5, 1)
+        write_annotation(tmp_path / "a.json", annotation, header())
+        again, labels = Annotation(), ArrayLabels(np.zeros(SIZE, np.uint32))
+        list(replay_annotation(read_annotation(tmp_path / "a.json"), again, labels))
+        assert again.prompts(PLANE) == {}
+        assert again.object_classes == {1: 1}
+
+    @pytest.mark.parametrize("n_steps", [1, 4, 7])
+    def test_what_is_cut_off_leaves_nothing(self, tmp_path, target, n_steps):
+        document = self.document(tmp_path, target)
+        labels, again = ArrayLabels(np.zeros(SIZE, np.uint32)), Annotation()
+        paint(again, labels, np.s_[0:2, 0:2], 3)
+        steps = replay_annotation(document, again, labels)
+        for _ in range(n_steps):
+            next(steps)
+        paint(again, labels, np.s_[38:40, 0:2], 2)
+        steps.close()
+        assert again.classes == ()
+        assert again.planes == ()
+        assert np.count_nonzero(labels.array) == 8
+        assert len(again.actions) == 2
+
+    def test_what_does_not_fit_leaves_nothing(self, tmp_path, target):
+        document = self.document(tmp_path, target)
+        labels = ArrayLabels(np.zeros(SIZE, np.uint8))
+        again = Annotation(254)
+        with pytest.raises(LabelOverflowError):
+            list(replay_annotation(document, again, labels))
+        assert not labels.array.any()
+        assert not again.can_undo
+
+
+def test_a_save_that_comes_late_does_not_go_back_in_time(tmp_path, target):
+    annotation = Annotation()
+    annotate(annotation, target, 10, 10)
+    older = annotation.actions
+    annotate(annotation, target, 30, 30)
+    autosave = Autosave(tmp_path / "a.json", header())
+    autosave.save(annotation.actions, 2)
+    autosave.save(older, 1)
+    assert len(read_annotation(tmp_path / "a.json").records) == 4
 
 
 class TestFile:

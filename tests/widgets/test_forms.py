@@ -87,7 +87,7 @@ def test_the_class_table(qtbot):
     table.add()
     assert edited[-1] == (ObjectClass(1, "class 1", "#e69f00"),)
     assert chosen == [1]
-    table.show_classes((*edited[-1], ObjectClass(4, "axon", "#123456")), 4)
+    table.show_classes((*edited[-1], ObjectClass(4, "axon", "#123456")), 4, 6)
     assert edited[-1] == (ObjectClass(1, "class 1", "#e69f00"),)
     rows = table.findChild(QListWidget)
     assert rows.currentRow() == 1
@@ -95,5 +95,7 @@ def test_the_class_table(qtbot):
     assert edited[-1][1] == ObjectClass(4, "dendrite", "#123456")
     table.remove()
     assert edited[-1] == (ObjectClass(1, "class 1", "#e69f00"),)
+    table.add()
+    assert edited[-1][-1].class_id == 6
     rows.setCurrentRow(0)
     assert chosen[-1] == 1

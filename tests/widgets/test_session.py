@@ -50,6 +50,12 @@ def session(viewer, image, model):
     assert not RUNNING
 
 
+@pytest.fixture
+def add_labels(viewer, image):
+    """Add labels that lie on the image."""
+    return lambda data: viewer.add_labels(data, scale=image.scale, rotate=20)
+
+
 def iou(mask, truth):
     return np.count_nonzero(mask & truth) / np.count_nonzero(mask | truth)
 
@@ -136,8 +142,8 @@ def test_several_objects_commit_together_with_a_class(session, coin_labels):
     assert session.target.features["class"].tolist() == ["background", "coin", "coin"]
 
 
-def test_a_label_is_refined_in_its_place(session, image, viewer, coin_labels):
-    labels = viewer.add_labels(coin_labels.astype(np.uint32))
+def test_a_label_is_refined_in_its_place(session, add_labels, coin_labels):
+    labels = add_labels(coin_labels.astype(np.uint32))
     session.set_target(labels)
     label = int(coin_labels[coin_labels > 0][0])
     y, x = np.argwhere(coin_labels == label)[40]
@@ -155,8 +161,8 @@ def test_a_label_is_refined_in_its_place(session, image, viewer, coin_labels):
     np.testing.assert_array_equal(labels.data, coin_labels)
 
 
-def test_strokes_of_a_person_join_the_history(session, viewer, coins):
-    labels = viewer.add_labels(np.zeros(coins.shape, np.uint32))
+def test_strokes_of_a_person_join_the_history(session, add_labels, coins):
+    labels = add_labels(np.zeros(coins.shape, np.uint32))
     session.set_target(labels)
     session.prompt(boxes=[[20, 20, 60, 60]])
     session.commit()
@@ -222,10 +228,10 @@ def test_labels_that_cannot_be_a_target(session, viewer, coins):
     assert session.target is None
 
 
-def test_an_id_that_does_not_fit_loses_nothing(session, viewer, coins):
+def test_an_id_that_does_not_fit_loses_nothing(session, add_labels, coins):
     data = np.zeros(coins.shape, np.uint8)
     data[-1, -1] = 255
-    labels = viewer.add_labels(data)
+    labels = add_labels(data)
     session.set_target(labels)
     session.prompt(boxes=[[20, 20, 70, 70]])
     with pytest.raises(LabelOverflowError, match="uint32"):
@@ -241,6 +247,153 @@ def test_the_target_changes_only_between_objects(session, viewer, coins):
     session.prompt(boxes=[[20, 20, 70, 70]])
     with pytest.raises(LayerError, match="commit or clear"):
         session.set_target(labels)
+
+
+def test_an_object_brought_back_by_undo_gets_a_free_id_in_another_target(
+    session, add_labels, coins
+):
+    session.prompt(boxes=[[20, 20, 70, 70]])
+    session.commit()
+    data = np.zeros(coins.shape, np.uint32)
+    data[100:120, 100:120], data[130:140, 130:140] = 1, 2
+    labels = add_labels(data)
+    session.set_target(labels)
+    session.undo()
+    assert session.commit() == (3,)
+    assert (labels.data == 1).sum() == 400
+    assert (labels.data == 2).sum() == 100
+    session.undo()
+    assert list(session.annotation.prompts(session.plane)) == [1]
+    session.redo()
+    assert (labels.data == 3).any()
+    session.undo()
+    session.clear()
+    session.prompt(points=[[40, 40]])
+    assert session.commit() == (3,)
+
+
+def test_strokes_on_an_earlier_target_are_undone_first(session, add_labels, coins):
+    session.prompt(boxes=[[20, 20, 70, 70]])
+    session.commit()
+    earlier = session.target
+    session.set_target(add_labels(np.zeros(coins.shape, np.uint32)))
+    earlier.paint((120, 120), 9)
+    session.undo()
+    assert not (earlier.data == 9).any()
+    assert (earlier.data == 1).any()
+    session.redo()
+    session.undo()
+    session.undo()
+    assert not earlier.data.any()
+
+
+def test_an_earlier_target_that_is_removed_takes_its_commits_along(session, viewer):
+    session.prompt(boxes=[[20, 20, 70, 70]])
+    session.commit()
+    session.wait()
+    saved, earlier = session.autosave_file, session.target
+    session.set_target(None)
+    session.prompt(boxes=[[90, 90, 120, 120]])
+    session.commit()
+    viewer.layers.remove(earlier)
+    assert session.undo()
+    assert session.undo()
+    assert not session.undo()
+    assert not session.target.data.any()
+    assert "commit" in [a["do"] for a in json.loads(saved.read_text())["actions"]]
+
+
+def test_labels_that_lie_elsewhere_are_refused(session, viewer, image, coins):
+    labels = viewer.add_labels(np.zeros(coins.shape, np.uint32), name="astray")
+    with pytest.raises(LayerError, match=r"'astray' does not lie on the image.*or let"):
+        session.set_target(labels)
+    labels.scale, labels.rotate = image.scale, image.rotate
+    session.set_target(labels)
+    messages = reports(session)
+    image.translate = (50, 0)
+    assert "'astray' did not" in messages[-1]
+
+
+def test_labels_in_other_units_lie_on_the_image(viewer, coins, model):
+    image = viewer.add_image(coins, scale=(100, 200), units=("nm", "nm"))
+    labels = viewer.add_labels(
+        np.zeros(coins.shape, int), scale=(0.1, 0.2), units=("um", "um")
+    )
+    session = samseg.open_session(viewer, image, model=model)
+    session.set_target(labels)
+    assert session.target is labels
+    session.close()
+
+
+def test_labels_made_for_an_image_move_with_it(session, image):
+    session.prompt(boxes=[[20, 20, 70, 70]])
+    session.commit()
+    image.translate = (50, 7)
+    image.scale = (4, 5)
+    image.affine = [[0.9, 0.1, 4], [-0.2, 1.1, 5], [0, 0, 1]]
+    for point in ((0, 0), (20, 31)):
+        np.testing.assert_allclose(
+            session.target.data_to_world(point), image.data_to_world(point)
+        )
+
+
+def test_a_commit_of_a_script_takes_the_place_of_one_that_waits(session):
+    session.add_gesture(click(40, 40))
+    session.request_commit()
+    assert session.commit() == (1,)
+    session.wait()
+    kinds = [type(action).__name__ for action in session.annotation.actions]
+    assert kinds == ["AddGesture", "Commit"]
+
+
+@pytest.mark.parametrize("size", [0, 1 << 22])
+def test_labels_that_cannot_be_read_are_let_go(
+    session, add_labels, coins, monkeypatch, tmp_path, size
+):
+    import zarr
+
+    from napari_samseg.widgets import commit_target
+
+    monkeypatch.setattr(commit_target, "SCAN_AT_ONCE", size)
+    data = zarr.create_array(
+        store=tmp_path / "damaged.zarr",
+        shape=coins.shape,
+        dtype="uint32",
+        chunks=(8, 8),
+    )
+    data[:] = 3
+    labels = add_labels(data)
+    for chunk in (tmp_path / "damaged.zarr" / "c").rglob("*"):
+        if chunk.is_file():
+            chunk.write_bytes(b"no zstd frame")
+    messages = reports(session)
+    if size:
+        with pytest.raises(LayerError, match="cannot be read"):
+            session.set_target(labels)
+    else:
+        session.set_target(labels)
+        session.wait()
+        assert "cannot be read" in messages[-1]
+    assert session.target is None
+    session.add_gesture(click(40, 40))
+
+
+def test_replaced_labels_are_read_again_in_the_background(
+    session, add_labels, coins, monkeypatch
+):
+    from napari_samseg.widgets import commit_target
+
+    monkeypatch.setattr(commit_target, "SCAN_AT_ONCE", 10)
+    labels = add_labels(np.zeros(coins.shape, np.uint32))
+    session.set_target(labels)
+    session.wait()
+    labels.data = np.full(coins.shape, 7, np.uint32)
+    with pytest.raises(LayerError, match="still being read"):
+        session.add_gesture(click(40, 40))
+    session.wait()
+    assert session.add_gesture(click(40, 40)) == 8
+    labels.data = np.zeros((9, 9), np.uint32)
+    assert session.target is None
 
 
 def test_a_removed_target_gives_way_to_a_new_one(session, viewer):
@@ -278,6 +431,96 @@ def test_autosave_survives_and_replays(session, viewer, coins, model, own_cache)
     other.close()
 
 
+def test_a_stroke_is_saved_and_replayed(session, viewer, coins, model):
+    session.prompt(boxes=[[20, 20, 70, 70]])
+    session.commit()
+    session.target.paint((120, 120), 9)
+    session.target.paint((45, 45), 0)
+    session.wait()
+    drawn, path = session.target.data.copy(), session.autosave_file
+    session.close()
+    again = samseg.open_session(viewer, viewer.add_image(coins), model=model)
+    again.request_replay(path)
+    with pytest.raises(LayerError, match="being replayed"):
+        again.add_gesture(click(40, 40))
+    again.wait()
+    np.testing.assert_array_equal(again.target.data, drawn)
+    again.close()
+
+
+def test_a_replay_goes_beside_what_the_labels_hold(
+    session, add_labels, viewer, coins, model
+):
+    session.prompt(boxes=[[20, 20, 70, 70]])
+    session.commit()
+    session.wait()
+    mask, path = session.target.data == 1, session.autosave_file
+    data = np.zeros(coins.shape, np.uint32)
+    data[100:120, 100:120] = 4
+    labels = add_labels(data)
+    session.set_target(labels)
+    session.replay(path)
+    np.testing.assert_array_equal(labels.data == 5, mask)
+    assert (labels.data == 4).sum() == 400
+
+
+@pytest.mark.parametrize("gone", ["target", "session"])
+def test_a_replay_that_is_cut_off_leaves_nothing(
+    session, viewer, coins, model, gone, monkeypatch
+):
+    from qtpy.QtCore import QCoreApplication
+
+    from napari_samseg.widgets import replayer
+
+    for box in ([20, 20, 70, 70], [90, 90, 120, 120]):
+        session.prompt(boxes=[box])
+        session.commit()
+    session.wait()
+    monkeypatch.setattr(replayer, "SLICE_S", 0)
+    again = samseg.open_session(viewer, viewer.add_image(coins), model=model)
+    again.request_replay(session.autosave_file)
+    end = time.monotonic() + 10
+    while len(again.annotation.actions) < 2 and time.monotonic() < end:
+        QCoreApplication.processEvents()
+    labels = again.target
+    assert (labels.data == 1).any()
+    if gone == "target":
+        viewer.layers.remove(labels)
+    else:
+        again.close()
+    assert labels not in viewer.layers
+    assert not labels.data.any()
+    assert not again.annotation.can_undo
+    again.close()
+
+
+def test_a_replay_that_fails_leaves_nothing(session, viewer, coins, model):
+    session.prompt(boxes=[[20, 20, 70, 70]])
+    session.commit()
+    session.wait()
+    content = json.loads(session.autosave_file.read_text())
+    session.close()
+    # another object just there has no place left
+    second = json.loads(json.dumps(content["actions"]))
+    second[0]["object"] = second[1]["objects"][0]["prompted"] = 2
+    content["actions"] += second
+    broken = session.autosave_file.with_name("broken.json")
+    broken.write_text(json.dumps(content))
+    again = samseg.open_session(viewer, viewer.add_image(coins), model=model)
+    before, messages = list(viewer.layers), reports(again)
+    with pytest.raises(InvalidPromptError, match="wholly on labels"):
+        again.replay(broken)
+    again.request_replay(broken)
+    again.wait()
+    assert any("nothing was replayed" in message for message in messages)
+    assert again.target is None
+    assert not again.annotation.can_undo
+    assert [layer for layer in viewer.layers if "objects" in layer.name] == [
+        layer for layer in before if "objects" in layer.name
+    ]
+    again.close()
+
+
 def test_the_image_removed_while_it_is_encoded(viewer, image, model):
     session = samseg.open_session(viewer, image, model=model)
     session.add_gesture(click(40, 40))
@@ -303,6 +546,31 @@ def test_the_image_replaced_while_it_is_encoded(session, image, coins, model):
     session.wait()
     assert "another shape" in messages[-1]
     assert session.annotation.prompts(session.plane) == {}
+    assert not session.undo()
+
+
+@pytest.mark.parametrize("n_planes", [2, None])
+def test_nothing_is_undone_on_planes_that_are_no_more(viewer, coins, model, n_planes):
+    image = viewer.add_image(np.stack([coins] * 6))
+    session = samseg.open_session(viewer, image, model=model)
+    session.set_classes([ObjectClass(1, "coin", "#e69f00")])
+    viewer.dims.set_current_step(0, 5)
+    session.prompt(points=[[40, 40]])
+    session.commit()
+    session.prompt(points=[[90, 90]])
+    session.wait()
+    saved = session.autosave_file
+    image.data = coins if n_planes is None else np.stack([coins] * n_planes)
+    session.wait()
+    assert [row.name for row in session.annotation.classes] == ["coin"]
+    while session.undo():
+        assert not session.annotation.planes
+    viewer.dims.set_current_step(0, 0)
+    session.prompt(points=[[40, 40]])
+    assert session.commit() == (1,)
+    assert session.target.data.shape == image.data.shape
+    assert len(json.loads(saved.read_text())["actions"]) == 4
+    session.close()
 
 
 def test_an_unknown_model_is_reported_and_another_can_be_chosen(viewer, image, model):

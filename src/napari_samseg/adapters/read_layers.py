@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -49,11 +50,14 @@ class ImageView:
     matrix : (D+1, D+1) float64
         Homogeneous transform from pixels of the level to the layer's world;
         D is the number of axes without channels.
+    units : tuple
+        Unit of each of these axes in the world, as pint knows them.
     """
 
     source: PlaneSource
     level: int
     matrix: npt.NDArray[np.float64]
+    units: tuple[Any, ...]
 
     @classmethod
     def of_layer(cls, layer: Image, level: int = 0) -> ImageView:
@@ -72,7 +76,8 @@ class ImageView:
                 f"image layer {layer.name!r} has no resolution level {level}: it has "
                 f"{len(source.levels)}"
             )
-        return cls(source, level, _data_matrix(layer) @ _level_matrix(source, level))
+        matrix = _data_matrix(layer) @ _level_matrix(source, level)
+        return cls(source, level, matrix, tuple(layer.units))
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -100,6 +105,17 @@ class ImageView:
         pixels[:, lead] = plane.index
         pixels[:, list(plane.axes)] = points_yx
         return pixels
+
+    def is_under(self, layer: Labels) -> bool:
+        """Whether a layer of the same shape lies on these pixels in the world.
+
+        To a tenth of a pixel, with units of length converted.
+        """
+        matrix = _data_matrix(layer)
+        matrix[:-1] *= _unit_factors(layer.units, self.units)[:, np.newaxis]
+        corners = np.array(list(product(*((0, n - 1) for n in self.shape), (1,))))
+        pixels = corners @ (np.linalg.inv(self.matrix) @ matrix).T
+        return bool(np.abs(pixels - corners).max() < 0.1)
 
     def crop_matrix(self, plane: PlaneKey, box_yx: Box) -> npt.NDArray[np.float64]:
         """Transform to world of an array that covers only a box of one plane."""
@@ -223,6 +239,18 @@ def _data_matrix(layer: Any) -> npt.NDArray[np.float64]:
     for axis, unit in enumerate(np.eye(ndim)):
         matrix[:-1, axis] = np.asarray(layer.data_to_world(unit)) - origin
     return matrix
+
+
+def _unit_factors(
+    given: Sequence[Any], wanted: Sequence[Any]
+) -> npt.NDArray[np.float64]:
+    """Return factors of lengths; 1 where units, like pixels, do not convert."""
+    return np.array(
+        [
+            (1 * a).to(b).magnitude if (1 * a).is_compatible_with(b) else 1.0
+            for a, b in zip(given, wanted, strict=True)
+        ]
+    )
 
 
 def _level_matrix(source: PlaneSource, level: int) -> npt.NDArray[np.float64]:

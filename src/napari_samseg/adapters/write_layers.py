@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_samseg.adapters.read_layers import ImageView
+from napari_samseg.core.deltas import PixelChange
 from napari_samseg.core.errors import LayerError
-from napari_samseg.core.painting import Box, PlaneKey
+from napari_samseg.core.painting import Region
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -26,6 +27,7 @@ __all__ = [
     "LayerLabels",
     "check_editable",
     "create_labels",
+    "move_labels",
     "show_classes",
     "widen_labels",
 ]
@@ -33,6 +35,8 @@ __all__ = [
 # Dense labels above this many bytes lie on disk.
 DENSE_BYTES = 1_000_000_000
 LABEL_DTYPE = np.uint32
+# Edits of a stroke are joined to one while they span at most this many pixels.
+MERGED_VALUES = 1 << 20
 
 
 def check_editable(layer: Labels) -> None:
@@ -64,119 +68,127 @@ def check_editable(layer: Labels) -> None:
 class LayerLabels:
     """A Labels layer as the target of commits (`core.painting.LabelTarget`).
 
-    Commits and strokes are steps of the layer's own history, undone there, so
-    that both undo in the order they were made. Where napari has forgotten a
-    step (it keeps 100), a commit writes its pixels back itself.
+    Pixels are written beside napari's history of the layer, which holds 100
+    steps and knows no order among layers: undo is the annotation's. What napari
+    remembers is dropped before each write, so that its own undo, which puts old
+    pixels back whatever lies there now, cannot tear holes into objects.
     """
 
     def __init__(self, layer: Labels) -> None:
         check_editable(layer)
         self.layer = layer
-        self.is_writing = False
+        self._napari_remembers = True
 
     @property
     def max_id(self) -> int:
         """Largest id that the data type can hold."""
         return int(np.iinfo(self.layer.data.dtype).max)
 
-    def read(self, plane: PlaneKey, box_yx: Box) -> npt.NDArray[Any]:
-        """Return a copy of the labels in a box, (y, x)."""
-        values = np.array(self.layer.data[self._selection(plane, box_yx)])
-        return values.T if plane.axes[0] > plane.axes[1] else values
+    def read(self, region: Region) -> npt.NDArray[Any]:
+        """Return a copy of the labels in a region, with the axes of the layer."""
+        self._check_region(region)
+        return np.array(self.layer.data[region])
 
-    def write(self, plane: PlaneKey, box_yx: Box, values: npt.NDArray[Any]) -> None:
-        """Write labels (y, x) into a box, as one step of the layer's history."""
-        changed = np.nonzero(self.read(plane, box_yx) != values)
-        corner = np.array(box_yx[:2])
-        points = np.stack(changed, axis=1) + corner
-        n_axes = len(plane.index) + 2
-        indices = np.zeros((n_axes, len(points)), np.int64)
-        lead = [axis for axis in range(n_axes) if axis not in plane.axes]
-        indices[lead] = np.array(plane.index, np.int64)[:, np.newaxis]
-        indices[list(plane.axes)] = points.T
-        with self.writing():
-            try:
-                self.layer.data_setitem(tuple(indices), values[changed])
-            except (NotImplementedError, TypeError) as error:
-                raise LayerError(
-                    f"Labels layer {self.layer.name!r} cannot be written: choose "
-                    "another target, or let a new Labels layer be made"
-                ) from error
-
-    def revert(
-        self,
-        plane: PlaneKey,
-        box_yx: Box,
-        before: npt.NDArray[Any],
-        after: npt.NDArray[Any],
-    ) -> None:
-        """Undo the last write; pixels that differ get their value `before`."""
-        with self.writing():
-            self.layer.undo()
-            self._restore(plane, box_yx, before, before != after)
-
-    def repeat(
-        self,
-        plane: PlaneKey,
-        box_yx: Box,
-        before: npt.NDArray[Any],
-        after: npt.NDArray[Any],
-    ) -> None:
-        """Redo the write last undone; pixels that differ get their value `after`."""
-        with self.writing():
-            self.layer.redo()
-            self._restore(plane, box_yx, after, before != after)
-
-    def undo_stroke(self) -> None:
-        """Undo the last stroke painted by hand."""
-        with self.writing():
-            self.layer.undo()
-
-    def redo_stroke(self) -> None:
-        """Redo the stroke last undone."""
-        with self.writing():
-            self.layer.redo()
-
-    @contextmanager
-    def writing(self) -> Iterator[None]:
-        """Mark edits as ours, so that they are not taken for a person's strokes."""
-        was_writing, self.is_writing = self.is_writing, True
+    def write(self, region: Region, values: npt.NDArray[Any]) -> None:
+        """Write labels into a region."""
+        self._check_region(region)
+        self._forget_steps()
         try:
-            yield
-        finally:
-            self.is_writing = was_writing
+            self.layer.data[region] = values
+        except (NotImplementedError, TypeError) as error:
+            raise LayerError(
+                f"Labels layer {self.layer.name!r} cannot be written: choose "
+                "another target, or let a new Labels layer be made"
+            ) from error
+        self.layer.refresh(extent=False)
 
-    def _restore(
-        self,
-        plane: PlaneKey,
-        box_yx: Box,
-        values: npt.NDArray[Any],
-        changed: npt.NDArray[np.bool_],
-    ) -> None:
-        """Write pixels back if napari's history did not.
+    def read_stroke(self, items: Sequence[Any]) -> list[PixelChange]:
+        """Return what a person painted, from the layer's `paint` event.
 
-        Beside that history, so that the steps it still holds stay in order.
+        Parameters
+        ----------
+        items : sequence
+            The `value` of the event: edits in the order they were made.
         """
-        now = self.read(plane, box_yx)
-        if (now[changed] == values[changed]).all():
-            return
-        wanted = np.where(changed, values, now).astype(now.dtype)
-        turned = wanted.T if plane.axes[0] > plane.axes[1] else wanted
-        self.layer.data[self._selection(plane, box_yx)] = turned
-        self.layer.refresh()
+        self._napari_remembers = True
+        return _merge([_read_edit(item) for item in items])
 
-    def _selection(self, plane: PlaneKey, box_yx: Box) -> tuple[int | slice, ...]:
+    def _forget_steps(self) -> None:
+        """Let napari drop its history, which it does for a layer not editable."""
+        if self._napari_remembers and self.layer.editable:
+            mode = self.layer.mode
+            self.layer.editable = False
+            self.layer.editable = True
+            self.layer.mode = mode
+            self._napari_remembers = False
+
+    def _check_region(self, region: Region) -> None:
         shape = self.layer.data.shape
-        ends = [*plane.index, *box_yx[2:]]
-        order = [a for a in range(len(shape)) if a not in plane.axes] + [*plane.axes]
-        if len(shape) != len(ends) or any(
-            end > shape[axis] for axis, end in zip(order, ends, strict=True)
+        if len(shape) != len(region) or any(
+            side.stop > length for side, length in zip(region, shape, strict=True)
         ):
             raise LayerError(
                 f"Labels layer {self.layer.name!r} of shape {tuple(shape)} does not "
                 "cover the image: choose another target, or let a new one be made"
             )
-        return plane.selection(box_yx)
+
+
+def _read_edit(edit: Any) -> PixelChange:
+    """Read one edit of a `paint` event: of a box with a mask, or of single pixels."""
+    if len(edit) == 4:
+        region, mask, old, new = edit
+        mask = np.ones(old.shape, bool) if mask is None else mask
+        where: Any = mask
+        shape = mask.shape
+        region = tuple(
+            slice(side.start or 0, (side.start or 0) + length)
+            for side, length in zip(region, shape, strict=True)
+        )
+        old = old[mask] if old.shape == shape else old
+    else:
+        indices, old, new = edit
+        points = [np.ravel(index) for index in indices]
+        region = tuple(slice(int(i.min()), int(i.max()) + 1) for i in points)
+        shape = tuple(side.stop - side.start for side in region)
+        where = tuple(i - side.start for i, side in zip(points, region, strict=True))
+    before, after = np.zeros(shape, old.dtype), np.zeros(shape, old.dtype)
+    before[where], after[where] = old, new
+    return PixelChange(region, before, after)
+
+
+def _merge(changes: Sequence[PixelChange]) -> list[PixelChange]:
+    """Join the edits of a drag, one for each move of the mouse, to few."""
+    groups: list[tuple[Region, list[PixelChange]]] = []
+    for change in changes:
+        hull = _hull(groups[-1][0], change.region) if groups else change.region
+        if groups and math.prod(s.stop - s.start for s in hull) <= MERGED_VALUES:
+            groups[-1] = hull, [*groups[-1][1], change]
+        else:
+            groups.append((change.region, [change]))
+    return [_join(hull, group) for hull, group in groups]
+
+
+def _join(hull: Region, changes: Sequence[PixelChange]) -> PixelChange:
+    shape = [side.stop - side.start for side in hull]
+    before, after = (np.zeros(shape, changes[0].before.dtype) for _ in range(2))
+    for change in changes:
+        inside = tuple(
+            slice(side.start - whole.start, side.stop - whole.start)
+            for side, whole in zip(change.region, hull, strict=True)
+        )
+        edited = change.before != change.after
+        # a pixel painted twice keeps the value from before the first time
+        fresh = edited & (before[inside] == after[inside])
+        before[inside][fresh] = change.before[fresh]
+        after[inside][edited] = change.after[edited]
+    return PixelChange(hull, before, after)
+
+
+def _hull(first: Region, second: Region) -> Region:
+    return tuple(
+        slice(min(a.start, b.start), max(a.stop, b.stop))
+        for a, b in zip(first, second, strict=True)
+    )
 
 
 def create_labels(
@@ -194,27 +206,71 @@ def create_labels(
         data = np.zeros(view.shape, LABEL_DTYPE)
     else:
         data = _array_on_disk(view.shape, folder, image.name)
+    return viewer.add_labels(
+        data,
+        name=f"{image.name} - objects",
+        units=image.units,
+        axis_labels=image.axis_labels,
+        **_transform(image, view),
+    )
+
+
+def move_labels(layer: Labels, image: Image, view: ImageView) -> None:
+    """Lay labels that were made for an image on it again, after it has moved."""
+    for name, value in _transform(image, view).items():
+        setattr(layer, name, value)
+
+
+def _transform(image: Image, view: ImageView) -> dict[str, Any]:
     factors = np.array(view.source.shape) / np.array(view.shape)
     affine = np.asarray(image.affine.affine_matrix)
     # what is left of the transform without `affine`: rotate, shear, scale, translate
     inner = np.linalg.inv(affine) @ view.matrix
-    return viewer.add_labels(
-        data,
-        name=f"{image.name} - objects",
-        scale=np.asarray(image.scale) * factors,
-        translate=inner[:-1, -1],
-        rotate=image.rotate,
-        shear=image.shear,
-        affine=affine,
-        units=image.units,
-        axis_labels=image.axis_labels,
-    )
+    return {
+        "scale": np.asarray(image.scale) * factors,
+        "translate": inner[:-1, -1],
+        "rotate": image.rotate,
+        "shear": image.shear,
+        "affine": affine,
+    }
 
 
-def widen_labels(target: LayerLabels) -> None:
-    """Convert the data of a Labels layer to uint32, so that more ids fit."""
-    with target.writing():
-        target.layer.data = np.asarray(target.layer.data).astype(LABEL_DTYPE)
+def widen_labels(target: LayerLabels, folder: Path) -> None:
+    """Convert the data of a Labels layer to uint32, so that more ids fit.
+
+    Labels in zarr are copied chunk by chunk to a new array beside the old one,
+    or in `folder` if they are not in a local one; the old array stays as it is.
+
+    Raises
+    ------
+    LayerError
+        If the copy cannot be written.
+    """
+    data = target.layer.data
+    if not hasattr(data, "store"):
+        target.layer.data = np.asarray(data).astype(LABEL_DTYPE)
+        return
+    root = getattr(data.store, "root", None)
+    try:
+        wide = _array_on_disk(
+            data.shape,
+            folder if root is None else Path(root).parent,
+            f"{target.layer.name if root is None else Path(root).stem}-uint32",
+            data.chunks,
+        )
+        for start in product(
+            *(range(0, n, c) for n, c in zip(data.shape, data.chunks, strict=True))
+        ):
+            chunk = tuple(
+                slice(i, i + c) for i, c in zip(start, data.chunks, strict=True)
+            )
+            wide[chunk] = data[chunk]
+    except OSError as error:
+        raise LayerError(
+            f"Labels layer {target.layer.name!r} cannot be copied as uint32: {error}; "
+            "commit into a new layer instead"
+        ) from error
+    target.layer.data = wide
 
 
 def show_classes(
@@ -246,16 +302,24 @@ def show_classes(
     layer.features = table
 
 
-def _array_on_disk(shape: tuple[int, ...], folder: Path, name: str) -> Any:
+def _array_on_disk(
+    shape: tuple[int, ...],
+    folder: Path,
+    name: str,
+    chunks: tuple[int, ...] | None = None,
+) -> Any:
     import zarr
 
     safe = "".join(c if c.isalnum() else "-" for c in name)[:40]
     path = folder / f"{safe}-{time.strftime('%Y%m%dT%H%M%S')}-{time.time_ns() % 10**6}"
-    chunks = tuple(1 if axis < len(shape) - 2 else 512 for axis in range(len(shape)))
+    if chunks is None:
+        chunks = tuple(
+            min(1 if axis < len(shape) - 2 else 512, n) for axis, n in enumerate(shape)
+        )
     return zarr.create_array(
         store=path.with_suffix(".zarr"),
         shape=shape,
         dtype=LABEL_DTYPE,
-        chunks=tuple(min(c, n) for c, n in zip(chunks, shape, strict=True)),
+        chunks=chunks,
         fill_value=0,
     )

@@ -1,4 +1,4 @@
-"""Annotations as JSON: autosaved at every step, loaded with checks, replayed.
+"""Annotations as JSON: autosaved at every step, and loaded with checks.
 
 The file holds what was done and not undone. Commits carry the pixels that were
 painted, so that labels come back exactly and without a model; replaying with a
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from threading import Lock
@@ -29,32 +29,33 @@ from napari_samseg.core.annotation import (
     ObjectClass,
     SetClasses,
 )
+from napari_samseg.core.deltas import PixelChange
 from napari_samseg.core.errors import (
     InvalidPromptError,
     MissingFileError,
     SamSegError,
 )
-from napari_samseg.core.painting import LabelTarget, PlaneKey
+from napari_samseg.core.painting import PlaneKey, Region
 from napari_samseg.core.prompts.from_geometry import Gesture
 from napari_samseg.core.settings import ImageSettings
-from napari_samseg.core.types import BoolArray, MaskPrediction, Progress
+from napari_samseg.core.types import BoolArray
 
 __all__ = [
+    "RECORD_READERS",
     "AnnotationDocument",
     "AnnotationHeader",
     "Autosave",
+    "RecordedCommit",
+    "RecordedStroke",
     "autosave_path",
     "cache_folder",
     "read_annotation",
-    "replay_annotation",
     "write_annotation",
 ]
 
 FORMAT = "napari-samseg annotation"
 VERSION = 1
 FOLDER_VARIABLE = "SAMSEG_CACHE"
-
-PlanePredictor = Callable[[PlaneKey, Mapping[int, Sequence[Gesture]]], MaskPrediction]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +105,20 @@ class Autosave:
         self.path = path
         self.header = header
         self._saved: list[tuple[Action, str]] = []
+        self._revision = 0
         # the last step may be saved while a thread still saves the one before
         self._lock = Lock()
 
-    def save(self, actions: Sequence[Action]) -> None:
-        """Write all actions done and not undone (`Annotation.actions`)."""
+    def save(self, actions: Sequence[Action], revision: int = 0) -> None:
+        """Write all actions done and not undone (`Annotation.actions`).
+
+        A thread that comes late with a lower `revision` than was saved already
+        leaves the file as it is.
+        """
         with self._lock:
-            self._save(actions)
+            if revision >= self._revision:
+                self._save(actions)
+                self._revision = revision
 
     def _save(self, actions: Sequence[Action]) -> None:
         same = 0
@@ -120,12 +128,11 @@ class Autosave:
             same += 1
         del self._saved[same:]
         for action in actions[same:]:
-            record = _record(action)
-            self._saved.append((action, "" if record is None else _dump(record)))
+            self._saved.append((action, _dump(_record(action))))
         head = _dump(
             {"format": FORMAT, "version": VERSION, **asdict(self.header)}
         ).removesuffix("}")
-        body = ",\n".join(text for _, text in self._saved if text)
+        body = ",\n".join(text for _, text in self._saved)
         _write_whole(self.path, f'{head},\n"actions": [\n{body}\n]}}\n')
 
 
@@ -201,87 +208,36 @@ def read_annotation(path: str | os.PathLike[str]) -> AnnotationDocument:
     return AnnotationDocument(header, tuple(records))
 
 
-def replay_annotation(
-    document: AnnotationDocument,
-    annotation: Annotation,
-    target: LabelTarget,
-    *,
-    predict: PlanePredictor | None = None,
-) -> Generator[Progress, None, None]:
-    """Do again what a document records, yielding after each action.
-
-    Parameters
-    ----------
-    document : AnnotationDocument
-        See `read_annotation`.
-    annotation : Annotation
-        To which the actions are added, each of which can be undone.
-    target : LabelTarget
-        Where the objects are painted.
-    predict : callable, optional
-        Gives the masks of a plane's prompts. Without it the recorded pixels
-        are painted again, for which no model is needed.
-    """
-    total = len(document.records)
-    for number, record in enumerate(document.records, 1):
-        action = RECORD_READERS[record["do"]](record)
-        if isinstance(action, AddGesture):
-            annotation.add_gesture(action.plane, action.object_id, action.gesture)
-        elif isinstance(action, RecordedCommit):
-            _replay_commit(action, annotation, target, predict)
-        elif isinstance(action, ClearPrompts):
-            annotation.clear_prompts(action.plane)
-        elif isinstance(action, SetClasses):
-            annotation.set_classes(action.new)
-        else:
-            annotation.assign_class(action.object_id, action.new)
-        yield Progress("replaying the annotation", number, total)
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class RecordedCommit:
     """A commit as it stands in a file."""
 
     plane: PlaneKey
     object_ids: tuple[int, ...]
+    prompted_ids: tuple[int, ...]
     boxes_yx: npt.NDArray[np.int64]
     crops: tuple[BoolArray, ...]
     overlap: str
     class_id: int | None
 
 
-def _replay_commit(
-    commit: RecordedCommit,
-    annotation: Annotation,
-    target: LabelTarget,
-    predict: PlanePredictor | None,
-) -> None:
-    prompts = annotation.prompts(commit.plane)
-    if predict is not None and all(i in prompts for i in commit.object_ids):
-        given = {i: prompts[i] for i in commit.object_ids}
-        prediction = predict(commit.plane, given)
-    else:
-        n = len(commit.object_ids)
-        prediction = MaskPrediction(
-            np.array(commit.object_ids, np.int64),
-            commit.crops,
-            commit.boxes_yx,
-            # only the crops are painted, whatever the size of the plane
-            (int(commit.boxes_yx[:, 2].max()), int(commit.boxes_yx[:, 3].max())),
-            np.ones(n, np.float32),
-            np.zeros((n, 1, 1), np.float32),
-        )
-    annotation.commit(
-        target,
-        commit.plane,
-        prediction,
-        overlap=commit.overlap,
-        class_id=commit.class_id,
-    )
+@dataclass(frozen=True, slots=True, eq=False)
+class RecordedEdit:
+    """One region of a stroke as it stands in a file; -1 where it left labels."""
+
+    region: Region
+    labels: npt.NDArray[np.int64]
 
 
-def _record(action: Action) -> dict[str, Any] | None:
-    """Turn an action into a record; None for what only the labels can repeat."""
+@dataclass(frozen=True, slots=True, eq=False)
+class RecordedStroke:
+    """A stroke as it stands in a file."""
+
+    edits: tuple[RecordedEdit, ...]
+
+
+def _record(action: Action) -> dict[str, Any]:
+    """Turn an action into a record."""
     if isinstance(action, AddGesture):
         return {
             "do": "prompt",
@@ -303,7 +259,7 @@ def _record(action: Action) -> dict[str, Any] | None:
         return {"do": "classes", "classes": [asdict(c) for c in action.new]}
     if isinstance(action, AssignClass):
         return {"do": "class", "object": action.object_id, "class": action.new}
-    return None
+    return {"do": "stroke", "edits": [_record_edit(d.get()) for d in action.deltas]}
 
 
 def _record_gesture(gesture: Gesture) -> dict[str, Any]:
@@ -318,9 +274,12 @@ def _record_gesture(gesture: Gesture) -> dict[str, Any]:
 
 
 def _record_objects(commit: Commit) -> list[dict[str, Any]]:
-    after = commit.after.get()
+    after = commit.plane.flatten(commit.delta.after.get())
+    y, x = (commit.delta.region[axis].start for axis in commit.plane.axes)
     records = []
-    for object_id in commit.object_ids:
+    for object_id, prompted_id in zip(
+        commit.object_ids, commit.prompted_ids, strict=True
+    ):
         mask = after == object_id
         rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
         if len(rows) == 0:
@@ -328,10 +287,27 @@ def _record_objects(commit: Commit) -> list[dict[str, Any]]:
         else:
             box = (rows[0], columns[0], rows[-1] + 1, columns[-1] + 1)
             crop = mask[box[0] : box[2], box[1] : box[3]]
-        y, x = commit.box_yx[:2]
         in_plane = [int(v) for v in np.add(box, (y, x, y, x))]
-        records.append({"id": object_id, "box_yx": in_plane, "runs": _runs(crop)})
+        records.append(
+            {
+                "id": object_id,
+                "prompted": prompted_id,
+                "box_yx": in_plane,
+                "runs": _runs(crop),
+            }
+        )
     return records
+
+
+def _record_edit(change: PixelChange) -> dict[str, Any]:
+    edited = change.before != change.after
+    labels = np.where(edited, change.after.astype(np.int64), -1).ravel()
+    starts = np.flatnonzero(np.diff(labels, prepend=labels[0] - 1))
+    return {
+        "region": [[int(side.start), int(side.stop)] for side in change.region],
+        "lengths": np.diff(starts, append=labels.size).tolist(),
+        "labels": labels[starts].tolist(),
+    }
 
 
 def _read_header(content: dict[str, Any]) -> AnnotationHeader:
@@ -359,7 +335,7 @@ def _read_prompt(record: dict[str, Any]) -> AddGesture:
         y0, x0, y1, x1 = (int(v) for v in vertices.ravel()[:4])
         mask = _unpack_runs(record["runs"], (y1 - y0, x1 - x0))
     gesture = Gesture(record["kind"], vertices, bool(record["positive"]), mask)
-    return AddGesture(_read_plane(record), int(record["object"]), gesture)
+    return AddGesture(_read_plane(record), int(record["object"]), gesture, None)
 
 
 def _read_commit(record: dict[str, Any]) -> RecordedCommit:
@@ -372,10 +348,12 @@ def _read_commit(record: dict[str, Any]) -> RecordedCommit:
         for item, (y0, x0, y1, x1) in zip(objects, boxes, strict=True)
     )
     ids = tuple(int(item["id"]) for item in objects)
+    prompted = tuple(int(item["prompted"]) for item in objects)
     class_id = record.get("class")
     return RecordedCommit(
         _read_plane(record),
         ids,
+        prompted,
         boxes,
         crops,
         str(record["overlap"]),
@@ -388,7 +366,7 @@ def _read_clear(record: dict[str, Any]) -> ClearPrompts:
 
 
 def _read_classes(record: dict[str, Any]) -> SetClasses:
-    return SetClasses((), tuple(ObjectClass(**row) for row in record["classes"]))
+    return SetClasses((), tuple(ObjectClass(**row) for row in record["classes"]), {})
 
 
 def _read_class(record: dict[str, Any]) -> AssignClass:
@@ -397,12 +375,27 @@ def _read_class(record: dict[str, Any]) -> AssignClass:
     return AssignClass(int(record["object"]), None, new)
 
 
+def _read_stroke(record: dict[str, Any]) -> RecordedStroke:
+    edits = []
+    for edit in record["edits"]:
+        region = tuple(slice(int(start), int(stop)) for start, stop in edit["region"])
+        labels = np.repeat(
+            np.asarray(edit["labels"], np.int64), np.asarray(edit["lengths"], np.int64)
+        )
+        shape = [side.stop - side.start for side in region]
+        edits.append(RecordedEdit(region, labels.reshape(shape)))
+    if not edits:
+        raise ValueError("a stroke without pixels")
+    return RecordedStroke(tuple(edits))
+
+
 RECORD_READERS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "prompt": _read_prompt,
     "commit": _read_commit,
     "clear": _read_clear,
     "classes": _read_classes,
     "class": _read_class,
+    "stroke": _read_stroke,
 }
 
 

@@ -17,7 +17,9 @@ __all__ = [
     "ArrayLabels",
     "Box",
     "LabelTarget",
+    "Labels",
     "PlaneKey",
+    "Region",
     "overlapped_labels",
     "paint_objects",
     "render_objects",
@@ -28,6 +30,8 @@ OVERLAP_RULES = ("keep", "replace")
 
 # half-open (y0, x0, y1, x1)
 Box = tuple[int, int, int, int]
+# one slice for each axis of the labels
+Region = tuple[slice, ...]
 Labels = npt.NDArray[Any]
 
 
@@ -57,6 +61,25 @@ class PlaneKey:
             sides[axis] if axis in sides else next(index) for axis in range(n_axes)
         )
 
+    def region(self, box_yx: Box) -> Region:
+        """Slices of a box of this plane in the whole array, one per axis."""
+        return tuple(
+            at if isinstance(at, slice) else slice(at, at + 1)
+            for at in self.selection(box_yx)
+        )
+
+    def flatten(self, values: Labels) -> Labels:
+        """Turn what was read from a `region` into (y, x)."""
+        rows, columns = sorted(self.axes)
+        flat = values.reshape(values.shape[rows], values.shape[columns])
+        return flat.T if self.axes[0] > self.axes[1] else flat
+
+    def unflatten(self, values_yx: Labels) -> Labels:
+        """Turn values (y, x) into what can be written to a `region`."""
+        flat = values_yx.T if self.axes[0] > self.axes[1] else values_yx
+        lead = [a for a in range(len(self.index) + 2) if a not in self.axes]
+        return np.expand_dims(flat, tuple(lead))
+
 
 class LabelTarget(Protocol):
     """Where committed objects go: a napari layer, or an array without a window."""
@@ -65,27 +88,11 @@ class LabelTarget(Protocol):
     def max_id(self) -> int:
         """Largest id that the data type can hold."""
 
-    def read(self, plane: PlaneKey, box_yx: Box) -> Labels:
-        """Return a copy of the labels in a box, (y, x)."""
+    def read(self, region: Region) -> Labels:
+        """Return a copy of the labels in a region, with the axes of the array."""
 
-    def write(self, plane: PlaneKey, box_yx: Box, values: Labels) -> None:
-        """Write labels (y, x) into a box as one step."""
-
-    def revert(
-        self, plane: PlaneKey, box_yx: Box, before: Labels, after: Labels
-    ) -> None:
-        """Undo the last `write`: pixels that differ get their value `before`."""
-
-    def repeat(
-        self, plane: PlaneKey, box_yx: Box, before: Labels, after: Labels
-    ) -> None:
-        """Redo the write last undone: pixels that differ get their value `after`."""
-
-    def undo_stroke(self) -> None:
-        """Undo the last stroke that a person painted by hand."""
-
-    def redo_stroke(self) -> None:
-        """Redo the stroke that was last undone."""
+    def write(self, region: Region, values: Labels) -> None:
+        """Write labels into a region."""
 
 
 class ArrayLabels:
@@ -105,34 +112,13 @@ class ArrayLabels:
         """Largest id that the data type can hold."""
         return int(np.iinfo(self.array.dtype).max)
 
-    def read(self, plane: PlaneKey, box_yx: Box) -> Labels:
-        """Return a copy of the labels in a box, (y, x)."""
-        values = np.array(self.array[plane.selection(box_yx)])
-        return values.T if plane.axes[0] > plane.axes[1] else values
+    def read(self, region: Region) -> Labels:
+        """Return a copy of the labels in a region, with the axes of the array."""
+        return np.array(self.array[region])
 
-    def write(self, plane: PlaneKey, box_yx: Box, values: Labels) -> None:
-        """Write labels (y, x) into a box."""
-        turned = values.T if plane.axes[0] > plane.axes[1] else values
-        self.array[plane.selection(box_yx)] = turned
-
-    def revert(
-        self, plane: PlaneKey, box_yx: Box, before: Labels, after: Labels
-    ) -> None:
-        """Give the pixels that a write changed their value `before`."""
-        now = self.read(plane, box_yx)
-        self.write(plane, box_yx, np.where(before == after, now, before))
-
-    def repeat(
-        self, plane: PlaneKey, box_yx: Box, before: Labels, after: Labels
-    ) -> None:
-        """Give the pixels that a write changed their value `after` again."""
-        self.revert(plane, box_yx, after, before)
-
-    def undo_stroke(self) -> None:
-        """Do nothing: nobody paints on an array by hand."""
-
-    def redo_stroke(self) -> None:
-        """Do nothing: nobody paints on an array by hand."""
+    def write(self, region: Region, values: Labels) -> None:
+        """Write labels into a region."""
+        self.array[region] = values
 
 
 def paint_objects(
@@ -161,9 +147,10 @@ def paint_objects(
     if overlap not in OVERLAP_RULES:
         rules = ", ".join(OVERLAP_RULES)
         raise SettingsError(f"overlap rule {overlap!r} is not one of {rules}")
-    bare = np.where(np.isin(labels, list(moved)), 0, labels).astype(labels.dtype)
-    free = np.ones(labels.shape, bool) if overlap == "replace" else bare == 0
-    painted = bare.copy()
+    painted = labels.copy()
+    for object_id in moved:
+        painted[painted == object_id] = 0
+    free = np.ones(labels.shape, bool) if overlap == "replace" else painted == 0
     for i in np.argsort(prediction.iou_predictions, kind="stable"):
         y0, x0, y1, x1 = prediction.boxes_yx[i]
         inside = np.s_[y0 - box_yx[0] : y1 - box_yx[0], x0 - box_yx[1] : x1 - box_yx[1]]
@@ -179,7 +166,7 @@ def overlapped_labels(
     for crop, box in zip(prediction.crops, prediction.boxes_yx, strict=True):
         if crop.size:
             y0, x0, y1, x1 = (int(v) for v in box)
-            under = target.read(plane, (y0, x0, y1, x1))[crop]
+            under = plane.flatten(target.read(plane.region((y0, x0, y1, x1))))[crop]
             touched.update(int(i) for i in np.unique(under))
     own = {0, *(int(i) for i in prediction.object_ids)}
     return tuple(sorted(touched - own))

@@ -44,6 +44,7 @@ class Autosaver:
         self._on_error = on_error
         self._file: Autosave | None = None
         self._saving = LatestJob()
+        self._revision = 0
 
     @property
     def path(self) -> Path | None:
@@ -63,8 +64,11 @@ class Autosaver:
                 return
             header, folder = self._describe(), read_plugin_settings().cache_path
             self._file = Autosave(autosave_path(header.image, folder), header)
+        self._revision += 1
         self._saving.request(
-            _save_steps(self._file, actions), lambda _: None, self._fail
+            _save_steps(self._file, actions, self._revision),
+            lambda _: None,
+            self._fail,
         )
 
     def save_now(self) -> None:
@@ -72,7 +76,8 @@ class Autosaver:
         self._saving.cancel()
         if self._file is not None:
             try:
-                self._file.save(self._annotation.actions)
+                self._revision += 1
+                self._file.save(self._annotation.actions, self._revision)
             except OSError as error:
                 self._fail(error)
 
@@ -86,7 +91,7 @@ class Autosaver:
 
 
 def _save_steps(
-    file: Autosave, actions: tuple[Any, ...]
+    file: Autosave, actions: tuple[Any, ...], revision: int
 ) -> Generator[Progress, None, None]:
     yield Progress("saving")
-    file.save(actions)
+    file.save(actions, revision)

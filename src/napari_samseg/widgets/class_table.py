@@ -44,6 +44,7 @@ class ClassTable(QWidget):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._classes: tuple[ObjectClass, ...] = ()
+        self._next_id = 1
         self._list = QListWidget()
         self._list.setFixedHeight(84)
         self._list.setToolTip(
@@ -68,10 +69,14 @@ class ClassTable(QWidget):
         layout.addLayout(buttons)
 
     def show_classes(
-        self, classes: Sequence[ObjectClass], selected: int | None
+        self, classes: Sequence[ObjectClass], selected: int | None, next_id: int
     ) -> None:
-        """Show a class table and which class is selected, without a signal."""
+        """Show a class table and which class is selected, without a signal.
+
+        `next_id` is given to the next class that is added.
+        """
         self._classes = tuple(classes)
+        self._next_id = next_id
         blocked = self._list.blockSignals(True)
         self._list.clear()
         for row in self._classes:
@@ -84,7 +89,7 @@ class ClassTable(QWidget):
 
     def add(self) -> None:
         """Add a class with a new id, name and colour."""
-        class_id = max((row.class_id for row in self._classes), default=0) + 1
+        class_id = self._next_id
         color = PALETTE[(class_id - 1) % len(PALETTE)]
         new = ObjectClass(class_id, f"class {class_id}", color)
         self.edited.emit((*self._classes, new))

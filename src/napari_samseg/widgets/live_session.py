@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -17,7 +17,6 @@ import numpy.typing as npt
 from psygnal import Signal
 from qtpy.QtCore import QCoreApplication, QTimer
 
-from napari_samseg.adapters.plugin_settings import read_plugin_settings
 from napari_samseg.adapters.prompt_layers import PromptLayers
 from napari_samseg.adapters.read_layers import (
     ImageView,
@@ -25,15 +24,10 @@ from napari_samseg.adapters.read_layers import (
     choose_level,
     current_plane,
 )
-from napari_samseg.adapters.write_layers import (
-    LayerLabels,
-    create_labels,
-    show_classes,
-)
+from napari_samseg.adapters.write_layers import LayerLabels, show_classes
 from napari_samseg.core.annotation import Annotation
-from napari_samseg.core.annotation_file import (
-    AnnotationHeader,
-)
+from napari_samseg.core.annotation_file import AnnotationDocument, AnnotationHeader
+from napari_samseg.core.annotation_replay import replay_annotation
 from napari_samseg.core.errors import (
     InvalidPromptError,
     LayerError,
@@ -47,6 +41,7 @@ from napari_samseg.core.settings import ImageSettings, ModelSettings
 from napari_samseg.widgets.autosaver import Autosaver
 from napari_samseg.widgets.commit_target import CommitTarget
 from napari_samseg.widgets.plane_masks import DrawnMasks, PlaneMasks
+from napari_samseg.widgets.replayer import Replayer
 
 if TYPE_CHECKING:
     from napari import Viewer
@@ -54,7 +49,7 @@ if TYPE_CHECKING:
     from napari.utils.colormaps import CyclicLabelColormap
 
     from napari_samseg.core.models.protocol import PromptableModel
-    from napari_samseg.core.types import MaskPrediction
+    from napari_samseg.core.types import MaskPrediction, Progress
     from napari_samseg.widgets.canvas_tools import CanvasTools
 
 __all__ = ["LiveSession", "Questions"]
@@ -128,6 +123,9 @@ class LiveSession:
         self._masks = PlaneMasks()
         self._target = CommitTarget(self.annotation)
         self._autosaver = Autosaver(self.annotation, self._header, self._report_error)
+        self._replayer = Replayer(
+            self._replay_steps, self._on_replayed, self.progressed.emit
+        )
         self._waiting_act: Callable[[], None] | None = None
         self._shown_classes: tuple[Any, Any, Any] = (None, (), {})
         self._holders: set[int] = set()
@@ -164,6 +162,7 @@ class LiveSession:
             self._masks.is_busy
             or self._target.is_scanning
             or self._autosaver.is_busy
+            or self._replayer.is_busy
             or self._rest.isActive()
         )
 
@@ -227,7 +226,7 @@ class LiveSession:
         self._is_open = False
         self._stop()
         self._disconnect()
-        self._target.drop()
+        self._target.close()
         self._masks.forget()
         self.annotation.close()
         self.closed.emit()
@@ -239,6 +238,9 @@ class LiveSession:
         self._masks.failed.connect(self._on_failed)
         self._masks.progressed.connect(self.progressed.emit)
         self._target.changed.connect(self.changed.emit)
+        self._target.painted.connect(self._on_stroke)
+        # the file keeps what was committed; the next step starts another
+        self._target.forgetting.connect(self._autosaver.start_anew)
         self._target.progressed.connect(self.progressed.emit)
         self._target.reported.connect(self.report)
         dims = self.viewer.dims.events
@@ -263,6 +265,7 @@ class LiveSession:
 
     def _on_transform(self) -> None:
         self.view = ImageView.of_layer(self.image, self.image_settings.level)
+        self._target.follow(self.image, self.view)
         self._show_prompts()
         self.layers.show_preview(self.view, self.plane or PlaneKey(), None)
         self._request_prediction()
@@ -275,11 +278,16 @@ class LiveSession:
                     f"saved in {self.autosave_file}"
                 )
             self.close()
-        elif event.value is self.target:
-            # the file keeps what was committed; the next step starts another
-            self._autosaver.start_anew()
-            self._target.drop(is_gone=True)
+            return
+        if event.value is self.target:
+            self._replayer.cancel()
+        was_target = event.value is self.target
+        if self._target.forget(event.value) and was_target:
             self.report("the target was removed; the next commit makes a new one")
+
+    def _on_stroke(self) -> None:
+        self._autosaver.save_soon()
+        self.changed.emit()
 
     def _on_image_data(self) -> None:
         old_shape = self.view.shape
@@ -289,14 +297,21 @@ class LiveSession:
         except SamSegError as error:
             self.report(str(error), is_error=True)
             return
+        if len(self.view.shape) != len(old_shape):
+            # made again, with as many axes as the image, when next shown
+            self.layers.remove()
         if self.view.shape != old_shape:
-            self._autosaver.start_anew()
-            for plane in self.annotation.planes:
-                self.annotation.clear_prompts(plane)
-            self._target.drop(is_gone=True)
+            self._start_over()
             self.report("the image was replaced by one of another shape: start anew")
         self.image_settings = replace(self.image_settings, level=level)
         self._encode_anew()
+
+    def _start_over(self) -> None:
+        """Begin another history: what was done cannot be undone on other planes."""
+        self._replayer.cancel()
+        self._autosaver.start_anew()
+        self._target.close()
+        self.annotation.reset()
 
     # -- planes and models ---------------------------------------------------------
 
@@ -373,6 +388,8 @@ class LiveSession:
             raise InvalidPromptError(
                 "there are only background points: add a foreground point or a box"
             )
+        # a script that asks for masks goes on from them itself
+        self._waiting_act = None
         self._masks.encode_now(plane, self.view, self.image_settings)
         return self._masks.predict_now(prompts, self._colors(list(prompts)))
 
@@ -417,6 +434,7 @@ class LiveSession:
 
     def _step(self, move: Callable[[], Any]) -> bool:
         try:
+            self._check_free()
             action = move()
         except LayerError as error:
             self.report(str(error), is_error=True)
@@ -457,10 +475,8 @@ class LiveSession:
 
     def _require_target(self) -> LayerLabels:
         if self._target.labels is None:
-            folder = read_plugin_settings().cache_path / "labels"
             active = self.viewer.layers.selection.active
-            layer = create_labels(self.viewer, self.image, self.view, folder)
-            self._target.adopt(LayerLabels(layer))
+            layer = self._target.make(self.viewer, self.image, self.view)
             self.layers.raise_above(layer)
             if active in self.viewer.layers:
                 self.viewer.layers.selection.active = active
@@ -474,6 +490,40 @@ class LiveSession:
         colormap = _new_colormap() if self.target is None else self.target.colormap
         mapped = np.reshape(colormap.map(np.array(object_ids, np.uint32)), (-1, 4))
         return np.asarray(mapped[:, :3] * 255).astype(np.uint8)
+
+    # -- replay --------------------------------------------------------------------
+
+    def _check_free(self) -> None:
+        """Let nothing come between the steps of a replay, which may be undone."""
+        if self._replayer.is_busy:
+            raise LayerError("an annotation is being replayed: wait a moment")
+
+    def _replay_steps(
+        self, document: AnnotationDocument
+    ) -> Generator[Progress, None, None]:
+        """Check a document and replay it; a target made for it goes if it fails."""
+        if document.header.shape != self.view.shape:
+            raise LayerError(
+                f"the annotation was made on an image of shape "
+                f"{document.header.shape}, {self.image.name!r} has {self.view.shape}"
+            )
+        self._target.wait_for_ids()
+        has_target = self.target is not None
+        labels = self._require_target()
+        try:
+            yield from replay_annotation(document, self.annotation, labels)
+        except BaseException:
+            if not has_target:
+                self._target.forget(labels.layer)
+                if labels.layer in self.viewer.layers:
+                    self.viewer.layers.remove(labels.layer)
+            raise
+
+    def _on_replayed(self, error: Exception | None) -> None:
+        self.progressed.emit(None)
+        if error is not None:
+            self._report_error(f"nothing was replayed: {error}")
+        self._after_change()
 
     # -- files ---------------------------------------------------------------------
 
@@ -496,6 +546,7 @@ class LiveSession:
         """Stop jobs, save, and take mouse, keys and prompt layers back."""
         self._rest.stop()
         self._waiting_act = None
+        self._replayer.cancel()
         self._masks.cancel()
         self._autosaver.save_now()
         if self.tools is not None:

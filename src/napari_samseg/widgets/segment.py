@@ -247,7 +247,7 @@ class SegmentWidget(SegmentLayout):
             "Annotations (*.json)",
         )
         if path and self._session is not None:
-            self._attempt(self._session.replay, path)
+            self._session.request_replay(path)
 
     def _attempt(self, act: Any, *values: Any) -> None:
         try:
@@ -292,7 +292,9 @@ class SegmentWidget(SegmentLayout):
         self._buttons["redo"].setEnabled(history.can_redo)
         _select(self._target_box, session.target)
         _select(self._model_box, self._model_settings.model)
-        self._class_table.show_classes(history.classes, session.class_id)
+        self._class_table.show_classes(
+            history.classes, session.class_id, history.next_class_id
+        )
         tools = session.draw_on_canvas() if session.tools else None
         if tools is not None:
             for button in self._tool_buttons.buttons():

@@ -24,7 +24,6 @@ from napari_samseg.adapters.read_layers import (
 from napari_samseg.core.annotation import ObjectClass
 from napari_samseg.core.annotation_file import (
     read_annotation,
-    replay_annotation,
     write_annotation,
 )
 from napari_samseg.core.errors import (
@@ -167,6 +166,7 @@ class Session(LiveSession):
             If there is no prompt, or one lies outside the plane.
         """
         plane = self._require_plane()
+        self._check_free()
         size = self.view.plane_size(plane)
         refines = object_id is not None and object_id in self.annotation.prompts(plane)
         labels = point_labels
@@ -189,7 +189,9 @@ class Session(LiveSession):
                 None if not refines or point_labels is None else np.ravel(point_labels)
             )
             for gesture in drawn if signs is None else _with_signs(drawn, signs):
-                self.annotation.add_gesture(plane, target_id, gesture)
+                self.annotation.add_gesture(
+                    plane, target_id, gesture, self._target.labels
+                )
         self._after_change(predict=False)
         return self._predict_now()
 
@@ -209,13 +211,14 @@ class Session(LiveSession):
             If the viewer does not show a plane of the image.
         """
         plane = self._require_plane()
+        self._check_free()
         if self._target.is_scanning:
             raise LayerError(
                 "the ids in the chosen Labels layer are still being read: wait a moment"
             )
         PROMPT_READERS[gesture.kind](gesture, self.view.plane_size(plane))
         object_id = self.annotation.next_id if object_id is None else object_id
-        self.annotation.add_gesture(plane, object_id, gesture)
+        self.annotation.add_gesture(plane, object_id, gesture, self._target.labels)
         self._after_change()
         return object_id
 
@@ -257,6 +260,7 @@ class Session(LiveSession):
             If the target is gone or cannot be edited.
         """
         plane = self._require_plane()
+        self._check_free()
         self._target.wait_for_ids()
         if not self.annotation.prompts(plane):
             raise InvalidPromptError("there is no prompt to commit: click on an object")
@@ -313,11 +317,14 @@ class Session(LiveSession):
         labels, prediction = self._target.labels, self._masks.prediction
         if labels is None or prediction is None or self.plane is None:
             return ()
-        return overlapped_labels(labels, self.plane, prediction)
+        painted = self.annotation.renumber(labels, self.plane, prediction)
+        return overlapped_labels(labels, self.plane, painted)
 
     def clear(self) -> None:
         """Throw away the prompts on the plane on view; can be undone."""
-        if self.plane is not None and self.annotation.clear_prompts(self.plane):
+        if self._replayer.is_busy:
+            self.report("an annotation is being replayed: wait a moment")
+        elif self.plane is not None and self.annotation.clear_prompts(self.plane):
             self._after_change()
 
     def undo(self) -> bool:
@@ -329,7 +336,8 @@ class Session(LiveSession):
         return self._step(self.annotation.redo)
 
     def set_classes(self, classes: Sequence[ObjectClass]) -> None:
-        """Replace the class table."""
+        """Replace the class table; objects of a class that is removed have none."""
+        self._check_free()
         self.annotation.set_classes(classes)
         if self.class_id not in {row.class_id for row in self.annotation.classes}:
             self.class_id = None
@@ -337,6 +345,7 @@ class Session(LiveSession):
 
     def assign_class(self, object_id: int, class_id: int | None) -> None:
         """Give a committed object a class, or none."""
+        self._check_free()
         self.annotation.assign_class(object_id, class_id)
         self._after_change(predict=False)
 
@@ -347,8 +356,8 @@ class Session(LiveSession):
     def replay(self, path: str | os.PathLike[str]) -> None:
         """Do again what a saved annotation records, into the target.
 
-        Labels come back pixel by pixel, without the model; each step can be
-        undone.
+        Labels come back pixel by pixel, without the model, and beside what the
+        target holds; each step can be undone. If it fails, nothing has changed.
 
         Raises
         ------
@@ -357,16 +366,20 @@ class Session(LiveSession):
         LayerError
             If it belongs to an image of another shape.
         """
-        document = read_annotation(path)
-        if document.header.shape != self.view.shape:
-            raise LayerError(
-                f"the annotation was made on an image of shape "
-                f"{document.header.shape}, {self.image.name!r} has {self.view.shape}"
-            )
-        self._target.wait_for_ids()
-        for _ in replay_annotation(document, self.annotation, self._require_target()):
+        self._check_free()
+        for _ in self._replay_steps(read_annotation(path)):
             pass
         self._after_change()
+
+    def request_replay(self, path: str | os.PathLike[str]) -> None:
+        """Replay a saved annotation while the window goes on.
+
+        Unlike `replay`, this neither waits nor raises: it reports errors.
+        """
+        if self._replayer.is_busy:
+            self.report("an annotation is being replayed already", is_error=True)
+        else:
+            self._replayer.request(path)
 
     def draw_on_canvas(self) -> CanvasTools:
         """Let prompts be drawn with the mouse; the same tools for all panels."""
@@ -387,21 +400,26 @@ class Session(LiveSession):
         Raises
         ------
         LayerError
-            If it cannot be edited, has other axes than the image, or prompts
-            still wait for a commit.
+            If it cannot be edited, has another shape or transform than the
+            image, or prompts still wait for a commit.
         """
         layer = None if layer is None else _unwrap(layer)
         if layer is self.target:
             return
+        self._check_free()
         if self.annotation.planes:
             raise LayerError("commit or clear the prompts before changing the target")
         if layer is None:
             self._target.drop()
         else:
-            self._target.choose(layer, self.view.shape)
+            self._target.choose(layer, self.view)
 
     def widen_target(self) -> None:
-        """Convert the target to uint32, so that larger ids fit."""
+        """Convert the target to uint32, so that larger ids fit.
+
+        Labels in zarr are copied to a new array beside them.
+        """
+        self._check_free()
         self._target.widen()
 
     @property
@@ -427,12 +445,14 @@ class Session(LiveSession):
         """
         if settings == self.image_settings:
             return
+        self._check_free()
         if settings.level != self.image_settings.level:
             if self.annotation.planes or self.target is not None:
                 raise LayerError(
                     "the resolution level can only change before the first prompt: "
                     "clear the prompts, or choose a new target"
                 )
+            self._start_over()
             self.view = ImageView.of_layer(self.image, settings.level)
         self.image_settings = settings
         self._autosaver.start_anew()
