@@ -18,6 +18,7 @@ from napari_samseg.adapters.read_layers import (
     current_plane,
     largest_label,
     plane_of_labels,
+    world_to_canvas,
 )
 from napari_samseg.adapters.write_layers import (
     LayerLabels,
@@ -124,6 +125,8 @@ class TestReading:
         factor = (1 * viewer.dims.units[0]).to("nm").magnitude
         point = canvas_to_data((700 / factor, 1200 / factor), viewer.dims, layer)
         np.testing.assert_allclose(point, (7, 12))
+        canvas = world_to_canvas(np.array([700.0, 1200.0]), viewer.dims, layer)
+        np.testing.assert_allclose(canvas, (700 / factor, 1200 / factor))
 
     def test_levels_lie_on_each_other(self):
         levels = [np.zeros((64, 96)), np.zeros((16, 24))]
@@ -353,6 +356,40 @@ class TestPromptLayers:
         assert len(points.data) == 0
         layers.remove()
         assert list(viewer.layers) == [image]
+
+    def test_the_viewer_keeps_its_units_steps_and_axis_labels(self):
+        viewer = ViewerModel()
+        viewer.add_image(np.zeros((8, 20, 22)), scale=(0.05, 1, 1), units=("um",) * 3)
+        image = viewer.add_image(
+            np.zeros((8, 20, 22)),
+            scale=(50, 10, 10),
+            units=("nm",) * 3,
+            axis_labels=("z", "y", "x"),
+        )
+        before = viewer.dims.units, viewer.dims.range, viewer.dims.axis_labels
+        assert before[0] is not None
+        view, layers = ImageView.of_layer(image), PromptLayers(viewer, image)
+        layers.activate()
+        assert (
+            viewer.dims.units,
+            viewer.dims.range,
+            viewer.dims.axis_labels,
+        ) == before
+        plane = PlaneKey((5,), (1, 2))
+        box = Gesture("box", np.array([[1.5, 2.5], [4.5, 5.5]]))
+        layers.show_prompts(view, plane, {1: [box]}, 3)
+        layers.show_preview(
+            view, plane, (np.full((3, 4, 4), 200, np.uint8), (6, 7, 9, 11))
+        )
+        assert len(layers.layers) == 3
+        assert (
+            viewer.dims.units,
+            viewer.dims.range,
+            viewer.dims.axis_labels,
+        ) == before
+        image.units = ("um",) * 3
+        layers.show_prompts(view, plane, {1: [box]}, 3)
+        assert all(layer.units == image.units for layer in layers.layers)
 
     def test_a_deleted_layer_is_made_again(self):
         viewer = ViewerModel()

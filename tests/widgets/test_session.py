@@ -196,6 +196,34 @@ def test_any_plane_of_a_volume(viewer, coins, model):
     session.close()
 
 
+def test_images_in_nm_and_in_um_stay_aligned(viewer, coins, model):
+    stack = np.stack([coins] * 6)
+    scale = np.array((50, 10, 10))
+    viewer.add_image(stack, scale=scale, units=("nm",) * 3, name="nm")
+    image = viewer.add_image(stack, scale=scale / 1000, units=("um",) * 3, name="um")
+    units, steps = viewer.dims.units, viewer.dims.range
+    session = samseg.open_session(viewer, image, model=model)
+    viewer.dims.set_current_step(0, 4)
+    session.wait()
+    assert session.plane.index == (4,)
+    session.prompt(boxes=[[20, 20, 70, 70]])
+    session.commit()
+    assert viewer.dims.units == units
+    np.testing.assert_allclose(viewer.dims.range, steps)
+    # the canvas counts in nm
+    np.testing.assert_allclose(session.point_on_plane((200, 300, 400)), (30, 40))
+    viewer.dims.set_current_step(0, 1)
+    session.wait()
+    assert session.plane.index == (1,)
+    session.undo()
+    session.wait()
+    assert session.plane.index == (4,)
+    assert viewer.dims.current_step[0] == 4
+    image.units = ("mm",) * 3
+    assert {layer.units for layer in session.layers.layers} == {image.units}
+    session.close()
+
+
 def test_multiscale_dask_images(viewer, coins, model):
     big = da.from_array(np.kron(coins, np.ones((2, 2), np.uint8)), chunks=64)
     image = viewer.add_image([big, big[::2, ::2]], multiscale=True, scale=(3, 3))

@@ -67,7 +67,9 @@ class PromptLayers:
                     },
                     border_color="white",
                     border_width=0.15,
+                    affine=ImageView.of_layer(self._image).matrix,
                     metadata={OWN: "points"},
+                    **self._axes(),
                 )
         return self._points
 
@@ -104,9 +106,8 @@ class PromptLayers:
                     rgb=True,
                     name=f"{self._image.name} - preview",
                     affine=matrix,
-                    units=self._image.units,
-                    axis_labels=self._image.axis_labels,
                     metadata={OWN: "preview"},
+                    **self._axes(),
                 )
                 self._lower(self._preview)
             return
@@ -137,6 +138,7 @@ class PromptLayers:
         positions = [view.plane_to_pixels(g.vertices_yx, plane) for _, g in clicks]
         ids = [i for i, g in clicks for _ in g.vertices_yx]
         colors = [_sign_color(g) for _, g in clicks for _ in g.vertices_yx]
+        self._follow_axes()
         points.affine = view.matrix
         # emptied first: napari keeps the looks of points whose number does not change
         points.data = np.empty((0, len(view.shape)))
@@ -174,6 +176,19 @@ class PromptLayers:
             self._viewer.layers.remove(layer)
         self._preview = self._points = self._shapes = None
 
+    def _axes(self) -> dict[str, Any]:
+        """Units and names of the axes of the image.
+
+        A layer with other units, or none, would make napari stop aligning all
+        layers of the viewer physically.
+        """
+        return {"units": self._image.units, "axis_labels": self._image.axis_labels}
+
+    def _follow_axes(self) -> None:
+        for layer in self.layers:
+            for name, value in self._axes().items():
+                setattr(layer, name, value)
+
     def _show_outlines(
         self, view: ImageView, plane: PlaneKey, gestures: Sequence[Gesture]
     ) -> None:
@@ -191,7 +206,9 @@ class PromptLayers:
                 self._shapes = self._viewer.add_shapes(
                     ndim=self._image.ndim,
                     name=f"{self._image.name} - outlines",
+                    affine=ImageView.of_layer(self._image).matrix,
                     metadata={OWN: "outlines"},
+                    **self._axes(),
                 )
                 self._lower(self._shapes)
         return self._shapes

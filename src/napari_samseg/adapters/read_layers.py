@@ -27,6 +27,7 @@ __all__ = [
     "current_plane",
     "largest_label",
     "plane_of_labels",
+    "world_to_canvas",
 ]
 
 # A plane up to this many pixels is annotated at full resolution.
@@ -169,14 +170,18 @@ def canvas_to_data(
     world = np.zeros(ndim)
     given = np.asarray(position, np.float64)[-ndim:]
     world[ndim - len(given) :] = given
-    units = getattr(dims, "units", None)
-    if units:
-        for axis, (of_view, of_layer) in enumerate(
-            zip(units[-ndim:], layer.units, strict=False)
-        ):
-            if of_view != of_layer:
-                world[axis] = (world[axis] * of_view).to(of_layer).magnitude
+    world *= _viewer_units(dims, layer)
     return np.asarray(layer.world_to_data(world), np.float64)
+
+
+def world_to_canvas(
+    world: npt.NDArray[np.float64], dims: Dims, layer: Any
+) -> npt.NDArray[np.float64]:
+    """Turn a position in a layer's world (D,) into one on the canvas.
+
+    What `canvas_to_data` does for units, backwards.
+    """
+    return world / _viewer_units(dims, layer)
 
 
 def plane_of_labels(layer: Labels, plane: PlaneKey) -> npt.NDArray[Any]:
@@ -208,6 +213,21 @@ def largest_label(data: Any) -> int:
     for start in range(0, data.shape[0], rows):
         largest = max(largest, int(np.asarray(data[start : start + rows]).max()))
     return largest
+
+
+def _viewer_units(dims: Dims, layer: Any) -> npt.NDArray[np.float64]:
+    """Length of the viewer's unit along each axis of a layer, in its own unit.
+
+    1 where the viewer has no units: napari then takes all numbers as they are.
+    """
+    sizes = np.ones(layer.ndim)
+    units = getattr(dims, "units", None)
+    if units and len(units) >= layer.ndim:
+        pairs = zip(units[-layer.ndim :], layer.units, strict=True)
+        for axis, (of_view, of_layer) in enumerate(pairs):
+            if of_view != of_layer:
+                sizes[axis] = (1.0 * of_view).to(of_layer).magnitude
+    return sizes
 
 
 def _levels(layer: Any) -> Any:
