@@ -16,8 +16,8 @@ from napari_samseg.adapters.read_layers import (
     canvas_to_data,
     choose_level,
     current_plane,
+    label_on_plane,
     largest_label,
-    plane_of_labels,
     world_to_canvas,
 )
 from napari_samseg.adapters.write_layers import (
@@ -146,18 +146,92 @@ class TestReading:
         assert choose_level(layer) == 2
         assert choose_level(Image(np.zeros((30, 30)))) == 0
 
-    def test_planes_and_largest_id_of_labels(self):
+    def test_largest_id_of_labels(self):
         data = np.zeros((4, 20, 30), np.uint16)
         data[2, 3, 5] = 700
-        labels = Labels(data)
-        plane = PlaneKey((2,), (1, 2))
-        np.testing.assert_array_equal(plane_of_labels(labels, plane), data[2])
-        turned = PlaneKey((3,), (2, 0))
-        np.testing.assert_array_equal(plane_of_labels(labels, turned), data[:, 3].T)
         assert largest_label(data) == 700
         assert largest_label(np.zeros((0, 3), int)) == 0
-        with pytest.raises(LayerError, match="has 3 axes, the image has 2"):
-            plane_of_labels(labels, PlaneKey())
+
+
+class TestLabelOnPlane:
+    @staticmethod
+    def pick(viewer, image, labels, point, level=0):
+        view = ImageView.of_layer(image, level)
+        plane = current_plane(viewer.dims, image, level)
+        return label_on_plane(labels, image, view, plane, viewer.dims, point)
+
+    @pytest.mark.parametrize("order", [(0, 1, 2), (1, 2, 0), (1, 0, 2)])
+    def test_labels_on_the_image_are_read_as_they_are(self, order):
+        rng = np.random.default_rng(0)
+        data = rng.integers(1, 4, (6, 7, 8))
+        viewer = ViewerModel()
+        image = viewer.add_image(np.zeros(data.shape), scale=(3, 1, 2))
+        labels = viewer.add_labels(data, scale=(3, 1, 2))
+        viewer.dims.order = order
+        for axis in range(3):
+            viewer.dims.set_current_step(axis, 2 + axis)
+        expected = np.take(data, 2 + order[0], axis=order[0])
+        expected = expected.T if order[1] > order[2] else expected
+        found = self.pick(viewer, image, labels, (1, 3))
+        id_ = expected[1, 3]
+        np.testing.assert_array_equal(found, np.where(expected == id_, id_, 0))
+
+    @pytest.mark.parametrize("transform", [{}, TRANSFORM])
+    def test_a_label_lies_where_the_viewer_shows_it(self, transform):
+        data = np.zeros((60, 60), np.uint32)
+        data[10:30, 12:40] = 7
+        viewer = ViewerModel()
+        image = viewer.add_image(np.zeros((150, 140)), units=("um", "um"))
+        labels = viewer.add_labels(data, units=("um", "um"), **transform)
+        if not transform:
+            labels.translate = (100, 90)
+        world = labels.data_to_world((20, 20))
+        found = self.pick(viewer, image, labels, world)
+        # each pixel of the plane is looked up by itself
+        for y, x in np.random.default_rng(0).integers(0, 140, (500, 2)):
+            at = np.floor(np.array(labels.world_to_data((y, x))) + 0.5).astype(int)
+            inside = (at >= 0).all() and (at < 60).all()
+            assert found[y, x] == (data[tuple(at)] if inside else 0)
+        assert not self.pick(viewer, image, labels, (-500, 3)).any()
+        if not transform:
+            assert not self.pick(viewer, image, labels, (20, 20)).any()
+
+    def test_units_are_converted(self):
+        data = np.zeros((40, 40), np.uint32)
+        data[5:15, 5:15] = 3
+        viewer = ViewerModel()
+        image = viewer.add_image(np.zeros((40, 40)), units=("um",) * 2)
+        labels = viewer.add_labels(data, units=("nm",) * 2, scale=(1000, 1000))
+        np.testing.assert_array_equal(self.pick(viewer, image, labels, (9, 9)), data)
+
+    def test_full_labels_on_a_coarse_level(self):
+        fine = np.zeros((64, 96), np.uint8)
+        data = np.zeros((64, 96), np.uint32)
+        data[32:48, 40:60] = 5
+        viewer = ViewerModel()
+        image = viewer.add_image([fine, fine[::4, ::4]], multiscale=True)
+        labels = viewer.add_labels(data)
+        found = self.pick(viewer, image, labels, (9, 12), level=1)
+        expected = np.zeros((16, 24))
+        expected[8:12, 10:15] = 5
+        np.testing.assert_array_equal(found, expected)
+
+    def test_labels_with_other_axes(self):
+        data = np.zeros((4, 20, 30), np.uint16)
+        data[2, 3:9, 5:9] = 700
+        viewer = ViewerModel()
+        flat = viewer.add_image(np.zeros((20, 30)))
+        volume = viewer.add_image(np.zeros((4, 20, 30)))
+        of_volume, of_plane = viewer.add_labels(data), viewer.add_labels(data[2])
+        viewer.dims.set_current_step(0, 2)
+        for image, labels in ((flat, of_volume), (volume, of_plane)):
+            found = self.pick(viewer, image, labels, (4, 6))
+            np.testing.assert_array_equal(found, data[2])
+        viewer.dims.set_current_step(0, 1)
+        assert not self.pick(viewer, flat, of_volume, (4, 6)).any()
+        viewer.dims.order = (2, 1, 0)
+        with pytest.raises(LayerError, match="no extent along the axes on view"):
+            self.pick(viewer, volume, of_plane, (3, 3))
 
 
 class TestTarget:

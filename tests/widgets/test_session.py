@@ -137,7 +137,7 @@ def test_several_objects_commit_together_with_a_class(session, coin_labels):
 
 
 def test_a_label_is_refined_in_its_place(session, image, viewer, coin_labels):
-    labels = viewer.add_labels(coin_labels.astype(np.uint32))
+    labels = viewer.add_labels(coin_labels.astype(np.uint32), scale=(2, 3), rotate=20)
     session.set_target(labels)
     label = int(coin_labels[coin_labels > 0][0])
     y, x = np.argwhere(coin_labels == label)[40]
@@ -153,6 +153,20 @@ def test_a_label_is_refined_in_its_place(session, image, viewer, coin_labels):
     assert session.annotation.next_id == coin_labels.max() + 1
     session.undo()
     np.testing.assert_array_equal(labels.data, coin_labels)
+
+
+def test_a_label_is_picked_where_it_is_seen(session, image, viewer, coins, model):
+    data = np.zeros((60, 60), np.uint32)
+    data[10:30, 10:30] = 7
+    labels = viewer.add_labels(
+        data, scale=image.scale, rotate=20, translate=image.data_to_world((100, 110))
+    )
+    with pytest.raises(InvalidPromptError, match="no label"):
+        session.pick_label(labels, (20, 20))
+    picked = session.pick_label(labels, (120, 130))
+    (gesture,) = session.annotation.prompts(session.plane)[picked]
+    np.testing.assert_array_equal(gesture.vertices_yx, [[110, 120], [130, 140]])
+    assert gesture.mask.all()
 
 
 def test_strokes_of_a_person_join_the_history(session, viewer, coins):

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from napari_samseg.adapters.read_layers import (
     ImageView,
-    plane_of_labels,
+    label_on_plane,
 )
 from napari_samseg.core.annotation import ObjectClass
 from napari_samseg.core.annotation_file import (
@@ -222,11 +222,14 @@ class Session(LiveSession):
     def pick_label(self, layer: Labels, point_yx: Sequence[float]) -> int:
         """Take the label under a point as the mask prompt of an object.
 
+        The layer may lie anywhere: the label is taken where the viewer shows it.
         A label of the target keeps its id, and a commit puts the refined object
         in its place; one of another layer becomes a new object.
         """
         plane = self._require_plane()
-        labels = plane_of_labels(_unwrap(layer), plane)
+        labels = label_on_plane(
+            _unwrap(layer), self.image, self.view, plane, self.viewer.dims, point_yx
+        )
         gesture = label_gesture(labels, point_yx)
         object_id = None
         if self._target.layer is _unwrap(layer):
