@@ -465,6 +465,70 @@ class TestPromptLayers:
         layers.show_prompts(view, plane, {1: [box]}, 3)
         assert all(layer.units == image.units for layer in layers.layers)
 
+    def test_outlines_show_the_prompts_after_any_change(self):
+        viewer = ViewerModel()
+        image = viewer.add_image(np.zeros((5, 50, 60)))
+        view, layers = ImageView.of_layer(image), PromptLayers(viewer, image)
+        square = np.array([[0.0, 0.0], [4.0, 0.0], [4.0, 4.0]])
+        drawn = [
+            Gesture("box", square[[0, 2]] + 1),
+            Gesture("lasso", square + 2, positive=False),
+            Gesture("scribble", square + 3),
+            Gesture("click", square[:2]),
+            Gesture("box", square[[0, 2]] + 9),
+        ]
+
+        def check(z, prompts):
+            layers.show_prompts(view, PlaneKey((z,), (1, 2)), prompts, 3)
+            gestures = [g for of_object in prompts.values() for g in of_object]
+            lines = [g for g in gestures if g.kind != "click"]
+            shapes = next(la for la in layers.layers if "outlines" in la.name)
+            kinds = {"box": "rectangle", "lasso": "polygon", "scribble": "path"}
+            assert shapes.shape_type == [kinds[g.kind] for g in lines]
+            for vertices, color, gesture in zip(
+                shapes.data, shapes.edge_color, lines, strict=True
+            ):
+                assert (vertices[:, 0] == z).all()
+                for axis in (0, 1):
+                    found, given = vertices[:, axis + 1], gesture.vertices_yx[:, axis]
+                    assert (found.min(), found.max()) == (given.min(), given.max())
+                assert color[:3].argmax() == (1 if gesture.positive else 0)
+            clicks = [g.vertices_yx for g in gestures if g.kind == "click"]
+            expected = np.concatenate([np.empty((0, 2)), *clicks])
+            np.testing.assert_array_equal(layers.points.data[:, 1:], expected)
+
+        check(1, {1: drawn[:1]})
+        check(1, {1: drawn[:2]})
+        layers.show_rubber_band(view, PlaneKey((1,), (1, 2)), drawn[4])
+        check(1, {1: drawn[:2], 2: drawn[2:]})
+        layers.show_rubber_band(view, PlaneKey((1,), (1, 2)), drawn[4])
+        layers.show_rubber_band(view, PlaneKey((1,), (1, 2)), None)
+        check(1, {1: drawn[:1], 2: drawn[2:]})
+        check(2, {1: drawn[:1], 2: drawn[2:]})
+        layers.points.data = layers.points.data[:1]
+        next(la for la in layers.layers if "outlines" in la.name).data = []
+        check(2, {1: drawn[:1], 2: drawn[2:]})
+        check(2, {2: drawn[2:3]})
+        check(2, {})
+
+    def test_one_more_box_is_added_to_those_on_show(self):
+        viewer = ViewerModel()
+        image = viewer.add_image(np.zeros((200, 200)))
+        view, layers = ImageView.of_layer(image), PromptLayers(viewer, image)
+        boxes = [np.array([[i, i], [i + 9, i + 9]], float) for i in range(60)]
+        prompts = {i + 1: [Gesture("box", box)] for i, box in enumerate(boxes)}
+        events = []
+        first = dict(list(prompts.items())[:59])
+        layers.show_prompts(view, PlaneKey(), first, 3)
+        shapes = next(la for la in layers.layers if "outlines" in la.name)
+        shapes.events.data.connect(events.append)
+        layers.show_prompts(view, PlaneKey(), prompts, 3)
+        # napari announces a change before and after
+        assert len(events) == 2
+        layers.show_prompts(view, PlaneKey(), prompts, 3)
+        assert len(events) == 2
+        assert len(shapes.data) == 60
+
     def test_a_deleted_layer_is_made_again(self):
         viewer = ViewerModel()
         image = viewer.add_image(np.zeros((20, 22)))
