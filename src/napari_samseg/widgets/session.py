@@ -35,8 +35,8 @@ from napari_samseg.core.errors import (
 )
 from napari_samseg.core.painting import overlapped_labels
 from napari_samseg.core.prompts.from_geometry import (
-    PROMPT_READERS,
     Gesture,
+    check_gesture,
     label_gesture,
     pair_prompts,
     prompts_to_gestures,
@@ -213,7 +213,8 @@ class Session(LiveSession):
             raise LayerError(
                 "the ids in the chosen Labels layer are still being read: wait a moment"
             )
-        PROMPT_READERS[gesture.kind](gesture, self.view.plane_size(plane))
+        # masks are made in the worker
+        check_gesture(gesture, self.view.plane_size(plane))
         object_id = self.annotation.next_id if object_id is None else object_id
         self.annotation.add_gesture(plane, object_id, gesture)
         self._after_change()
