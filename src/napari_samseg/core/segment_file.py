@@ -68,7 +68,9 @@ def segment_file(
     check_label_path(job.out)
     if job.overlay is not None:
         check_picture_path(job.overlay)
-    rows = read_prompt_files(points=job.points, boxes=job.boxes, prompts=job.prompts)
+    rows = read_prompt_files(
+        points=job.points, boxes=job.boxes, prompts=job.prompts, plane=job.plane
+    )
     with open_image_file(job.image, channel_axis=job.channel_axis) as source:
         plane = read_plane(source, job.plane, image_settings, max_pixels=MODEL_PIXELS)
         plane_size = source.plane_size(image_settings.level)
