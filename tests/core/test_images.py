@@ -191,6 +191,13 @@ def test_channels_are_chosen_or_mapped_to_colours() -> None:
         read_plane(source, (2,), ImageSettings(channels=(4,)))
 
 
+def test_channels_of_an_image_without_any_are_refused() -> None:
+    source = open_image(_volume())
+    read_plane(source, (2,), ImageSettings(channels=(0,)))
+    with pytest.raises(InvalidImageError, match=r"no channel 7 .*without a channel"):
+        read_plane(source, (2,), ImageSettings(channels=(7,)))
+
+
 def test_small_differences_on_a_large_offset_survive() -> None:
     raw = np.full((8, 8), 2**31 - 4, np.uint32)
     raw[0, 0] += 2

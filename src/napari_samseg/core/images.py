@@ -447,11 +447,12 @@ def _read_raw(
     selection[rows] = band
     data = source.levels[settings.level]
     axis = source.channel_axis
+    channels = _channels(source, settings)
     if axis is None:
         raw = np.asarray(data[tuple(selection)])[..., np.newaxis]
     else:
         planes = []
-        for channel in _channels(source, settings):
+        for channel in channels:
             key = (*selection[:axis], channel, *selection[axis:])
             planes.append(np.asarray(data[key]))
         raw = np.stack(planes, axis=-1)
@@ -498,6 +499,11 @@ def _selection(
 def _channels(source: PlaneSource, settings: ImageSettings) -> tuple[int, ...]:
     if settings.channels is None:
         return (0, 1, 2) if source.rgb else (0,)
+    if source.channel_axis is None and set(settings.channels) != {0}:
+        raise InvalidImageError(
+            f"there is no channel {max(settings.channels)} in an image without a "
+            "channel axis: choose no channels, or name the axis that holds them"
+        )
     for channel in settings.channels:
         if not 0 <= channel < source.n_channels:
             raise InvalidImageError(
