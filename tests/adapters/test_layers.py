@@ -16,8 +16,9 @@ from napari_samseg.adapters.read_layers import (
     canvas_to_data,
     choose_level,
     current_plane,
+    label_on_plane,
     largest_label,
-    plane_of_labels,
+    world_to_canvas,
 )
 from napari_samseg.adapters.write_layers import (
     LayerLabels,
@@ -124,6 +125,8 @@ class TestReading:
         factor = (1 * viewer.dims.units[0]).to("nm").magnitude
         point = canvas_to_data((700 / factor, 1200 / factor), viewer.dims, layer)
         np.testing.assert_allclose(point, (7, 12))
+        canvas = world_to_canvas(np.array([700.0, 1200.0]), viewer.dims, layer)
+        np.testing.assert_allclose(canvas, (700 / factor, 1200 / factor))
 
     def test_levels_lie_on_each_other(self):
         levels = [np.zeros((64, 96)), np.zeros((16, 24))]
@@ -143,18 +146,92 @@ class TestReading:
         assert choose_level(layer) == 2
         assert choose_level(Image(np.zeros((30, 30)))) == 0
 
-    def test_planes_and_largest_id_of_labels(self):
+    def test_largest_id_of_labels(self):
         data = np.zeros((4, 20, 30), np.uint16)
         data[2, 3, 5] = 700
-        labels = Labels(data)
-        plane = PlaneKey((2,), (1, 2))
-        np.testing.assert_array_equal(plane_of_labels(labels, plane), data[2])
-        turned = PlaneKey((3,), (2, 0))
-        np.testing.assert_array_equal(plane_of_labels(labels, turned), data[:, 3].T)
         assert largest_label(data) == 700
         assert largest_label(np.zeros((0, 3), int)) == 0
-        with pytest.raises(LayerError, match="has 3 axes, the image has 2"):
-            plane_of_labels(labels, PlaneKey())
+
+
+class TestLabelOnPlane:
+    @staticmethod
+    def pick(viewer, image, labels, point, level=0):
+        view = ImageView.of_layer(image, level)
+        plane = current_plane(viewer.dims, image, level)
+        return label_on_plane(labels, image, view, plane, viewer.dims, point)
+
+    @pytest.mark.parametrize("order", [(0, 1, 2), (1, 2, 0), (1, 0, 2)])
+    def test_labels_on_the_image_are_read_as_they_are(self, order):
+        rng = np.random.default_rng(0)
+        data = rng.integers(1, 4, (6, 7, 8))
+        viewer = ViewerModel()
+        image = viewer.add_image(np.zeros(data.shape), scale=(3, 1, 2))
+        labels = viewer.add_labels(data, scale=(3, 1, 2))
+        viewer.dims.order = order
+        for axis in range(3):
+            viewer.dims.set_current_step(axis, 2 + axis)
+        expected = np.take(data, 2 + order[0], axis=order[0])
+        expected = expected.T if order[1] > order[2] else expected
+        found = self.pick(viewer, image, labels, (1, 3))
+        id_ = expected[1, 3]
+        np.testing.assert_array_equal(found, np.where(expected == id_, id_, 0))
+
+    @pytest.mark.parametrize("transform", [{}, TRANSFORM])
+    def test_a_label_lies_where_the_viewer_shows_it(self, transform):
+        data = np.zeros((60, 60), np.uint32)
+        data[10:30, 12:40] = 7
+        viewer = ViewerModel()
+        image = viewer.add_image(np.zeros((150, 140)), units=("um", "um"))
+        labels = viewer.add_labels(data, units=("um", "um"), **transform)
+        if not transform:
+            labels.translate = (100, 90)
+        world = labels.data_to_world((20, 20))
+        found = self.pick(viewer, image, labels, world)
+        # each pixel of the plane is looked up by itself
+        for y, x in np.random.default_rng(0).integers(0, 140, (500, 2)):
+            at = np.floor(np.array(labels.world_to_data((y, x))) + 0.5).astype(int)
+            inside = (at >= 0).all() and (at < 60).all()
+            assert found[y, x] == (data[tuple(at)] if inside else 0)
+        assert not self.pick(viewer, image, labels, (-500, 3)).any()
+        if not transform:
+            assert not self.pick(viewer, image, labels, (20, 20)).any()
+
+    def test_units_are_converted(self):
+        data = np.zeros((40, 40), np.uint32)
+        data[5:15, 5:15] = 3
+        viewer = ViewerModel()
+        image = viewer.add_image(np.zeros((40, 40)), units=("um",) * 2)
+        labels = viewer.add_labels(data, units=("nm",) * 2, scale=(1000, 1000))
+        np.testing.assert_array_equal(self.pick(viewer, image, labels, (9, 9)), data)
+
+    def test_full_labels_on_a_coarse_level(self):
+        fine = np.zeros((64, 96), np.uint8)
+        data = np.zeros((64, 96), np.uint32)
+        data[32:48, 40:60] = 5
+        viewer = ViewerModel()
+        image = viewer.add_image([fine, fine[::4, ::4]], multiscale=True)
+        labels = viewer.add_labels(data)
+        found = self.pick(viewer, image, labels, (9, 12), level=1)
+        expected = np.zeros((16, 24))
+        expected[8:12, 10:15] = 5
+        np.testing.assert_array_equal(found, expected)
+
+    def test_labels_with_other_axes(self):
+        data = np.zeros((4, 20, 30), np.uint16)
+        data[2, 3:9, 5:9] = 700
+        viewer = ViewerModel()
+        flat = viewer.add_image(np.zeros((20, 30)))
+        volume = viewer.add_image(np.zeros((4, 20, 30)))
+        of_volume, of_plane = viewer.add_labels(data), viewer.add_labels(data[2])
+        viewer.dims.set_current_step(0, 2)
+        for image, labels in ((flat, of_volume), (volume, of_plane)):
+            found = self.pick(viewer, image, labels, (4, 6))
+            np.testing.assert_array_equal(found, data[2])
+        viewer.dims.set_current_step(0, 1)
+        assert not self.pick(viewer, flat, of_volume, (4, 6)).any()
+        viewer.dims.order = (2, 1, 0)
+        with pytest.raises(LayerError, match="no extent along the axes on view"):
+            self.pick(viewer, volume, of_plane, (3, 3))
 
 
 class TestTarget:
@@ -445,6 +522,104 @@ class TestPromptLayers:
         assert len(points.data) == 0
         layers.remove()
         assert list(viewer.layers) == [image]
+
+    def test_the_viewer_keeps_its_units_steps_and_axis_labels(self):
+        viewer = ViewerModel()
+        viewer.add_image(np.zeros((8, 20, 22)), scale=(0.05, 1, 1), units=("um",) * 3)
+        image = viewer.add_image(
+            np.zeros((8, 20, 22)),
+            scale=(50, 10, 10),
+            units=("nm",) * 3,
+            axis_labels=("z", "y", "x"),
+        )
+        before = viewer.dims.units, viewer.dims.range, viewer.dims.axis_labels
+        assert before[0] is not None
+        view, layers = ImageView.of_layer(image), PromptLayers(viewer, image)
+        layers.activate()
+        assert (
+            viewer.dims.units,
+            viewer.dims.range,
+            viewer.dims.axis_labels,
+        ) == before
+        plane = PlaneKey((5,), (1, 2))
+        box = Gesture("box", np.array([[1.5, 2.5], [4.5, 5.5]]))
+        layers.show_prompts(view, plane, {1: [box]}, 3)
+        layers.show_preview(
+            view, plane, (np.full((3, 4, 4), 200, np.uint8), (6, 7, 9, 11))
+        )
+        assert len(layers.layers) == 3
+        assert (
+            viewer.dims.units,
+            viewer.dims.range,
+            viewer.dims.axis_labels,
+        ) == before
+        image.units = ("um",) * 3
+        layers.show_prompts(view, plane, {1: [box]}, 3)
+        assert all(layer.units == image.units for layer in layers.layers)
+
+    def test_outlines_show_the_prompts_after_any_change(self):
+        viewer = ViewerModel()
+        image = viewer.add_image(np.zeros((5, 50, 60)))
+        view, layers = ImageView.of_layer(image), PromptLayers(viewer, image)
+        square = np.array([[0.0, 0.0], [4.0, 0.0], [4.0, 4.0]])
+        drawn = [
+            Gesture("box", square[[0, 2]] + 1),
+            Gesture("lasso", square + 2, positive=False),
+            Gesture("scribble", square + 3),
+            Gesture("click", square[:2]),
+            Gesture("box", square[[0, 2]] + 9),
+        ]
+
+        def check(z, prompts):
+            layers.show_prompts(view, PlaneKey((z,), (1, 2)), prompts, 3)
+            gestures = [g for of_object in prompts.values() for g in of_object]
+            lines = [g for g in gestures if g.kind != "click"]
+            shapes = next(la for la in layers.layers if "outlines" in la.name)
+            kinds = {"box": "rectangle", "lasso": "polygon", "scribble": "path"}
+            assert shapes.shape_type == [kinds[g.kind] for g in lines]
+            for vertices, color, gesture in zip(
+                shapes.data, shapes.edge_color, lines, strict=True
+            ):
+                assert (vertices[:, 0] == z).all()
+                for axis in (0, 1):
+                    found, given = vertices[:, axis + 1], gesture.vertices_yx[:, axis]
+                    assert (found.min(), found.max()) == (given.min(), given.max())
+                assert color[:3].argmax() == (1 if gesture.positive else 0)
+            clicks = [g.vertices_yx for g in gestures if g.kind == "click"]
+            expected = np.concatenate([np.empty((0, 2)), *clicks])
+            np.testing.assert_array_equal(layers.points.data[:, 1:], expected)
+
+        check(1, {1: drawn[:1]})
+        check(1, {1: drawn[:2]})
+        layers.show_rubber_band(view, PlaneKey((1,), (1, 2)), drawn[4])
+        check(1, {1: drawn[:2], 2: drawn[2:]})
+        layers.show_rubber_band(view, PlaneKey((1,), (1, 2)), drawn[4])
+        layers.show_rubber_band(view, PlaneKey((1,), (1, 2)), None)
+        check(1, {1: drawn[:1], 2: drawn[2:]})
+        check(2, {1: drawn[:1], 2: drawn[2:]})
+        layers.points.data = layers.points.data[:1]
+        next(la for la in layers.layers if "outlines" in la.name).data = []
+        check(2, {1: drawn[:1], 2: drawn[2:]})
+        check(2, {2: drawn[2:3]})
+        check(2, {})
+
+    def test_one_more_box_is_added_to_those_on_show(self):
+        viewer = ViewerModel()
+        image = viewer.add_image(np.zeros((200, 200)))
+        view, layers = ImageView.of_layer(image), PromptLayers(viewer, image)
+        boxes = [np.array([[i, i], [i + 9, i + 9]], float) for i in range(60)]
+        prompts = {i + 1: [Gesture("box", box)] for i, box in enumerate(boxes)}
+        events = []
+        first = dict(list(prompts.items())[:59])
+        layers.show_prompts(view, PlaneKey(), first, 3)
+        shapes = next(la for la in layers.layers if "outlines" in la.name)
+        shapes.events.data.connect(events.append)
+        layers.show_prompts(view, PlaneKey(), prompts, 3)
+        # napari announces a change before and after
+        assert len(events) == 2
+        layers.show_prompts(view, PlaneKey(), prompts, 3)
+        assert len(events) == 2
+        assert len(shapes.data) == 60
 
     def test_a_deleted_layer_is_made_again(self):
         viewer = ViewerModel()

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from skimage import data as samples
 
+from napari_samseg.core import images
 from napari_samseg.core.errors import InvalidImageError, SettingsError
 from napari_samseg.core.images import normalise_plane, open_image, read_plane
 from napari_samseg.core.settings import ImageSettings
@@ -82,6 +83,57 @@ def test_volume_limits_read_a_bounded_number_of_planes() -> None:
     assert len(read) <= 18
 
 
+@pytest.mark.parametrize("kind", ["numpy", "dask", "zarr"])
+@pytest.mark.parametrize("normalisation", ["percentile", "minmax", "none"])
+@pytest.mark.parametrize("scope", ["plane", "volume"])
+@pytest.mark.parametrize("axes", [(1, 2), (2, 1)])
+def test_a_large_plane_is_averaged_band_by_band(
+    kind: str, normalisation: str, scope: str, axes: tuple[int, int], monkeypatch
+) -> None:
+    monkeypatch.setattr(images, "BAND_VALUES", 600)
+    volume = np.random.default_rng(0).normal(90, 40, (2, 96, 144)).astype(np.float32)
+    volume[1, 3, 5], volume[0, 7, 0] = np.nan, np.inf
+    if normalisation == "none":
+        volume /= 255
+    settings = ImageSettings(normalisation, scope=scope)
+    source = open_image(_chunked(kind, volume))
+    full = read_plane(source, (1,), settings, plane_axes=axes)
+    small = read_plane(source, (1,), settings, plane_axes=axes, max_pixels=96 * 16)
+    y, x = full.shape[0] // 3, full.shape[1] // 3
+    assert small.shape == (y, x, 3)
+    blocks = full.reshape(y, 3, x, 3, 3).mean(axis=(1, 3))
+    np.testing.assert_allclose(small, blocks, atol=1e-3)
+
+
+def test_a_large_plane_whose_sides_do_not_divide_keeps_its_place() -> None:
+    plane = np.add.outer(np.arange(101.0), np.arange(83.0))
+    small = read_plane(open_image(plane), (), MINMAX, max_pixels=900)
+    y, x = small.shape[:2]
+    ideal = np.add.outer(
+        (np.arange(y) + 0.5) * 101 / y - 0.5, (np.arange(x) + 0.5) * 83 / x - 0.5
+    )
+    # blocks are of whole pixels, so that each is off by less than one
+    assert np.abs(small[..., 0] * 182 / 255 - ideal).max() < 1.5
+    assert (np.diff(small[..., 0], axis=0) > 0).all()
+
+
+def test_a_huge_plane_is_read_in_little_memory() -> None:
+    rows: list[int] = []
+
+    class Huge:
+        shape, dtype = (60_000, 40_000), np.dtype("uint8")
+
+        def __getitem__(self, key: tuple[slice, slice]) -> np.ndarray:
+            rows.append(key[0].stop - key[0].start)
+            return np.full((rows[-1], 40_000), 1, np.uint8)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(images, "_stretch", lambda values, *_: values)
+        plane = read_plane(open_image(Huge()), (), NONE, max_pixels=1 << 16)
+    assert max(rows) * 40_000 <= 1.2 * images.BAND_VALUES
+    assert plane.shape == (314, 209, 3)
+
+
 def test_any_two_axes_make_a_plane() -> None:
     volume = _volume()
     source = open_image(volume)
@@ -137,6 +189,13 @@ def test_channels_are_chosen_or_mapped_to_colours() -> None:
     assert colours[0, 0].tolist() == [0, 255, 0]
     with pytest.raises(InvalidImageError, match="channel 4"):
         read_plane(source, (2,), ImageSettings(channels=(4,)))
+
+
+def test_channels_of_an_image_without_any_are_refused() -> None:
+    source = open_image(_volume())
+    read_plane(source, (2,), ImageSettings(channels=(0,)))
+    with pytest.raises(InvalidImageError, match=r"no channel 7 .*without a channel"):
+        read_plane(source, (2,), ImageSettings(channels=(7,)))
 
 
 def test_small_differences_on_a_large_offset_survive() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+
 import numpy as np
 import pytest
 from skimage import data
@@ -12,8 +14,11 @@ from napari_samseg.core.errors import (
     InvalidPromptError,
     UnknownNameError,
 )
-from napari_samseg.core.images import open_image
+from napari_samseg.core.images import open_image, read_plane
 from napari_samseg.core.models.sam import SamModel
+
+# the package offers the function under the name of its module
+segment_module = importlib.import_module("napari_samseg.core.segment")
 
 
 @pytest.fixture
@@ -96,3 +101,24 @@ def test_a_volume_needs_a_plane(model, coins) -> None:
 def test_an_unknown_model_is_named_with_what_there_is(coins) -> None:
     with pytest.raises(UnknownNameError, match="vit_b"):
         samseg.segment(coins, points=[(5, 5)], model="vit_xxl")
+
+
+def test_a_large_plane_averaged_down_gives_the_same_masks(monkeypatch) -> None:
+    # 2050 pixels wide for an encoder that sees 512; not a multiple of it
+    large = np.kron(data.coins(), np.ones((6, 6), np.uint8))[:1820, :2050]
+    boxes = 6 * np.array([(104, 25, 146, 67), (102, 82, 140, 120)])
+    whole = samseg.segment(large, boxes=boxes, device="cpu")
+    read = []
+
+    def count(*args, **options):
+        read.append(read_plane(*args, **options))
+        return read[-1]
+
+    monkeypatch.setattr(segment_module, "MODEL_PIXELS", 1 << 20)
+    monkeypatch.setattr(segment_module, "read_plane", count)
+    averaged = samseg.segment(large, boxes=boxes, device="cpu")
+    assert read[0].shape == (964, 1087, 3)
+    assert averaged.plane_size == whole.plane_size == large.shape
+    for one, other in zip(whole.masks, averaged.masks, strict=True):
+        assert one.any()
+        assert (one & other).sum() / (one | other).sum() > 0.98

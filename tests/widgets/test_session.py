@@ -161,6 +161,20 @@ def test_a_label_is_refined_in_its_place(session, add_labels, coin_labels):
     np.testing.assert_array_equal(labels.data, coin_labels)
 
 
+def test_a_label_is_picked_where_it_is_seen(session, image, viewer, coins, model):
+    data = np.zeros((60, 60), np.uint32)
+    data[10:30, 10:30] = 7
+    labels = viewer.add_labels(
+        data, scale=image.scale, rotate=20, translate=image.data_to_world((100, 110))
+    )
+    with pytest.raises(InvalidPromptError, match="no label"):
+        session.pick_label(labels, (20, 20))
+    picked = session.pick_label(labels, (120, 130))
+    (gesture,) = session.annotation.prompts(session.plane)[picked]
+    np.testing.assert_array_equal(gesture.vertices_yx, [[110, 120], [130, 140]])
+    assert gesture.mask.all()
+
+
 def test_strokes_of_a_person_join_the_history(session, add_labels, coins):
     labels = add_labels(np.zeros(coins.shape, np.uint32))
     session.set_target(labels)
@@ -199,6 +213,34 @@ def test_any_plane_of_a_volume(viewer, coins, model):
     session.undo()
     assert viewer.dims.current_step[0] == 1
     assert not session.target.data.any()
+    session.close()
+
+
+def test_images_in_nm_and_in_um_stay_aligned(viewer, coins, model):
+    stack = np.stack([coins] * 6)
+    scale = np.array((50, 10, 10))
+    viewer.add_image(stack, scale=scale, units=("nm",) * 3, name="nm")
+    image = viewer.add_image(stack, scale=scale / 1000, units=("um",) * 3, name="um")
+    units, steps = viewer.dims.units, viewer.dims.range
+    session = samseg.open_session(viewer, image, model=model)
+    viewer.dims.set_current_step(0, 4)
+    session.wait()
+    assert session.plane.index == (4,)
+    session.prompt(boxes=[[20, 20, 70, 70]])
+    session.commit()
+    assert viewer.dims.units == units
+    np.testing.assert_allclose(viewer.dims.range, steps)
+    # the canvas counts in nm
+    np.testing.assert_allclose(session.point_on_plane((200, 300, 400)), (30, 40))
+    viewer.dims.set_current_step(0, 1)
+    session.wait()
+    assert session.plane.index == (1,)
+    session.undo()
+    session.wait()
+    assert session.plane.index == (4,)
+    assert viewer.dims.current_step[0] == 4
+    image.units = ("mm",) * 3
+    assert {layer.units for layer in session.layers.layers} == {image.units}
     session.close()
 
 

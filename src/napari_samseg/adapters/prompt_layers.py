@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +23,9 @@ __all__ = ["PromptLayers", "is_own_layer"]
 # Marks layers that show prompts and previews: they are no images to segment.
 OWN = "napari_samseg"
 POSITIVE, NEGATIVE = "#2ecc40", "#ff4136"
+
+# gestures with the ids of their objects
+Marks = list[tuple[int, Gesture]]
 
 
 def is_own_layer(layer: Layer) -> bool:
@@ -48,12 +52,17 @@ class PromptLayers:
         self._preview: Image | None = None
         self._points: Points | None = None
         self._shapes: Shapes | None = None
-        self._n_outlines = 0
+        # what the layers show, so that only what is new needs to be drawn: napari
+        # takes some milliseconds for each shape, and lays out the viewer each time
+        self._plane: PlaneKey | None = None
+        self._clicks: Marks = []
+        self._outlines: Marks = []
 
     @property
     def points(self) -> Points:
         """The layer of point prompts; active while a prompt tool is used."""
         if self._points is None or self._points not in self._viewer.layers:
+            self._clicks = []
             with self._same_selection():
                 self._points = self._viewer.add_points(
                     ndim=self._image.ndim,
@@ -67,7 +76,9 @@ class PromptLayers:
                     },
                     border_color="white",
                     border_width=0.15,
+                    affine=ImageView.of_layer(self._image).matrix,
                     metadata={OWN: "points"},
+                    **self._axes(),
                 )
         return self._points
 
@@ -104,9 +115,8 @@ class PromptLayers:
                     rgb=True,
                     name=f"{self._image.name} - preview",
                     affine=matrix,
-                    units=self._image.units,
-                    axis_labels=self._image.axis_labels,
                     metadata={OWN: "preview"},
+                    **self._axes(),
                 )
                 self._lower(self._preview)
             return
@@ -132,21 +142,22 @@ class PromptLayers:
             Diameter of a point, in pixels of the plane.
         """
         marks = [(i, g) for i, gestures in prompts.items() for g in gestures]
-        clicks = [(i, g) for i, g in marks if g.kind == "click"]
+        is_same_plane, self._plane = plane == self._plane, plane
         points = self.points
-        positions = [view.plane_to_pixels(g.vertices_yx, plane) for _, g in clicks]
-        ids = [i for i, g in clicks for _ in g.vertices_yx]
-        colors = [_sign_color(g) for _, g in clicks for _ in g.vertices_yx]
-        points.affine = view.matrix
-        # emptied first: napari keeps the looks of points whose number does not change
-        points.data = np.empty((0, len(view.shape)))
-        if ids:
-            points.data = np.concatenate(positions)
-            points.features = {"object": np.array(ids, np.int64)}
-            points.face_color = colors
-            points.size = size
-        points.text.visible = len(prompts) > 1
-        self._show_outlines(view, plane, [g for _, g in marks if g.kind != "click"])
+        self._follow(view)
+        clicks = [mark for mark in marks if mark[1].kind == "click"]
+        n_points = sum(len(gesture.vertices_yx) for _, gesture in clicks)
+        is_shown = clicks == self._clicks and len(points.data) == n_points
+        if not (is_same_plane and is_shown):
+            self._clicks = clicks
+            self._show_clicks(points, view, plane, size)
+        if points.text.visible != (len(prompts) > 1):
+            points.text.visible = len(prompts) > 1
+        outlines = [mark for mark in marks if mark[1].kind != "click"]
+        if outlines or self._outlines:
+            if not is_same_plane:
+                self._drop_outlines(0)
+            self._show_outlines(view, plane, outlines)
 
     def show_rubber_band(
         self, view: ImageView, plane: PlaneKey, gesture: Gesture | None
@@ -154,12 +165,11 @@ class PromptLayers:
         """Show a gesture while it is drawn; None takes it away."""
         if gesture is None and self._shapes is None:
             return
-        shapes = self._outline_layer()
-        if len(shapes.data) > self._n_outlines:
-            shapes.selected_data = set(range(self._n_outlines, len(shapes.data)))
-            shapes.remove_selected()
+        self._drop_outlines(len(self._outlines))
         if gesture is not None:
-            self._add_outline(shapes, view, plane, gesture)
+            shapes = self._outline_layer()
+            self._follow(view)
+            _add_outlines(shapes, view, plane, [gesture])
 
     def raise_above(self, layer: Layer) -> None:
         """Put the layers of prompts and previews above another layer."""
@@ -172,43 +182,81 @@ class PromptLayers:
         """Remove the layers from the viewer."""
         for layer in self.layers:
             self._viewer.layers.remove(layer)
-        self._preview = self._points = self._shapes = None
+        self._preview = self._points = self._shapes = self._plane = None
+        self._clicks, self._outlines = [], []
 
-    def _show_outlines(
-        self, view: ImageView, plane: PlaneKey, gestures: Sequence[Gesture]
+    def _axes(self) -> dict[str, Any]:
+        """Units and names of the axes of the image.
+
+        A layer with other units, or none, would make napari stop aligning all
+        layers of the viewer physically.
+        """
+        return {"units": self._image.units, "axis_labels": self._image.axis_labels}
+
+    def _follow(self, view: ImageView) -> None:
+        """Let the layers lie on the image; napari lays out the viewer if one moves."""
+        for layer in self.layers:
+            for name, value in self._axes().items():
+                setattr(layer, name, value)
+            is_moved = not np.array_equal(layer.affine.affine_matrix, view.matrix)
+            if is_moved and layer is not self._preview:
+                layer.affine = view.matrix
+
+    def _show_clicks(
+        self, points: Points, view: ImageView, plane: PlaneKey, size: float
     ) -> None:
-        if not gestures and self._n_outlines == 0:
+        gestures = [g for _, g in self._clicks]
+        # emptied first: napari keeps the looks of points whose number does not change
+        points.data = np.empty((0, len(view.shape)))
+        if not gestures:
             return
-        self._n_outlines = len(gestures)
+        points.data = view.plane_to_pixels(
+            np.concatenate([g.vertices_yx for g in gestures]), plane
+        )
+        ids = [i for i, g in self._clicks for _ in g.vertices_yx]
+        points.features = {"object": np.array(ids, np.int64)}
+        points.face_color = [_sign_color(g) for g in gestures for _ in g.vertices_yx]
+        points.size = size
+
+    def _show_outlines(self, view: ImageView, plane: PlaneKey, outlines: Marks) -> None:
+        """Show outlines; those that are shown already stay."""
         shapes = self._outline_layer()
-        shapes.data = []
-        for gesture in gestures:
-            self._add_outline(shapes, view, plane, gesture)
+        self._follow(view)
+        n_kept = 0
+        if len(shapes.data) >= len(self._outlines):
+            pairs = zip(self._outlines, outlines, strict=False)
+            n_kept = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+        self._drop_outlines(n_kept)
+        self._outlines = outlines
+        new = [gesture for _, gesture in outlines[n_kept:]]
+        if new:
+            _add_outlines(shapes, view, plane, new)
+
+    def _drop_outlines(self, start: int) -> None:
+        """Remove the outlines from a position on, the rubber band included."""
+        shapes = self._shapes
+        self._outlines = self._outlines[:start]
+        if shapes is None or len(shapes.data) <= start:
+            return
+        if start == 0:
+            shapes.data = []
+            return
+        shapes.selected_data = set(range(start, len(shapes.data)))
+        shapes.remove_selected()
 
     def _outline_layer(self) -> Shapes:
         if self._shapes is None or self._shapes not in self._viewer.layers:
+            self._outlines = []
             with self._same_selection():
                 self._shapes = self._viewer.add_shapes(
                     ndim=self._image.ndim,
                     name=f"{self._image.name} - outlines",
+                    affine=ImageView.of_layer(self._image).matrix,
                     metadata={OWN: "outlines"},
+                    **self._axes(),
                 )
                 self._lower(self._shapes)
         return self._shapes
-
-    def _add_outline(
-        self, shapes: Shapes, view: ImageView, plane: PlaneKey, gesture: Gesture
-    ) -> None:
-        kind, vertices = _outline(gesture)
-        width = max(1.0, max(view.plane_size(plane)) / 500)
-        shapes.affine = view.matrix
-        shapes.add(
-            view.plane_to_pixels(vertices, plane),
-            shape_type=kind,
-            edge_width=width,
-            edge_color=_sign_color(gesture),
-            face_color="transparent",
-        )
 
     def _lower(self, layer: Layer) -> None:
         """Keep the points on top."""
@@ -224,6 +272,20 @@ class PromptLayers:
         finally:
             if active is not None and active in self._viewer.layers:
                 self._viewer.layers.selection.active = active
+
+
+def _add_outlines(
+    shapes: Shapes, view: ImageView, plane: PlaneKey, gestures: Sequence[Gesture]
+) -> None:
+    """Add all at once: napari lays out the whole layer each time."""
+    outlines = [_outline(gesture) for gesture in gestures]
+    shapes.add(
+        [view.plane_to_pixels(vertices, plane) for _, vertices in outlines],
+        shape_type=[kind for kind, _ in outlines],
+        edge_width=max(1.0, max(view.plane_size(plane)) / 500),
+        edge_color=[_sign_color(gesture) for gesture in gestures],
+        face_color="transparent",
+    )
 
 
 def _outline(gesture: Gesture) -> tuple[str, npt.NDArray[np.float64]]:

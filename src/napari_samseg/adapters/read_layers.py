@@ -26,8 +26,9 @@ __all__ = [
     "canvas_to_data",
     "choose_level",
     "current_plane",
+    "label_on_plane",
     "largest_label",
-    "plane_of_labels",
+    "world_to_canvas",
 ]
 
 # A plane up to this many pixels is annotated at full resolution.
@@ -185,33 +186,123 @@ def canvas_to_data(
     world = np.zeros(ndim)
     given = np.asarray(position, np.float64)[-ndim:]
     world[ndim - len(given) :] = given
-    units = getattr(dims, "units", None)
-    if units:
-        for axis, (of_view, of_layer) in enumerate(
-            zip(units[-ndim:], layer.units, strict=False)
-        ):
-            if of_view != of_layer:
-                world[axis] = (world[axis] * of_view).to(of_layer).magnitude
+    world *= _viewer_units(dims, layer)
     return np.asarray(layer.world_to_data(world), np.float64)
 
 
-def plane_of_labels(layer: Labels, plane: PlaneKey) -> npt.NDArray[Any]:
-    """Read one plane of a Labels layer, (Y, X) integer.
+def world_to_canvas(
+    world: npt.NDArray[np.float64], dims: Dims, layer: Any
+) -> npt.NDArray[np.float64]:
+    """Turn a position in a layer's world (D,) into one on the canvas.
+
+    What `canvas_to_data` does for units, backwards.
+    """
+    return world / _viewer_units(dims, layer)
+
+
+def label_on_plane(
+    layer: Labels,
+    image: Image,
+    view: ImageView,
+    plane: PlaneKey,
+    dims: Dims,
+    point_yx: Sequence[float],
+) -> npt.NDArray[Any]:
+    """Resample the label under a point to the pixels of a plane of an image.
+
+    The layers may have other transforms, units, resolutions and numbers of axes:
+    what counts is where they lie in the viewer.
+
+    Parameters
+    ----------
+    layer : Labels
+    image : Image
+    view : ImageView
+        The image at the resolution level of the plane.
+    plane : PlaneKey
+    dims : Dims
+        Of the viewer that shows both.
+    point_yx : (2,) float
+        In pixels of the plane.
+
+    Returns
+    -------
+    (Y, X) integer
+        The id of the label where it lies, 0 elsewhere; all 0 where there is none.
 
     Raises
     ------
     LayerError
-        If the layer does not have such a plane.
+        If the Labels layer lacks an axis on view.
     """
     data = layer.data[0] if layer.multiscale else layer.data
-    n_axes = len(plane.index) + 2
-    if layer.ndim != n_axes:
+    found = np.zeros(view.plane_size(plane), data.dtype)
+    axes = [axis + layer.ndim - image.ndim for axis in plane.axes]
+    if min(axes) < 0:
         raise LayerError(
-            f"Labels layer {layer.name!r} has {layer.ndim} axes, the image has {n_axes}"
+            f"Labels layer {layer.name!r} has no extent along the axes on view: "
+            "reorder the axes"
         )
-    rows, columns = (int(data.shape[axis]) for axis in plane.axes)
-    values = np.asarray(data[plane.selection((0, 0, rows, columns))])
-    return values.T if plane.axes[0] > plane.axes[1] else values
+    to_labels = _plane_to_data(layer, image, view, plane, dims)
+    at = _nearest(to_labels, np.rint(point_yx, dtype=np.float64))
+    if (at < 0).any() or (at >= data.shape).any():
+        return found
+    lead = tuple(int(at[a]) for a in range(layer.ndim) if a not in axes)
+    of_labels = PlaneKey(lead, (axes[0], axes[1]))
+    rows, columns = (int(data.shape[axis]) for axis in axes)
+    labels = np.asarray(data[of_labels.selection((0, 0, rows, columns))])
+    labels = labels.T if axes[0] > axes[1] else labels
+    label = labels[at[axes[0]], at[axes[1]]]
+    if label:
+        _paste_nearest(found, labels == label, to_labels[axes], label)
+    return found
+
+
+def _plane_to_data(
+    layer: Labels, image: Image, view: ImageView, plane: PlaneKey, dims: Dims
+) -> npt.NDArray[np.float64]:
+    """Affine (D, 3) from (y, x, 1) of a plane of an image to data of another layer."""
+    canvas = np.array(dims.point, np.float64)
+    columns = []
+    for pixel in view.plane_to_pixels(np.array([[1, 0], [0, 1], [0, 0]]), plane):
+        world = view.matrix[:-1, :-1] @ pixel + view.matrix[:-1, -1]
+        canvas[dims.ndim - len(world) :] = world_to_canvas(world, dims, image)
+        columns.append(canvas_to_data(canvas.tolist(), dims, layer))
+    y, x, origin = columns
+    return np.stack([y - origin, x - origin, origin], axis=1)
+
+
+def _nearest(
+    affine: npt.NDArray[np.float64], points_yx: npt.NDArray[Any]
+) -> npt.NDArray[np.int64]:
+    """Index of the pixels in which points (..., 2) lie after an affine (D, 3)."""
+    # a hair above a half, so that rounding errors do not part neighbours
+    moved = points_yx @ affine[:, :2].T + affine[:, 2] + 0.5 + 1e-9
+    return np.floor(moved).astype(np.int64)
+
+
+def _paste_nearest(
+    target: npt.NDArray[Any],
+    mask: npt.NDArray[np.bool_],
+    affine: npt.NDArray[np.float64],
+    value: Any,
+) -> None:
+    """Write a value where an affine (2, 3) takes the pixels of `target` into a mask.
+
+    Only the part of `target` that can be reached is looked at.
+    """
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    y0, y1 = rows[0] - 0.5, rows[-1] + 0.5
+    x0, x1 = columns[0] - 0.5, columns[-1] + 0.5
+    corners = np.array([(y0, x0), (y0, x1), (y1, x0), (y1, x1)])
+    reached = (corners - affine[:, 2]) @ np.linalg.inv(affine[:, :2]).T
+    low = np.clip(np.floor(reached.min(axis=0)), 0, target.shape).astype(int)
+    high = np.clip(np.ceil(reached.max(axis=0)) + 1, 0, target.shape).astype(int)
+    grid = np.moveaxis(np.mgrid[low[0] : high[0], low[1] : high[1]], 0, -1)
+    y, x = np.moveaxis(_nearest(affine, grid), -1, 0)
+    inside = (y >= 0) & (y < mask.shape[0]) & (x >= 0) & (x < mask.shape[1])
+    hit = inside & mask[np.where(inside, y, 0), np.where(inside, x, 0)]
+    target[low[0] : high[0], low[1] : high[1]][hit] = value
 
 
 def largest_label(data: Any) -> int:
@@ -224,6 +315,21 @@ def largest_label(data: Any) -> int:
     for start in range(0, data.shape[0], rows):
         largest = max(largest, int(np.asarray(data[start : start + rows]).max()))
     return largest
+
+
+def _viewer_units(dims: Dims, layer: Any) -> npt.NDArray[np.float64]:
+    """Length of the viewer's unit along each axis of a layer, in its own unit.
+
+    1 where the viewer has no units: napari then takes all numbers as they are.
+    """
+    sizes = np.ones(layer.ndim)
+    units = getattr(dims, "units", None)
+    if units and len(units) >= layer.ndim:
+        pairs = zip(units[-layer.ndim :], layer.units, strict=True)
+        for axis, (of_view, of_layer) in enumerate(pairs):
+            if of_view != of_layer:
+                sizes[axis] = (1.0 * of_view).to(of_layer).magnitude
+    return sizes
 
 
 def _levels(layer: Any) -> Any:

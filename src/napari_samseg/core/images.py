@@ -2,13 +2,14 @@
 
 The only place that turns pixels into what a model sees: (Y, X, 3) float32 in
 0..255. Nothing here loads more than one plane, except for the sample from which
-the contrast of a whole volume is taken, which is bounded.
+the contrast of a whole volume is taken, which is bounded. A plane larger than asked
+for is read in bands and averaged down on the way.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, TypeGuard
 
 import numpy as np
@@ -19,6 +20,7 @@ from napari_samseg.core.settings import ImageSettings
 from napari_samseg.core.types import FloatArray
 
 __all__ = [
+    "MODEL_PIXELS",
     "ArrayLike",
     "IntensityLimits",
     "PlaneSource",
@@ -30,6 +32,10 @@ __all__ = [
 
 # Percentiles of more pixels than this are taken from an evenly spaced sample.
 LIMIT_PIXELS = 1 << 21
+# More than this a model need not get: it makes 1024 x 1024 of a plane at most.
+MODEL_PIXELS = 1 << 24
+# Values read at once of a plane that is averaged down.
+BAND_VALUES = 1 << 24
 # Planes looked at for the contrast of a volume.
 LIMIT_PLANES = 16
 
@@ -100,6 +106,13 @@ class PlaneSource:
             return shape
         return shape[: self.channel_axis] + shape[self.channel_axis + 1 :]
 
+    def plane_size(
+        self, level: int = 0, plane_axes: tuple[int, int] = (-2, -1)
+    ) -> tuple[int, int]:
+        """(Y, X) of the planes of a level, in its own pixels."""
+        shape, (rows, columns) = self.level_shape(level), _axes(self, plane_axes)
+        return shape[rows], shape[columns]
+
     def volume_limits(
         self, settings: ImageSettings, plane_axes: tuple[int, int] = (-2, -1)
     ) -> IntensityLimits:
@@ -116,7 +129,7 @@ class PlaneSource:
         key = (settings, plane_axes)
         if key not in self._volume_limits:
             samples = [
-                _thin(_read_raw(self, index, settings, plane_axes), LIMIT_PLANES)
+                _sample_plane(self, index, settings, plane_axes, LIMIT_PLANES)
                 for index in self._sample_indices(settings.level, plane_axes)
             ]
             flat = [sample.reshape(-1, sample.shape[-1]) for sample in samples]
@@ -185,6 +198,7 @@ def read_plane(
     settings: ImageSettings | None = None,
     *,
     plane_axes: tuple[int, int] = (-2, -1),
+    max_pixels: int | None = None,
 ) -> FloatArray:
     """Read one plane as a model sees it.
 
@@ -198,6 +212,9 @@ def read_plane(
         Channels, resolution level and contrast.
     plane_axes : (int, int)
         The axes, channels not counted, that become rows and columns.
+    max_pixels : int, optional
+        A plane of more pixels is averaged down to about this many, reading a band
+        at a time; `MODEL_PIXELS` are enough for every model.
 
     Returns
     -------
@@ -211,11 +228,86 @@ def read_plane(
         If the index, an axis, a channel or the level is not in the image.
     """
     settings = ImageSettings() if settings is None else settings
+    _check_level(source, settings)
+    is_volume = settings.scope == "volume" and settings.normalisation != "none"
+    limits = source.volume_limits(settings, plane_axes) if is_volume else None
+    y, x = source.plane_size(settings.level, plane_axes)
+    if max_pixels is not None and y * x > max_pixels:
+        if limits is None:
+            sample = _sample_plane(source, index, settings, plane_axes)
+            limits = measure_limits(sample, settings, joint=source.rgb)
+        scale = math.sqrt(max_pixels / (y * x))
+        size = max(1, round(y * scale)), max(1, round(x * scale))
+        return _read_averaged(source, index, settings, plane_axes, limits, size)
     raw = _read_raw(source, index, settings, plane_axes)
-    limits = None
-    if settings.scope == "volume" and settings.normalisation != "none":
-        limits = source.volume_limits(settings, plane_axes)
     return normalise_plane(raw, settings, limits=limits, rgb=source.rgb)
+
+
+def _read_averaged(
+    source: PlaneSource,
+    index: tuple[int, ...],
+    settings: ImageSettings,
+    plane_axes: tuple[int, int],
+    limits: IntensityLimits,
+    size: tuple[int, int],
+) -> FloatArray:
+    """Read a plane as means of its blocks, `size` of them, as a model sees it."""
+    length, width = source.plane_size(settings.level, plane_axes)
+    # blocks of whole pixels, not all of the same size, which end where the plane does
+    tops, lefts = (
+        (np.arange(n + 1) * whole + n // 2) // n
+        for n, whole in zip(size, (length, width), strict=True)
+    )
+    plane = np.empty((*size, 3), np.float32)
+    step = max(1, BAND_VALUES // width * size[0] // length)
+    for start in range(0, size[0], step):
+        stop = min(start + step, size[0])
+        rows = slice(int(tops[start]), int(tops[stop]))
+        raw = _read_raw(source, index, settings, plane_axes, rows)
+        block_tops = tops[start:stop] - tops[start]
+        areas = np.diff(tops[start : stop + 1])[:, np.newaxis] * np.diff(lefts)
+        block = plane[start:stop]
+        block[...] = 0
+        for channel, (low, high) in enumerate(limits):
+            values = _stretch(raw[..., channel], float(low), float(high))
+            sums = np.add.reduceat(values, lefts[:-1], axis=1)
+            block[..., channel] = np.add.reduceat(sums, block_tops, axis=0) / areas
+        if raw.shape[-1] == 1:
+            block[..., 1:] = block[..., :1]
+    return plane
+
+
+def _sample_plane(
+    source: PlaneSource,
+    index: tuple[int, ...],
+    settings: ImageSettings,
+    plane_axes: tuple[int, int],
+    share: int = 1,
+) -> npt.NDArray[Any]:
+    """Read what limits are measured on, (y, x, C), holding a band at a time.
+
+    An even grid of pixels, or for ``minmax`` the extremes of each band.
+    """
+    length, width = source.plane_size(settings.level, plane_axes)
+    grid = _grid_step((length, width), share)
+    height = max(grid, BAND_VALUES // width // grid * grid)
+    parts: list[npt.NDArray[Any]] = []
+    for top in range(0, length, height):
+        rows = slice(top, min(top + height, length))
+        raw = _read_raw(source, index, settings, plane_axes, rows)
+        if settings.normalisation == "minmax" and share == 1:
+            parts.extend(_extremes(raw))
+        else:
+            parts.append(raw[::grid, ::grid].copy())
+    return np.concatenate(parts)
+
+
+def _extremes(raw: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
+    """Yield the smallest and the largest finite values as planes (1, 1, C)."""
+    is_float = raw.dtype.kind == "f"
+    for reduce, start in ((np.min, np.inf), (np.max, -np.inf)):
+        finite = {"initial": start, "where": np.isfinite(raw)} if is_float else {}
+        yield reduce(raw, axis=(0, 1), keepdims=True, **finite).astype(raw.dtype)
 
 
 def normalise_plane(
@@ -330,10 +422,14 @@ def _stretch(values: npt.NDArray[Any], low: float, high: float) -> FloatArray:
     return stretched
 
 
-def _thin(raw: npt.NDArray[Any], share: int = 1) -> npt.NDArray[Any]:
-    """Return an even grid of at most `LIMIT_PIXELS / share` pixels of a plane."""
-    step = math.ceil(math.sqrt(raw.shape[0] * raw.shape[1] * share / LIMIT_PIXELS))
-    return raw[:: max(1, step), :: max(1, step)]
+def _thin(raw: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return an even grid of at most `LIMIT_PIXELS` pixels of a plane."""
+    step = _grid_step(raw.shape[:2], share=1)
+    return raw[::step, ::step]
+
+
+def _grid_step(plane_size: tuple[int, ...], share: int) -> int:
+    return max(1, math.ceil(math.sqrt(math.prod(plane_size) * share / LIMIT_PIXELS)))
 
 
 def _read_raw(
@@ -341,27 +437,34 @@ def _read_raw(
     index: tuple[int, ...],
     settings: ImageSettings,
     plane_axes: tuple[int, int],
+    band: slice = slice(None),
 ) -> npt.NDArray[Any]:
-    """Read one plane as it is, (Y, X, C), with the chosen channels last."""
+    """Read rows of a plane as they are, (Y, X, C), with the chosen channels last."""
+    _check_level(source, settings)
+    shape = source.level_shape(settings.level)
+    rows, columns = _axes(source, plane_axes)
+    selection = _selection(shape, index, (rows, columns))
+    selection[rows] = band
+    data = source.levels[settings.level]
+    axis = source.channel_axis
+    channels = _channels(source, settings)
+    if axis is None:
+        raw = np.asarray(data[tuple(selection)])[..., np.newaxis]
+    else:
+        planes = []
+        for channel in channels:
+            key = (*selection[:axis], channel, *selection[axis:])
+            planes.append(np.asarray(data[key]))
+        raw = np.stack(planes, axis=-1)
+    return raw.swapaxes(0, 1) if rows > columns else raw
+
+
+def _check_level(source: PlaneSource, settings: ImageSettings) -> None:
     if settings.level >= len(source.levels):
         raise InvalidImageError(
             f"resolution level {settings.level} is not in an image of "
             f"{len(source.levels)} levels"
         )
-    shape = source.level_shape(settings.level)
-    rows, columns = _axes(source, plane_axes)
-    selection = _selection(shape, index, (rows, columns))
-    data = source.levels[settings.level]
-    axis = source.channel_axis
-    if axis is None:
-        raw = np.asarray(data[tuple(selection)])[..., np.newaxis]
-    else:
-        planes = []
-        for channel in _channels(source, settings):
-            key = (*selection[:axis], channel, *selection[axis:])
-            planes.append(np.asarray(data[key]))
-        raw = np.stack(planes, axis=-1)
-    return raw.swapaxes(0, 1) if rows > columns else raw
 
 
 def _axes(source: PlaneSource, plane_axes: tuple[int, int]) -> tuple[int, int]:
@@ -396,6 +499,11 @@ def _selection(
 def _channels(source: PlaneSource, settings: ImageSettings) -> tuple[int, ...]:
     if settings.channels is None:
         return (0, 1, 2) if source.rgb else (0,)
+    if source.channel_axis is None and set(settings.channels) != {0}:
+        raise InvalidImageError(
+            f"there is no channel {max(settings.channels)} in an image without a "
+            "channel axis: choose no channels, or name the axis that holds them"
+        )
     for channel in settings.channels:
         if not 0 <= channel < source.n_channels:
             raise InvalidImageError(

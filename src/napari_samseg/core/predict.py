@@ -66,7 +66,11 @@ class Predictor:
         )
 
     def encode(
-        self, plane: FloatArray, key: EmbeddingKey | None = None
+        self,
+        plane: FloatArray,
+        key: EmbeddingKey | None = None,
+        *,
+        original_size: tuple[int, int] | None = None,
     ) -> PlaneEmbedding:
         """Encode a plane (Y, X, 3) float32 in 0..255, or take it from the cache.
 
@@ -76,6 +80,8 @@ class Predictor:
         key : EmbeddingKey, optional
             Identity of the plane where the caller knows it better than by its
             content.
+        original_size : (int, int), optional
+            (Y, X) for prompts and masks, where `plane` is a large one averaged down.
 
         Raises
         ------
@@ -86,16 +92,28 @@ class Predictor:
         ModelMemoryError
             If memory runs out, on the CPU too.
         """
-        return _result(self.encode_steps(plane, key))
+        return _result(self.encode_steps(plane, key, original_size=original_size))
 
     def encode_steps(
-        self, plane: FloatArray, key: EmbeddingKey | None = None
+        self,
+        plane: FloatArray,
+        key: EmbeddingKey | None = None,
+        *,
+        original_size: tuple[int, int] | None = None,
     ) -> Generator[Progress, None, PlaneEmbedding]:
         """Encode as `encode` does, yielding `Progress` between parts of the work.
 
         Where the device runs out of memory, the CPU takes over, with a
         `MemoryFallbackWarning`.
         """
+        embedding = yield from self._encode_steps(plane, key)
+        if original_size is None:
+            return embedding
+        return dataclasses.replace(embedding, original_size=original_size)
+
+    def _encode_steps(
+        self, plane: FloatArray, key: EmbeddingKey | None
+    ) -> Generator[Progress, None, PlaneEmbedding]:
         key = self.key(plane) if key is None else key
         self._check_key(key)
         model = self.model

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy.typing as npt
 
 from napari_samseg.core.errors import InvalidImageError, InvalidPromptError
-from napari_samseg.core.images import PlaneSource, open_image, read_plane
+from napari_samseg.core.images import MODEL_PIXELS, PlaneSource, open_image, read_plane
 from napari_samseg.core.prompts.from_geometry import pair_prompts
 from napari_samseg.core.settings import ImageSettings
 from napari_samseg.core.types import MaskPrediction, PlanePrompts
@@ -84,8 +84,9 @@ def segment(
     """
     settings = ImageSettings() if settings is None else settings
     source = image if isinstance(image, PlaneSource) else open_image(image)
-    pixels = read_plane(source, _plane_index(source, plane), settings)
-    plane_size = (pixels.shape[0], pixels.shape[1])
+    index = _plane_index(source, plane)
+    pixels = read_plane(source, index, settings, max_pixels=MODEL_PIXELS)
+    plane_size = source.plane_size(settings.level)
     if prompts is None:
         prompts = pair_prompts(
             points, point_labels, boxes, combine=combine, plane_size=plane_size
@@ -95,7 +96,8 @@ def segment(
     from napari_samseg.core.predict import predict_masks
 
     predictor = _predictor_for(model, device)
-    return predict_masks(predictor.model, predictor.encode(pixels), prompts)
+    embedding = predictor.encode(pixels, original_size=plane_size)
+    return predict_masks(predictor.model, embedding, prompts)
 
 
 def _plane_index(

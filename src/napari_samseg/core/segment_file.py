@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_samseg.core.errors import InvalidImageError, InvalidPromptError
-from napari_samseg.core.images import read_plane
+from napari_samseg.core.images import MODEL_PIXELS, read_plane
 from napari_samseg.core.io.image_file import open_image_file
 from napari_samseg.core.io.label_image import check_label_path, write_label_image
 from napari_samseg.core.io.output import check_output_file
@@ -74,12 +74,17 @@ def segment_file(
     if job.overlay is not None:
         check_picture_path(job.overlay)
         check_output_file(job.overlay, inputs=inputs)
-    rows = read_prompt_files(points=job.points, boxes=job.boxes, prompts=job.prompts)
     with open_image_file(job.image, channel_axis=job.channel_axis) as source:
         _check_plane(job, source)
-        plane = read_plane(source, job.plane, image_settings)
+        rows = read_prompt_files(
+            points=job.points, boxes=job.boxes, prompts=job.prompts, plane=job.plane
+        )
+        plane = read_plane(source, job.plane, image_settings, max_pixels=MODEL_PIXELS)
+        plane_size = source.plane_size(image_settings.level)
+        if job.overlay is not None:
+            picture = read_plane(source, job.plane, image_settings)
     try:
-        prompts = build_prompts(rows, (plane.shape[0], plane.shape[1]))
+        prompts = build_prompts(rows, plane_size)
     except InvalidPromptError as error:
         files = ", ".join(str(path) for path in inputs[1:] if path is not None)
         raise InvalidPromptError(f"{files}: {error}") from error
@@ -93,14 +98,15 @@ def segment_file(
         device=model_settings.device,
         precision=model_settings.precision,
     )
-    embedding = yield from Predictor(model).encode_steps(plane)
+    predictor = Predictor(model)
+    embedding = yield from predictor.encode_steps(plane, original_size=plane_size)
     yield Progress("decoding")
     prediction = predict_masks(model, embedding, prompts)
     write_label_image(job.out, prediction.to_labels())
     if job.overlay is not None:
         from napari_samseg.core.overlay import draw_overlay
 
-        write_picture(job.overlay, draw_overlay(plane, prediction, prompts))
+        write_picture(job.overlay, draw_overlay(picture, prediction, prompts))
     return prediction
 
 

@@ -23,6 +23,7 @@ from napari_samseg.adapters.read_layers import (
     canvas_to_data,
     choose_level,
     current_plane,
+    world_to_canvas,
 )
 from napari_samseg.adapters.write_layers import LayerLabels, show_classes
 from napari_samseg.core.annotation import Annotation
@@ -58,8 +59,11 @@ __all__ = ["LiveSession", "Questions"]
 SLICE_REST_MS = 150
 # Stands for the object under the pointer, which has no id yet.
 HOVER_ID = np.iinfo(np.int64).max
-# What moves an image layer in the world.
-TRANSFORMS = ("scale", "translate", "rotate", "shear", "affine")
+# What moves an image layer in the world, or says what its axes are.
+TRANSFORMS = (
+    *("scale", "translate", "rotate", "shear", "affine"),
+    *("units", "axis_labels"),
+)
 
 
 class Questions(Protocol):
@@ -453,6 +457,7 @@ class LiveSession:
         middle = np.array([np.array(self.view.plane_size(plane)) / 2])
         pixel = self.view.plane_to_pixels(middle, plane)[0]
         world = self.view.matrix[:-1, :-1] @ pixel + self.view.matrix[:-1, -1]
+        world = world_to_canvas(world, dims, self.image)
         offset = dims.ndim - len(world)
         lead = [axis for axis in range(len(world)) if axis not in plane.axes]
         displayed = {axis + offset for axis in plane.axes}

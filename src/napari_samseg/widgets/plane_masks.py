@@ -18,7 +18,7 @@ from psygnal import Signal
 
 from napari_samseg.adapters.plugin_settings import PluginSettings, read_plugin_settings
 from napari_samseg.core.errors import InvalidPromptError
-from napari_samseg.core.images import read_plane
+from napari_samseg.core.images import MODEL_PIXELS, read_plane
 from napari_samseg.core.painting import Box, PlaneKey, render_objects
 from napari_samseg.core.prompts.from_geometry import Gesture, gather_prompts
 from napari_samseg.core.settings import ImageSettings, ModelSettings
@@ -211,10 +211,17 @@ def _encode_steps(
 ) -> Generator[Progress, None, EncodedPlane]:
     predictor = yield from _predictor_steps(source, plugin)
     yield Progress("reading the plane")
-    pixels = read_plane(view.source, plane.index, settings, plane_axes=plane.axes)
+    pixels = read_plane(
+        view.source,
+        plane.index,
+        settings,
+        plane_axes=plane.axes,
+        max_pixels=MODEL_PIXELS,
+    )
+    size = view.plane_size(plane)
     yield Progress("encoding the plane")
-    embedding = yield from predictor.encode_steps(pixels)
-    return EncodedPlane(predictor, plane, view.plane_size(plane), embedding)
+    embedding = yield from predictor.encode_steps(pixels, original_size=size)
+    return EncodedPlane(predictor, plane, size, embedding)
 
 
 def _predictor_steps(

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from napari_samseg.adapters.read_layers import (
     ImageView,
-    plane_of_labels,
+    label_on_plane,
 )
 from napari_samseg.core.annotation import ObjectClass
 from napari_samseg.core.annotation_file import (
@@ -34,8 +34,8 @@ from napari_samseg.core.errors import (
 )
 from napari_samseg.core.painting import overlapped_labels
 from napari_samseg.core.prompts.from_geometry import (
-    PROMPT_READERS,
     Gesture,
+    check_gesture,
     label_gesture,
     pair_prompts,
     prompts_to_gestures,
@@ -216,7 +216,8 @@ class Session(LiveSession):
             raise LayerError(
                 "the ids in the chosen Labels layer are still being read: wait a moment"
             )
-        PROMPT_READERS[gesture.kind](gesture, self.view.plane_size(plane))
+        # masks are made in the worker
+        check_gesture(gesture, self.view.plane_size(plane))
         object_id = self.annotation.next_id if object_id is None else object_id
         self.annotation.add_gesture(plane, object_id, gesture, self._target.labels)
         self._after_change()
@@ -225,11 +226,14 @@ class Session(LiveSession):
     def pick_label(self, layer: Labels, point_yx: Sequence[float]) -> int:
         """Take the label under a point as the mask prompt of an object.
 
+        The layer may lie anywhere: the label is taken where the viewer shows it.
         A label of the target keeps its id, and a commit puts the refined object
         in its place; one of another layer becomes a new object.
         """
         plane = self._require_plane()
-        labels = plane_of_labels(_unwrap(layer), plane)
+        labels = label_on_plane(
+            _unwrap(layer), self.image, self.view, plane, self.viewer.dims, point_yx
+        )
         gesture = label_gesture(labels, point_yx)
         object_id = None
         if self._target.layer is _unwrap(layer):

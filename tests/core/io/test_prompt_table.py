@@ -59,6 +59,26 @@ def test_points_saved_by_napari_are_read(tmp_path):
     np.testing.assert_array_equal(prompts.points_yx, [[[1.5, 2]], [[4, 5]]])
 
 
+def test_points_of_other_planes_are_left_out(write):
+    table = write("index,axis-0,axis-1,axis-2\n0,0,40,41\n1,7,90,91\n2,6.5,92,93\n")
+    rows = read_prompt_files(points=table, plane=(7,))
+    assert [row.points_yx for row in rows.values()] == [[(90, 91)], [(92, 93)]]
+    assert list(rows) == [2, 3]
+    with pytest.raises(InvalidPromptError, match="lie on planes 0 and 7: name one"):
+        read_prompt_files(points=table)
+    with pytest.raises(InvalidPromptError, match="plane 5; there are points on 0 and"):
+        read_prompt_files(points=table, plane=(5,))
+    flat = write("y,x\n1,2\n", "flat.csv")
+    assert read_prompt_files(points=flat, plane=(7,))[1].points_yx == [(1, 2)]
+
+
+def test_axes_are_in_the_order_of_their_numbers(write):
+    names = ",".join(f"axis-{i}" for i in (10, *range(10)))
+    table = write(f"{names}\n44,{','.join('0' * 9)},33\n")
+    (row,) = read_prompt_files(points=table).values()
+    assert row.points_yx == [(33, 44)]
+
+
 def test_json_says_all_of_an_object_in_one_entry(write):
     entries = [
         {"object": 4, "points": [[1, 2], [3, 4]], "labels": [1, 0]},

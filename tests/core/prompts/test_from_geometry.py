@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,6 +13,7 @@ from napari_samseg.core.errors import InvalidPromptError, UnknownNameError
 from napari_samseg.core.prompts.from_geometry import (
     PROMPT_READERS,
     Gesture,
+    check_gesture,
     gather_prompts,
     label_gesture,
     mask_to_logits,
@@ -125,14 +128,35 @@ class TestReaders:
         gesture = Gesture(kind, np.array(vertices), mask=mask)
         prompts = gather_prompts({3: [gesture]}, SIZE, 64)
         assert prompts.object_ids.tolist() == [3]
+        check_gesture(gesture, SIZE)
 
     @pytest.mark.parametrize("kind", PROMPT_READERS)
     def test_each_refuses_what_lies_outside(self, kind):
-        vertices = square(200, 210)
-        with pytest.raises(InvalidPromptError):
-            PROMPT_READERS[kind](
-                Gesture(kind, vertices, mask=np.ones((5, 5), bool)), SIZE
-            )
+        gesture = Gesture(kind, square(200, 210), mask=np.ones((5, 5), bool))
+        with pytest.raises(InvalidPromptError) as read:
+            PROMPT_READERS[kind](gesture, SIZE)
+        with pytest.raises(InvalidPromptError) as checked:
+            check_gesture(gesture, SIZE)
+        assert str(read.value) == str(checked.value)
+
+    @pytest.mark.parametrize("kind", ["lasso", "label"])
+    def test_a_check_makes_no_mask_of_the_plane(self, kind):
+        side = 10**7
+        vertices = np.array([[7.0, 3.0], [12.0, 9.0], [7.0, 9.0]])
+        if kind == "label":
+            vertices = vertices[:2]
+        gesture = Gesture(kind, vertices, mask=np.ones((5, 6), bool))
+        check_gesture(gesture, (side, side))
+
+    def test_a_lasso_around_a_large_plane_is_quick(self):
+        angle = np.linspace(0, 2 * np.pi, 500)
+        ring = 1500 + 1400 * np.stack([np.sin(angle), np.cos(angle)], axis=1)
+        start = time.perf_counter()
+        prompt = PROMPT_READERS["lasso"](Gesture("lasso", ring), (3000, 3000))
+        mask_to_logits(prompt.mask, 256)
+        # point by point, skimage takes minutes
+        assert time.perf_counter() - start < 5
+        assert prompt.mask.sum() == pytest.approx(np.pi * 1400**2, rel=1e-3)
 
     def test_a_rectangle_around_pixels_gives_their_half_open_box(self):
         # pixels 10..19 by 20..39

@@ -5,8 +5,8 @@ A CSV of points has the columns ``y`` and ``x``; a CSV of boxes ``y0``, ``x0``,
 column, a whole number above 0, says which rows are one object and becomes its id;
 without it each row is an object, numbered from 1. ``label`` is 1 for points on the
 object and 0 for points off it. The points that napari saves (``axis-0``,
-``axis-1``, ...) are read too. Where semicolons part the columns, a comma is the
-decimal sign.
+``axis-1``, ...) are read too: those of the plane that is segmented. Where semicolons
+part the columns, a comma is the decimal sign.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,6 +57,7 @@ def read_prompt_files(
     points: Path | None = None,
     boxes: Path | None = None,
     prompts: Path | None = None,
+    plane: tuple[int, ...] = (),
 ) -> dict[int, ObjectRow]:
     """Read the prompts of all files by object id.
 
@@ -66,6 +69,9 @@ def read_prompt_files(
     prompts : Path, optional
         JSON: ``[{"object": 1, "points": [[y, x]], "labels": [1],
         "box": [y0, x0, y1, x1]}, ...]``, every key but one of the prompts optional.
+    plane : tuple of int
+        Position along each axis before (Y, X). Of points that napari saved from a
+        stack, those of other planes are left out.
 
     Raises
     ------
@@ -73,12 +79,14 @@ def read_prompt_files(
         If a file is not there.
     InvalidPromptError
         If a file lacks a column, a value is not a number, an object has two boxes,
-        or no file holds a prompt; the message names the file and the row.
+        or no file holds a prompt, or points lie on several planes of which none is
+        named; the message names the file and the row.
     """
     rows: dict[int, ObjectRow] = {}
-    for path, read in ((points, _read_points), (boxes, _read_boxes)):
-        if path is not None:
-            read(path, rows)
+    if points is not None:
+        _read_points(points, rows, plane)
+    if boxes is not None:
+        _read_boxes(boxes, rows)
     if prompts is not None:
         _read_json(prompts, rows)
     if not rows:
@@ -117,13 +125,42 @@ def build_prompts(
     return dataclasses.replace(paired, object_ids=np.array(list(rows), np.int64))
 
 
-def _read_points(path: Path, rows: dict[int, ObjectRow]) -> None:
+def _read_points(
+    path: Path, rows: dict[int, ObjectRow], plane: tuple[int, ...]
+) -> None:
+    planes = set()
     for object_id, where, record in _read_csv(path):
         columns = POINT_COLUMNS if "y" in record else _napari_columns(record)
-        y, x = _numbers(record, columns, where)
+        *before, y, x = _numbers(record, columns, where)
+        # halves go up, as napari rounds to slices
+        on_plane = tuple(math.floor(position + 0.5) for position in before)
+        planes.add(on_plane)
+        if plane and before and on_plane != plane:
+            continue
         row = rows.setdefault(object_id, ObjectRow())
         row.points_yx.append((y, x))
         row.point_labels.append(_point_label(record.get("label"), where))
+    _check_planes(path, planes, plane)
+
+
+def _check_planes(
+    path: Path, planes: set[tuple[int, ...]], plane: tuple[int, ...]
+) -> None:
+    """Make sure that the points of a stack are those of one plane."""
+    if not plane and len(planes) > 1:
+        raise InvalidPromptError(
+            f"the points in {path} lie on planes {_list(planes)}: name one of them"
+        )
+    if plane and planes and () not in planes and plane not in planes:
+        raise InvalidPromptError(
+            f"no point in {path} lies on plane {_list({plane})}; there are points on "
+            f"{_list(planes)}"
+        )
+
+
+def _list(planes: set[tuple[int, ...]]) -> str:
+    names = [",".join(map(str, plane)) for plane in sorted(planes)]
+    return " and ".join(names) if len(names) < 5 else f"{names[0]} to {names[-1]}"
 
 
 def _read_boxes(path: Path, rows: dict[int, ObjectRow]) -> None:
@@ -185,9 +222,10 @@ def _read_text(path: Path) -> str:
 
 
 def _napari_columns(record: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the last two of the ``axis-…`` columns, which are y and x."""
-    axes = sorted(name for name in record if name.startswith("axis-"))
-    return tuple(axes[-2:]) if len(axes) >= 2 else POINT_COLUMNS
+    """Return the ``axis-…`` columns in their order, of which the last are y and x."""
+    axes = [name for name in record if re.fullmatch(r"axis-\d+", name)]
+    axes.sort(key=lambda name: int(name.removeprefix("axis-")))
+    return tuple(axes) if len(axes) >= 2 else POINT_COLUMNS
 
 
 def _numbers(

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_samseg.core.errors import InvalidPromptError, UnknownNameError
+from napari_samseg.core.prompts.polygon import encloses_pixel, fill_polygon
 from napari_samseg.core.types import (
     BACKGROUND,
     FOREGROUND,
@@ -29,6 +30,7 @@ __all__ = [
     "PROMPT_READERS",
     "Gesture",
     "ObjectPrompt",
+    "check_gesture",
     "gather_prompts",
     "label_gesture",
     "mask_to_logits",
@@ -197,13 +199,8 @@ def read_lasso(gesture: Gesture, plane_size: tuple[int, int]) -> ObjectPrompt:
     InvalidPromptError
         If the polygon encloses no pixel of the plane.
     """
-    from skimage.draw import polygon2mask
-
-    mask: BoolArray = polygon2mask(plane_size, gesture.vertices_yx)
-    if not mask.any():
-        raise InvalidPromptError(
-            f"the lasso encloses no pixel of the plane of {_size(plane_size)} pixels"
-        )
+    _check_lasso(gesture, plane_size)
+    mask = fill_polygon(gesture.vertices_yx, plane_size)
     if gesture.positive:
         return ObjectPrompt(box_yx=_box_of(mask), mask=mask)
     pixels = np.argwhere(mask)
@@ -220,15 +217,8 @@ def read_label(gesture: Gesture, plane_size: tuple[int, int]) -> ObjectPrompt:
     InvalidPromptError
         If the gesture has no mask, the mask is empty, or does not fit the plane.
     """
-    if gesture.mask is None or not gesture.mask.any():
-        raise InvalidPromptError("there is no label here to start from")
-    y0, x0, y1, x1 = (int(v) for v in gesture.vertices_yx.ravel()[:4])
-    fits = min(y0, x0) >= 0 and y1 <= plane_size[0] and x1 <= plane_size[1]
-    if not fits or gesture.mask.shape != (y1 - y0, x1 - x0):
-        raise InvalidPromptError(
-            f"the label at rows {y0}..{y1}, columns {x0}..{x1} does not fit the "
-            f"plane of {_size(plane_size)} pixels"
-        )
+    _check_label(gesture, plane_size)
+    (y0, x0), (y1, x1) = gesture.vertices_yx.astype(int)
     mask = np.zeros(plane_size, bool)
     mask[y0:y1, x0:x1] = gesture.mask
     return ObjectPrompt(box_yx=_box_of(mask), mask=mask)
@@ -243,6 +233,38 @@ PROMPT_READERS: dict[str, PromptReader] = {
     "lasso": read_lasso,
     "label": read_label,
 }
+
+
+def check_gesture(gesture: Gesture, plane_size: tuple[int, int]) -> None:
+    """Make sure that a gesture can be read, without making masks of planes.
+
+    Raises
+    ------
+    InvalidPromptError
+        As its reader in `PROMPT_READERS` would.
+    """
+    # points and boxes are read in no time; masks are not
+    check = {"lasso": _check_lasso, "label": _check_label}.get(gesture.kind)
+    (check or PROMPT_READERS[gesture.kind])(gesture, plane_size)
+
+
+def _check_lasso(gesture: Gesture, plane_size: tuple[int, int]) -> None:
+    if not encloses_pixel(gesture.vertices_yx, plane_size):
+        raise InvalidPromptError(
+            f"the lasso encloses no pixel of the plane of {_size(plane_size)} pixels"
+        )
+
+
+def _check_label(gesture: Gesture, plane_size: tuple[int, int]) -> None:
+    if gesture.mask is None or not gesture.mask.any():
+        raise InvalidPromptError("there is no label here to start from")
+    y0, x0, y1, x1 = (int(v) for v in gesture.vertices_yx.ravel()[:4])
+    fits = min(y0, x0) >= 0 and y1 <= plane_size[0] and x1 <= plane_size[1]
+    if not fits or gesture.mask.shape != (y1 - y0, x1 - x0):
+        raise InvalidPromptError(
+            f"the label at rows {y0}..{y1}, columns {x0}..{x1} does not fit the "
+            f"plane of {_size(plane_size)} pixels"
+        )
 
 
 def label_gesture(plane_labels: npt.NDArray[Any], point_yx: Sequence[float]) -> Gesture:
@@ -396,17 +418,23 @@ def mask_to_logits(mask: BoolArray, low_res_size: int) -> FloatArray:
         From -8 to 8; the share of a coarse pixel that the mask covers is mapped
         linearly, so that edges stay where they are.
     """
-    from skimage.transform import resize
-
     scale = low_res_size / max(mask.shape)
     height, width = (max(1, round(side * scale)) for side in mask.shape)
-    shrinks = scale < 1
-    share: FloatArray = resize(
-        mask.astype(np.float32), (height, width), order=1, anti_aliasing=shrinks
-    )
+    share = _shares(height, mask.shape[0]) @ mask.astype(np.float32)
+    share = share @ _shares(width, mask.shape[1]).T
     logits = np.full((low_res_size, low_res_size), -MASK_LOGIT, np.float32)
     logits[:height, :width] = MASK_LOGIT * (2 * share - 1)
     return logits
+
+
+def _shares(n_coarse: int, n_fine: int) -> FloatArray:
+    """Share of each coarse pixel that each fine one covers, (n_coarse, n_fine)."""
+    step = n_fine / n_coarse
+    start = np.arange(n_coarse)[:, np.newaxis] * step
+    fine = np.arange(n_fine)
+    covered = np.minimum(start + step, fine + 1) - np.maximum(start, fine)
+    shares: FloatArray = (np.clip(covered, 0, None) / step).astype(np.float32)
+    return shares
 
 
 def _stack(
