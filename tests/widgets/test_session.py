@@ -136,6 +136,26 @@ def test_several_objects_commit_together_with_a_class(session, coin_labels):
     assert session.target.features["class"].tolist() == ["background", "coin", "coin"]
 
 
+def test_classes_edited_while_a_mask_waits_for_its_commit(session):
+    session.add_gesture(click(40, 40))
+    session.wait()
+    session.set_classes([ObjectClass(1, "coin", "#e69f00")])
+    session.request_commit()
+    session.wait()
+    assert (session.target.data == 1).any()
+    assert session.annotation.planes == ()
+
+
+def test_a_commit_asked_for_starts_what_was_stopped(session):
+    session.add_gesture(click(40, 40))
+    session._masks.cancel()
+    session.wait()
+    assert session.prediction is None
+    session.request_commit()
+    session.wait()
+    assert (session.target.data == 1).any()
+
+
 def test_a_label_is_refined_in_its_place(session, image, viewer, coin_labels):
     labels = viewer.add_labels(coin_labels.astype(np.uint32))
     session.set_target(labels)

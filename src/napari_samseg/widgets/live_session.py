@@ -334,8 +334,8 @@ class LiveSession:
         """Encode again because the image, its contrast or the model is another."""
         self._masks.forget()
         self._find_plane()
-        self._after_change()
         self._encode()
+        self._after_change()
 
     def _encode(self) -> None:
         if self._holders:
@@ -360,6 +360,9 @@ class LiveSession:
         prompts = _promptable(self.annotation.prompts(self.plane))
         if prompts:
             self._masks.request(prompts, self._colors(list(prompts)))
+            if not self.is_encoded and not self._masks.is_encoding:
+                # it failed, or was cancelled: what is asked for starts it again
+                self._encode()
             return
         self._masks.clear()
         self.layers.show_preview(self.view, self.plane, None)
@@ -397,7 +400,6 @@ class LiveSession:
         self._show_prompts()
         self._show_classes()
         self._autosaver.save_soon()
-        self._masks.is_stale = True
         if predict:
             self._request_prediction()
         self.changed.emit()

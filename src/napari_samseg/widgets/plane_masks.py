@@ -96,6 +96,16 @@ class PlaneMasks:
         return self._encoding.is_busy or self._predicting.is_busy
 
     @property
+    def is_encoding(self) -> bool:
+        """Whether a plane is on its way: `was_encoded` or `failed` follows."""
+        return self._encoding.will_answer
+
+    @property
+    def is_predicting(self) -> bool:
+        """Whether masks are on their way: `was_predicted` or `failed` follows."""
+        return self._predicting.will_answer
+
+    @property
     def is_hovering(self) -> bool:
         """Whether a preview under the pointer is being made."""
         return self._hovering.is_busy
@@ -108,6 +118,7 @@ class PlaneMasks:
     def forget(self) -> None:
         """Drop the plane and its masks, and the jobs on them."""
         self.encoded = self.prediction = None
+        self.is_stale = True
         self.cancel()
 
     def cancel(self) -> None:
@@ -155,6 +166,7 @@ class PlaneMasks:
         """Decode prompts on this thread, for scripts."""
         if self.encoded is None:
             raise InvalidPromptError("the plane is not encoded yet")
+        self.is_stale = True
         self._predicting.cancel()
         drawn: DrawnMasks = _run(
             _predict_steps(self.encoded, prompts, colors, FILL_ALPHA)
@@ -228,8 +240,10 @@ def _predictor_steps(
         path = Path(source.model)
         # a checkpoint written again under its old name is another model
         key = source, path.stat().st_mtime_ns if path.is_file() else 0
-        if key in _LOADED:
-            return _LOADED[key]
+        # one look only: what no session uses any more is gone at any moment
+        loaded = _LOADED.get(key)
+        if loaded is not None:
+            return loaded
         yield Progress("loading torch")
     from napari_samseg.core.cache.memory import MemoryCache
     from napari_samseg.core.predict import Predictor as NewPredictor

@@ -305,6 +305,8 @@ class Session(LiveSession):
         """Call `act` once the preview belongs to the latest prompts."""
         if self._masks.is_stale and self.plane in self.annotation.planes:
             self._waiting_act = act
+            if not self._masks.is_predicting:
+                self._request_prediction()
         else:
             act()
 

@@ -88,7 +88,7 @@ class Job:
         self._on_error = on_error
         self._on_progress = on_progress
         self._on_end = on_end
-        self._cancelled = False
+        self.is_cancelled = False
         self._steps = steps
         self.is_running = False
         self._worker = create_worker(
@@ -111,15 +111,15 @@ class Job:
 
     def cancel(self) -> None:
         """Stop at the next step; nothing is called back but `on_end`."""
-        self._cancelled = True
+        self.is_cancelled = True
         self._worker.quit()
 
     def _yielded(self, progress: Progress) -> None:
-        if not self._cancelled and self._on_progress is not None:
+        if not self.is_cancelled and self._on_progress is not None:
             self._on_progress(progress)
 
     def _returned(self, value: Any) -> None:
-        if self._cancelled:
+        if self.is_cancelled:
             return
         if isinstance(value, _Failure):
             self._on_error(value.error)
@@ -157,6 +157,12 @@ class LatestJob:
     def is_busy(self) -> bool:
         """Whether a job runs or waits."""
         return self._running is not None
+
+    @property
+    def will_answer(self) -> bool:
+        """Whether a request is open that has not been cancelled."""
+        runs = self._running is not None and not self._running.is_cancelled
+        return runs or self._waiting is not None
 
     def request(
         self,
