@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import time
+import weakref
 
 import dask.array as da
 import numpy as np
 import pytest
+import torch
 from napari.components import ViewerModel
 
 import napari_samseg as samseg
@@ -18,6 +21,7 @@ from napari_samseg.core.errors import (
     LayerError,
     UnknownNameError,
 )
+from napari_samseg.core.models.sam import SamModel
 from napari_samseg.core.prompts.from_geometry import Gesture
 from napari_samseg.core.settings import ModelSettings
 from napari_samseg.widgets.session import Session
@@ -134,6 +138,98 @@ def test_several_objects_commit_together_with_a_class(session, coin_labels):
     assert session.commit() == (1, 2)
     assert session.annotation.object_classes == {1: 1, 2: 1}
     assert session.target.features["class"].tolist() == ["background", "coin", "coin"]
+
+
+def test_padding_among_points_that_refine(session):
+    session.prompt(points=[[40, 40]])
+    prompted = session.prompt(
+        points=[[42, 42], [50, 50]], point_labels=[0, -1], object_id=1
+    )
+    assert len(prompted) == 1
+    gestures = session.annotation.prompts(session.plane)[1]
+    assert [gesture.positive for gesture in gestures] == [True, False]
+
+
+def test_a_released_session_shows_nothing(session, viewer, image):
+    session.prompt(points=[[40, 40]])
+    session.release(session)
+    image.scale = (5, 5)
+    session.undo()
+    session.redo()
+    session.wait()
+    assert list(viewer.layers) == [image]
+    session.hold(session)
+    session.wait()
+    names = {layer.name for layer in viewer.layers}
+    assert names == {"coins", "coins - preview", "coins - prompts"}
+
+
+def test_sessions_that_share_a_viewer_and_a_target(viewer, coins, model):
+    def undo(owner):
+        owner.keymap[next(key for key in owner.keymap if str(key) == "Ctrl+Z")](owner)
+
+    images = [viewer.add_image(coins, name=name) for name in "ab"]
+    target = viewer.add_labels(np.zeros(coins.shape, np.uint32))
+    before = dict(viewer.keymap), dict(target.keymap)
+    mouse = list(viewer.mouse_drag_callbacks)
+    first, second = (samseg.open_session(viewer, i, model=model) for i in images)
+    for session in (first, second):
+        session.set_target(target)
+        session.draw_on_canvas().choose("click")
+        session.prompt(points=[[40, 40]])
+    viewer.layers.selection.active = target
+    undo(viewer)
+    assert not second.annotation.can_undo
+    undo(target)
+    assert first.annotation.can_undo
+    second.close()
+    undo(target)
+    assert not first.annotation.can_undo
+    assert len(viewer.mouse_drag_callbacks) == len(mouse) + 1
+    first.close()
+    assert (viewer.keymap, target.keymap) == before
+    assert viewer.mouse_drag_callbacks == mouse
+
+
+class NoRoom(SamModel):
+    """A real model that claims a GPU whose memory is full; its copy is on the CPU."""
+
+    def __init__(self, sam):
+        super().__init__(sam, name="tiny vit", family="sam")
+        self.device = torch.device("cuda")
+
+    def encode_steps(self, plane):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+
+def test_memory_that_ran_out_in_the_background_is_told(session, tiny_sam):
+    told = []
+    session.reported.connect(lambda *report: told.append(report))
+    session.use_model(NoRoom(tiny_sam))
+    session.wait()
+    assert session.is_encoded
+    assert told == [("cuda ran out of memory: encoding on the CPU instead", True)]
+
+
+def used_session(coins, model):
+    """Return weak references to a session, its image and viewer, all used."""
+    viewer = ViewerModel()
+    session = samseg.open_session(viewer, viewer.add_image(coins), model=model)
+    session.prompt(points=[[40, 40]])
+    session.draw_on_canvas().choose("click")
+    session.wait()
+    return [weakref.ref(thing) for thing in (session, session.image, viewer)]
+
+
+def test_a_viewer_without_a_window_can_die(coins, model, qtbot):
+    references = used_session(coins, model)
+
+    def have_died():
+        gc.collect()
+        return all(reference() is None for reference in references)
+
+    # jobs that end hold some of them until then
+    qtbot.waitUntil(have_died, timeout=10_000)
 
 
 def test_classes_edited_while_a_mask_waits_for_its_commit(session):

@@ -79,6 +79,7 @@ class PlaneMasks:
     was_predicted = Signal(object)
     was_hovered = Signal(object)
     failed = Signal(object)
+    warned = Signal(str)
     progressed = Signal(object)
 
     def __init__(self) -> None:
@@ -139,6 +140,7 @@ class PlaneMasks:
             self._on_encoded,
             self._on_failed,
             self.progressed.emit,
+            self.warned.emit,
         )
 
     def encode_now(
@@ -160,6 +162,7 @@ class PlaneMasks:
                 _predict_steps(self.encoded, prompts, colors, FILL_ALPHA),
                 self._on_predicted,
                 self.failed.emit,
+                on_warning=self.warned.emit,
             )
 
     def predict_now(self, prompts: Prompts, colors: Colors) -> MaskPrediction:

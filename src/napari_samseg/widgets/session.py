@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
+from weakref import WeakValueDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -43,7 +43,7 @@ from napari_samseg.core.prompts.from_geometry import (
 )
 from napari_samseg.core.settings import ImageSettings, ModelSettings
 from napari_samseg.widgets.canvas_tools import CanvasTools
-from napari_samseg.widgets.live_session import LiveSession
+from napari_samseg.widgets.live_session import LiveSession, Questions
 
 if TYPE_CHECKING:
     from napari import Viewer
@@ -54,7 +54,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Session", "open_session"]
 
-_SESSIONS: WeakKeyDictionary[Any, WeakKeyDictionary[Any, Session]] = WeakKeyDictionary()
+# By the ids of viewer and image, which no other objects have while the session
+# lives: it holds both.
+_SESSIONS: WeakValueDictionary[tuple[int, int], Session] = WeakValueDictionary()
 
 
 def open_session(
@@ -125,10 +127,11 @@ class Session(LiveSession):
     def of(cls, viewer: Viewer, image: Image) -> Session:
         """Return the session of an image layer in a viewer, new if there is none."""
         viewer, image = _unwrap(viewer), _unwrap(image)
-        of_viewer = _SESSIONS.setdefault(viewer, WeakKeyDictionary())
-        if image not in of_viewer or not of_viewer[image]._is_open:
-            of_viewer[image] = cls(viewer, image)
-        return of_viewer[image]
+        key = id(viewer), id(image)
+        session = _SESSIONS.get(key)
+        if session is None or not session._is_open:
+            session = _SESSIONS[key] = cls(viewer, image)
+        return session
 
     # -- what a person can ask for -------------------------------------------------
 
@@ -171,8 +174,9 @@ class Session(LiveSession):
         refines = object_id is not None and object_id in self.annotation.prompts(plane)
         labels = point_labels
         if refines and labels is not None:
-            # what the object has already makes background points meaningful
-            labels = np.ones_like(np.asarray(labels))
+            # what the object has already makes background points meaningful;
+            # -1 stays what it is, no point
+            labels = np.where(np.asarray(labels) < 0, labels, 1)
         prompts = pair_prompts(
             points,
             labels,
@@ -370,6 +374,20 @@ class Session(LiveSession):
             pass
         self._after_change()
 
+    def attach(self, panel: Questions) -> None:
+        """Serve a panel until `detach`: it is asked, and the mouse draws prompts."""
+        self._panels.append(panel)
+        self.hold(panel)
+        tools = self.draw_on_canvas()
+        tools.choose(tools.tool)
+
+    def detach(self, panel: Questions) -> None:
+        """Let a panel go; mouse and keys go with the last one."""
+        self._panels = [other for other in self._panels if other is not panel]
+        if not self._panels:
+            self._put_tools_away()
+        self.release(panel)
+
     def draw_on_canvas(self) -> CanvasTools:
         """Let prompts be drawn with the mouse; the same tools for all panels."""
         if self.tools is None:
@@ -379,7 +397,8 @@ class Session(LiveSession):
     def close(self) -> None:
         """End the session: stop jobs, save, remove the prompt layers."""
         super().close()
-        _SESSIONS.get(self.viewer, WeakKeyDictionary()).pop(self.image, None)
+        if _SESSIONS.get((id(self.viewer), id(self.image))) is self:
+            del _SESSIONS[id(self.viewer), id(self.image)]
 
     # -- choices -------------------------------------------------------------------
 
