@@ -7,8 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import napari
 import numpy as np
 import pytest
+from magicgui import magicgui
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication
 from skimage import measure
@@ -21,7 +23,7 @@ from napari_samseg.core.settings import ImageSettings, ModelSettings
 from napari_samseg.widgets.plane_masks import _LOADED
 from napari_samseg.widgets.segment import SegmentWidget
 from napari_samseg.widgets.segment_layout import OVERLAP_TITLES
-from napari_samseg.widgets.session import _SESSIONS, open_session
+from napari_samseg.widgets.session import _SESSIONS, Session, open_session
 from napari_samseg.widgets.workers import RUNNING
 
 pytestmark = pytest.mark.skipif(
@@ -220,6 +222,19 @@ def test_twice_in_one_viewer(viewer, image, widget, model):
     assert second.session is None
     canvas.click(viewer, image, (62, 62))
     assert [len(g) for g in prompts(widget).values()] == [2]
+
+
+def test_the_proxy_that_napari_hands_to_plugins(viewer, image, widget):
+    @magicgui
+    def hand_out(viewer: napari.Viewer) -> None:
+        handed.append(viewer)
+
+    handed = []
+    viewer.window.add_dock_widget(hand_out, name="hand out")
+    hand_out()
+    (proxy,) = handed
+    assert proxy is not viewer
+    assert Session.of(proxy, proxy.layers["coins"]) is widget.session
 
 
 def test_two_panels_and_a_script_on_one_session(viewer, widget, model, tiny_checkpoint):

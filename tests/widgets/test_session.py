@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from napari.components import ViewerModel
+from napari.utils.colormaps import DirectLabelColormap
 
 import napari_samseg as samseg
 from napari_samseg.core.annotation import ObjectClass
@@ -252,6 +253,50 @@ def test_a_commit_asked_for_starts_what_was_stopped(session):
     assert (session.target.data == 1).any()
 
 
+def test_classes_as_colours_and_as_labels(session, viewer, image):
+    with pytest.raises(LayerError, match="commit an object first"):
+        session.semantic_labels()
+    session.set_color_by_class(True)
+    classes = [ObjectClass(1, "coin", "#e69f00"), ObjectClass(2, "dirt", "#0072b2")]
+    session.set_classes(classes)
+    for class_id, corner in ((2, 20), (None, 90)):
+        session.class_id = class_id
+        session.prompt(boxes=[[corner, corner, corner + 50, corner + 50]])
+        session.commit()
+        expected = (0, 0x72, 0xB2) if class_id else (0xB0,) * 3
+        assert (session._colors([9]) == expected).all()
+    target = session.target
+    blue, grey = target.colormap.map(np.array([1, 2], np.uint32))
+    np.testing.assert_allclose(blue, (0, 0x72 / 255, 0xB2 / 255, 1), atol=0.01)
+    np.testing.assert_allclose(grey[:3], 0xB0 / 255, atol=0.01)
+    session.assign_class(2, 1)
+    orange = target.colormap.map(np.array([2], np.uint32))[0]
+    np.testing.assert_allclose(orange, (0xE6 / 255, 0x9F / 255, 0, 1), atol=0.01)
+
+    layer = session.add_semantic_layer()
+    np.testing.assert_array_equal(layer.data == 2, target.data == 1)
+    np.testing.assert_array_equal(layer.data == 1, target.data == 2)
+    np.testing.assert_allclose(layer.data_to_world((5, 7)), image.data_to_world((5, 7)))
+    assert layer.units == image.units
+    viewer.layers.remove(layer)
+
+
+def test_a_colormap_of_a_persons_own_comes_back(session, viewer, coins):
+    labels = viewer.add_labels(np.zeros(coins.shape, np.uint32))
+    labels.colormap = own = DirectLabelColormap(color_dict={None: "red", 0: "white"})
+    session.set_target(labels)
+    session.set_color_by_class(True)
+    assert labels.colormap is not own
+    session.set_color_by_class(False)
+    assert labels.colormap is own
+    session.set_color_by_class(True)
+    labels.colormap = other = DirectLabelColormap(color_dict={None: "blue"})
+    session.set_classes([ObjectClass(1, "coin", "#e69f00")])
+    assert labels.colormap is not other
+    session.set_color_by_class(False)
+    assert labels.colormap is other
+
+
 def test_a_label_is_refined_in_its_place(session, image, viewer, coin_labels):
     labels = viewer.add_labels(coin_labels.astype(np.uint32))
     session.set_target(labels)
@@ -442,11 +487,7 @@ def test_an_unknown_device_is_reported(viewer, image):
 
 
 def test_one_session_per_viewer_and_layer(viewer, image, session, model, coins):
-    from napari.utils._proxies import PublicOnlyProxy
-
     assert samseg.open_session(viewer, image, model=model) is session
-    proxied = PublicOnlyProxy(viewer)
-    assert Session.of(proxied, proxied.layers["coins"]) is session
     other_viewer = ViewerModel()
     other = samseg.open_session(
         other_viewer, other_viewer.add_image(coins), model=model

@@ -26,6 +26,7 @@ from napari_samseg.adapters.read_layers import (
     current_plane,
 )
 from napari_samseg.adapters.write_layers import (
+    ClassColors,
     LayerLabels,
     create_labels,
     show_classes,
@@ -127,6 +128,7 @@ class LiveSession:
         self.several = False
         self.hover_enabled = True
         self.tools: CanvasTools | None = None
+        self._class_colors: ClassColors | None = None
         self._model: PromptableModel | ModelSettings | None = None
         self._masks = PlaneMasks()
         self._target = CommitTarget(self.annotation)
@@ -435,6 +437,8 @@ class LiveSession:
 
     def _show_classes(self) -> None:
         state = (self.target, self.annotation.classes, self.annotation.object_classes)
+        if self._class_colors is not None and state != self._shown_classes:
+            self._class_colors.show(*state)
         if self.target is not None and state != self._shown_classes:
             if any(state[1:]) or self._shown_classes[0] is self.target:
                 show_classes(*state)
@@ -508,6 +512,10 @@ class LiveSession:
 
     def _colors(self, object_ids: list[int]) -> npt.NDArray[np.uint8]:
         """RGB of objects as napari will show them once committed."""
+        rows = {row.class_id: row for row in self.annotation.classes}
+        if self._class_colors is not None and self.class_id in rows:
+            rgb = bytes.fromhex(rows[self.class_id].color.removeprefix("#"))
+            return np.tile(np.frombuffer(rgb, np.uint8), (len(object_ids), 1))
         colormap = _new_colormap() if self.target is None else self.target.colormap
         mapped = np.reshape(colormap.map(np.array(object_ids, np.uint32)), (-1, 4))
         return np.asarray(mapped[:, :3] * 255).astype(np.uint8)

@@ -79,6 +79,8 @@ class SegmentWidget(SegmentLayout):
         self._class_table.edited.connect(self._on_classes_edited)
         self._class_table.chosen.connect(self._on_class_chosen)
         self._class_table.refused.connect(self._show_error)
+        self._class_colors_box.toggled.connect(self._on_class_colors)
+        self._semantic_button.clicked.connect(self._make_semantic_labels)
         self._cancel_button.clicked.connect(self._cancel)
         self._device_form.changed.connect(self._on_device_changed)
         self._image_form.changed.connect(self._on_image_settings)
@@ -226,6 +228,14 @@ class SegmentWidget(SegmentLayout):
         if self._session is not None:
             self._session.class_id = class_id
 
+    def _on_class_colors(self, is_on: bool) -> None:
+        if self._session is not None:
+            self._session.set_color_by_class(is_on)
+
+    def _make_semantic_labels(self) -> None:
+        if self._session is not None:
+            self._attempt(self._session.add_semantic_layer)
+
     # -- buttons -------------------------------------------------------------------
 
     def _commit(self) -> None:
@@ -302,6 +312,7 @@ class SegmentWidget(SegmentLayout):
             return
         history = session.annotation
         has_prompts = session.plane in history.planes
+        self._semantic_button.setEnabled(session.target is not None)
         self._buttons["commit"].setEnabled(has_prompts)
         self._buttons["clear"].setEnabled(has_prompts)
         self._buttons["undo"].setEnabled(history.can_undo)
@@ -323,6 +334,7 @@ class SegmentWidget(SegmentLayout):
         for box, is_on in (
             (self._several_box, session.several),
             (self._hover_box, session.hover_enabled),
+            (self._class_colors_box, session.color_by_class),
         ):
             blocked = box.blockSignals(True)
             box.setChecked(is_on)

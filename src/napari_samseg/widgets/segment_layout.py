@@ -193,8 +193,20 @@ class SegmentLayout(QWidget):
         return panel
 
     def _build_classes(self) -> QWidget:
+        panel = QWidget()
+        rows = QVBoxLayout(panel)
+        rows.setContentsMargins(0, 0, 0, 0)
         self._class_table = ClassTable()
-        return self._class_table
+        self._class_colors_box = QCheckBox("colour objects by class")
+        self._class_colors_box.setToolTip("Objects without a class are grey.")
+        self._semantic_button = QPushButton("Make semantic labels")
+        self._semantic_button.setToolTip(
+            "Add a Labels layer with the class of each object in place of its id"
+        )
+        rows.addWidget(self._class_table)
+        rows.addWidget(self._class_colors_box)
+        rows.addWidget(self._semantic_button)
+        return panel
 
     def _build_settings(self, model_settings: ModelSettings) -> QWidget:
         panel = QWidget()

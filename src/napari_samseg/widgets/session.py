@@ -21,12 +21,14 @@ from napari_samseg.adapters.read_layers import (
     ImageView,
     plane_of_labels,
 )
+from napari_samseg.adapters.write_layers import ClassColors, add_semantic_labels
 from napari_samseg.core.annotation import ObjectClass
 from napari_samseg.core.annotation_file import (
     read_annotation,
     replay_annotation,
     write_annotation,
 )
+from napari_samseg.core.class_labels import semantic_labels
 from napari_samseg.core.errors import (
     InvalidPromptError,
     LabelOverflowError,
@@ -345,6 +347,52 @@ class Session(LiveSession):
         """Give a committed object a class, or none."""
         self.annotation.assign_class(object_id, class_id)
         self._after_change(predict=False)
+
+    @property
+    def color_by_class(self) -> bool:
+        """Whether the target shows objects in the colours of their classes."""
+        return self._class_colors is not None
+
+    def set_color_by_class(self, is_on: bool) -> None:
+        """Show objects in the colours of their classes, or in the layer's own."""
+        if is_on == self.color_by_class:
+            return
+        if self._class_colors is not None:
+            self._class_colors.restore()
+            self._class_colors = None
+        else:
+            self._class_colors = ClassColors()
+            history = self.annotation
+            self._class_colors.show(
+                self.target, history.classes, history.object_classes
+            )
+        self.changed.emit()
+
+    def semantic_labels(self) -> Any:
+        """Return the class id of each pixel of the target.
+
+        Returns
+        -------
+        array of unsigned int
+            See `core.class_labels.semantic_labels`.
+
+        Raises
+        ------
+        LayerError
+            If there is no target yet.
+        """
+        if self.target is None:
+            raise LayerError("there are no labels yet: commit an object first")
+        return semantic_labels(self.target.data, self.annotation.object_classes)
+
+    def add_semantic_layer(self) -> Labels:
+        """Add the semantic labels as a layer that lies on the target."""
+        data = self.semantic_labels()
+        layer = add_semantic_labels(
+            self.viewer, self._require_target().layer, data, self.annotation.classes
+        )
+        self.layers.raise_above(layer)
+        return layer
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write prompts, commits and classes as JSON."""
