@@ -206,9 +206,14 @@ class LiveSession:
         """Tell the person something, in the panel and if need be as a notification."""
         self.reported.emit(message, is_error)
 
+    @property
+    def can_cancel(self) -> bool:
+        """Whether something runs that `cancel` stops."""
+        return self._masks.is_encoding
+
     def cancel(self) -> None:
         """Stop encoding, loading or downloading; a prompt or commit starts it again."""
-        if self._masks.is_encoding:
+        if self.can_cancel:
             self._waiting_act = None
             self._masks.cancel()
             self.progressed.emit(None)

@@ -343,7 +343,8 @@ class SegmentWidget(SegmentLayout):
 
     def _show_bar(self, is_shown: bool) -> None:
         self._bar.setVisible(is_shown)
-        self._cancel_button.setVisible(is_shown)
+        can_cancel = self._session is not None and self._session.can_cancel
+        self._cancel_button.setVisible(is_shown and can_cancel)
 
     def _describe(self, session: Session) -> str:
         if session.plane is None:
