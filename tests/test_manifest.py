@@ -8,6 +8,8 @@ from importlib import metadata, resources
 import numpy as np
 import pytest
 import yaml
+
+# napari offers no public list of the menus that plugins may add to
 from napari._app_model.constants import MenuId
 from npe2 import PluginManifest
 from npe2.manifest.utils import import_python_name

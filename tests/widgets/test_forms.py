@@ -99,3 +99,16 @@ def test_the_class_table(qtbot):
     assert edited[-1][-1].class_id == 6
     rows.setCurrentRow(0)
     assert chosen[-1] == 1
+
+
+@pytest.mark.parametrize("name", ["", "   "])
+def test_a_blank_class_name_is_refused(qtbot, name):
+    table = ClassTable()
+    qtbot.addWidget(table)
+    table.show_classes([ObjectClass(1, "axon", "#123456")], 1, 2)
+    edited, refused = collect(table.edited), collect(table.refused)
+    rows = table.findChild(QListWidget)
+    rows.item(0).setText(name)
+    assert edited == []
+    assert refused == ["class 1 needs a name"]
+    assert (rows.item(0).text(), rows.currentRow()) == ("axon", 0)

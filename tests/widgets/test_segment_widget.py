@@ -7,17 +7,23 @@ import subprocess
 import sys
 from pathlib import Path
 
+import napari
 import numpy as np
 import pytest
+from magicgui import magicgui
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication
 from skimage import measure
 from widgets import canvas
 
+from napari_samseg.core.cache.memory import MemoryCache
 from napari_samseg.core.demo import DEMO_IMAGES
+from napari_samseg.core.predict import Predictor
+from napari_samseg.core.settings import ImageSettings, ModelSettings
+from napari_samseg.widgets.plane_masks import _LOADED
 from napari_samseg.widgets.segment import SegmentWidget
 from napari_samseg.widgets.segment_layout import OVERLAP_TITLES
-from napari_samseg.widgets.session import _SESSIONS, Session
+from napari_samseg.widgets.session import _SESSIONS, Session, open_session
 from napari_samseg.widgets.workers import RUNNING
 
 pytestmark = pytest.mark.skipif(
@@ -28,13 +34,14 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture
 def viewer(make_napari_viewer, qtbot, model, monkeypatch):
-    """A shown viewer; sessions use the embedded model loaded already."""
+    """A shown viewer; the embedded model is loaded already."""
     monkeypatch.setenv("NAPARI_ENSURE_PLUGIN_MAIN_THREAD", "1")
-    monkeypatch.setattr(Session, "set_model", lambda self, _: self.use_model(model))
+    loaded = Predictor(model, MemoryCache(2**28))
+    monkeypatch.setitem(_LOADED, (ModelSettings(), 0), loaded)
     viewer = make_napari_viewer(show=True)
     viewer.window.resize(1200, 800)
     yield viewer
-    for session in list(_SESSIONS.get(viewer, {}).values()):
+    for session in list(_SESSIONS.values()):
         session.close()
     qtbot.waitUntil(lambda: not RUNNING, timeout=30_000)
 
@@ -217,6 +224,143 @@ def test_twice_in_one_viewer(viewer, image, widget, model):
     assert [len(g) for g in prompts(widget).values()] == [2]
 
 
+def test_the_proxy_that_napari_hands_to_plugins(viewer, image, widget):
+    @magicgui
+    def hand_out(viewer: napari.Viewer) -> None:
+        handed.append(viewer)
+
+    handed = []
+    viewer.window.add_dock_widget(hand_out, name="hand out")
+    hand_out()
+    (proxy,) = handed
+    assert proxy is not viewer
+    assert Session.of(proxy, proxy.layers["coins"]) is widget.session
+
+
+def test_two_panels_and_a_script_on_one_session(viewer, widget, model, tiny_checkpoint):
+    session = widget.session
+    second = SegmentWidget(viewer)
+    viewer.window.add_dock_widget(second, name="Segment (SAM Segmentation)")
+    session.set_model(ModelSettings(model=str(tiny_checkpoint)))
+    for panel in (widget, second):
+        assert panel._model_box.currentText() == tiny_checkpoint.name
+    device = widget._device_form.settings.device
+    widget._device_form.changed.emit(ModelSettings(str(tiny_checkpoint), "cpu"))
+    assert device != "cpu"
+    assert session.model == ModelSettings(str(tiny_checkpoint), "cpu")
+    assert second._device_form.settings.device == "cpu"
+    session.use_model(model)
+    assert widget._model_box.currentText() == "a loaded model"
+    widget._device_form.changed.emit(ModelSettings(device="auto"))
+    assert session.model is model
+    assert session.questions is second
+    viewer.window.remove_dock_widget(second)
+    assert session.questions is widget
+    session.set_image_settings(ImageSettings(normalisation="minmax"))
+    assert widget._image_form.settings.normalisation == "minmax"
+
+
+def test_two_panels_on_two_images(viewer, image, widget, coins):
+    """One click is one prompt, and one Ctrl+Z one step, of the image meant."""
+    other = viewer.add_image(coins, name="other", scale=(2, 2), translate=(10, 20))
+    second = SegmentWidget(viewer)
+    viewer.window.add_dock_widget(second, name="Segment (SAM Segmentation)")
+    assert second.session.image is other
+    first, control = widget.session, Qt.KeyboardModifier.ControlModifier
+    viewer.layers.selection.active = None
+    canvas.click(viewer, image, (60, 60))
+    assert prompts(widget) == {}
+    assert len(prompts(second)) == 1
+    viewer.layers.selection.active = image
+    canvas.click(viewer, image, (60, 60))
+    assert len(prompts(widget)) == len(prompts(second)) == 1
+    viewer.layers.selection.active = first.layers.points
+    canvas.press_key(viewer, Qt.Key.Key_Z, control)
+    assert prompts(widget) == {}
+    viewer.window.remove_dock_widget(second)
+    viewer.layers.selection.active = None
+    canvas.press_key(viewer, Qt.Key.Key_Z, control | canvas.SHIFT)
+    assert len(prompts(widget)) == 1
+
+
+def test_switches_show_what_the_session_does(viewer, image, widget, coins):
+    widget._several_box.click()
+    widget._hover_box.click()
+    replace = list(OVERLAP_TITLES).index("replace")
+    widget._overlap_box.setCurrentIndex(replace)
+    widget._overlap_box.activated.emit(replace)
+
+    def shown():
+        switches = widget._several_box, widget._hover_box
+        return (*(s.isChecked() for s in switches), widget._overlap_box.currentData())
+
+    def done():
+        session = widget.session
+        return session.several, session.hover_enabled, session.overlap
+
+    assert shown() == done() == (True, False, "replace")
+    viewer.add_image(coins, name="other")
+    for name, expected in (
+        ("other", (False, True, "keep")),
+        ("coins", (True, False, "replace")),
+    ):
+        position = widget._image_box.findText(name)
+        widget._image_box.setCurrentIndex(position)
+        widget._image_box.activated.emit(position)
+        assert shown() == done() == expected
+    viewer.layers.remove("other")
+    viewer.window.remove_dock_widget(widget)
+    viewer.window.add_dock_widget(widget, name="Segment")
+    assert shown() == done() == (True, False, "replace")
+
+
+def test_a_deleted_prompt_layer_comes_back_with_its_keys(viewer, image, widget):
+    viewer.layers.remove(widget.session.layers.points)
+    viewer.layers.selection.active = image
+    canvas.click(viewer, image, (60, 60))
+    canvas.press_key(viewer, Qt.Key.Key_Escape)
+    assert prompts(widget) == {}
+    assert widget.session.annotation.can_undo
+
+
+def test_the_panel_closed_where_a_script_goes_on(viewer, image, widget):
+    session = open_session(viewer, image)
+    assert session is widget.session
+    viewer.window.remove_dock_widget(widget)
+    assert viewer.mouse_move_callbacks == []
+    assert viewer.keymap == {}
+    canvas.click(viewer, image, (60, 60))
+    assert not session.annotation.can_undo
+    assert session.prompt(points=[[60, 60]]) is not None
+    session.close()
+
+
+def test_encoding_is_cancelled_and_started_again(viewer, image, widget, qtbot, coins):
+    image.data = np.tile(coins, (2, 2))
+    assert widget.session.is_busy
+    widget._cancel_button.click()
+    widget.session.wait()
+    assert not widget.session.is_encoded
+    assert not widget._cancel_button.isVisible()
+    assert "to go on" in widget._status.text()
+    canvas.click(viewer, image, (60, 60))
+    widget.session.wait()
+    assert widget.session.prediction is not None
+    image.data = coins[::-1].copy()
+    widget._cancel_button.click()
+    widget._model_box.activated.emit(widget._model_box.currentIndex())
+    widget.session.wait()
+    assert widget.session.is_encoded
+
+
+def test_a_class_name_that_cannot_be(widget):
+    table = widget._class_table
+    table.add()
+    table._list.item(0).setText("  ")
+    assert "needs a name" in widget._status.text()
+    assert table._list.item(0).text() == "class 1"
+
+
 def test_closed_and_opened_again(viewer, image, widget):
     assert len(viewer.mouse_move_callbacks) == 1
     canvas.click(viewer, image, (60, 60))
@@ -263,6 +407,51 @@ def test_the_viewer_closed_in_the_middle_of_a_job(viewer, image, widget, qtbot, 
     viewer.close()
     qtbot.waitUntil(lambda: not RUNNING, timeout=30_000)
     assert widget.session is None
+
+
+def test_the_main_window_closed_by_its_button():
+    """The prompts are saved and jobs end, though nobody closes the viewer."""
+    code = """
+import json
+
+import napari
+from qtpy.QtCore import QEventLoop, QTimer
+from qtpy.QtWidgets import QApplication
+from skimage.data import coins
+
+from napari_samseg.widgets.segment import SegmentWidget
+from napari_samseg.widgets.session import _SESSIONS
+from napari_samseg.widgets.workers import RUNNING
+
+
+def run(milliseconds):
+    loop = QEventLoop()
+    QTimer.singleShot(milliseconds, loop.quit)
+    loop.exec()
+
+
+viewer = napari.Viewer(show=False)
+QApplication.instance().setQuitOnLastWindowClosed(False)
+image = viewer.add_image(coins())
+viewer.window.add_dock_widget(SegmentWidget(viewer), name="Segment")
+(session,) = _SESSIONS.values()
+run(50)
+session.prompt(points=[[60, 60]])
+path = session.autosave_file
+image.data = coins()[::-1].copy()
+(window,) = (w for w in QApplication.topLevelWidgets() if w.inherits("QMainWindow"))
+window.close()
+run(200)
+assert len(json.loads(path.read_text())["actions"]) == 1
+assert not session._holders
+assert list(viewer.layers) == [image]
+while RUNNING:
+    run(50)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_panel_needs_no_torch_before_a_model():

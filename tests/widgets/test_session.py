@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import time
+import weakref
 
 import dask.array as da
 import numpy as np
 import pytest
+import torch
 from napari.components import ViewerModel
+from napari.utils.colormaps import DirectLabelColormap
 
 import napari_samseg as samseg
 from napari_samseg.core.annotation import ObjectClass
@@ -18,6 +22,7 @@ from napari_samseg.core.errors import (
     LayerError,
     UnknownNameError,
 )
+from napari_samseg.core.models.sam import SamModel
 from napari_samseg.core.prompts.from_geometry import Gesture
 from napari_samseg.core.settings import ModelSettings
 from napari_samseg.widgets.session import Session
@@ -140,6 +145,162 @@ def test_several_objects_commit_together_with_a_class(session, coin_labels):
     assert session.commit() == (1, 2)
     assert session.annotation.object_classes == {1: 1, 2: 1}
     assert session.target.features["class"].tolist() == ["background", "coin", "coin"]
+
+
+def test_padding_among_points_that_refine(session):
+    session.prompt(points=[[40, 40]])
+    prompted = session.prompt(
+        points=[[42, 42], [50, 50]], point_labels=[0, -1], object_id=1
+    )
+    assert len(prompted) == 1
+    gestures = session.annotation.prompts(session.plane)[1]
+    assert [gesture.positive for gesture in gestures] == [True, False]
+
+
+def test_a_released_session_shows_nothing(session, viewer, image):
+    session.prompt(points=[[40, 40]])
+    session.release(session)
+    image.scale = (5, 5)
+    session.undo()
+    session.redo()
+    session.wait()
+    assert list(viewer.layers) == [image]
+    session.hold(session)
+    session.wait()
+    names = {layer.name for layer in viewer.layers}
+    assert names == {"coins", "coins - preview", "coins - prompts"}
+
+
+def test_sessions_that_share_a_viewer_and_a_target(viewer, coins, model):
+    def undo(owner):
+        owner.keymap[next(key for key in owner.keymap if str(key) == "Ctrl+Z")](owner)
+
+    images = [viewer.add_image(coins, name=name) for name in "ab"]
+    target = viewer.add_labels(np.zeros(coins.shape, np.uint32))
+    before = dict(viewer.keymap), dict(target.keymap)
+    mouse = list(viewer.mouse_drag_callbacks)
+    first, second = (samseg.open_session(viewer, i, model=model) for i in images)
+    for session in (first, second):
+        session.set_target(target)
+        session.draw_on_canvas().choose("click")
+        session.prompt(points=[[40, 40]])
+    viewer.layers.selection.active = target
+    undo(viewer)
+    assert not second.annotation.can_undo
+    undo(target)
+    assert first.annotation.can_undo
+    second.close()
+    undo(target)
+    assert not first.annotation.can_undo
+    assert len(viewer.mouse_drag_callbacks) == len(mouse) + 1
+    first.close()
+    assert (viewer.keymap, target.keymap) == before
+    assert viewer.mouse_drag_callbacks == mouse
+
+
+class NoRoom(SamModel):
+    """A real model that claims a GPU whose memory is full; its copy is on the CPU."""
+
+    def __init__(self, sam):
+        super().__init__(sam, name="tiny vit", family="sam")
+        self.device = torch.device("cuda")
+
+    def encode_steps(self, plane):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+
+def test_memory_that_ran_out_in_the_background_is_told(session, tiny_sam):
+    told = []
+    session.reported.connect(lambda *report: told.append(report))
+    session.use_model(NoRoom(tiny_sam))
+    session.wait()
+    assert session.is_encoded
+    assert told == [("cuda ran out of memory: encoding on the CPU instead", True)]
+
+
+def used_session(coins, model):
+    """Return weak references to a session, its image and viewer, all used."""
+    viewer = ViewerModel()
+    session = samseg.open_session(viewer, viewer.add_image(coins), model=model)
+    session.prompt(points=[[40, 40]])
+    session.draw_on_canvas().choose("click")
+    session.wait()
+    return [weakref.ref(thing) for thing in (session, session.image, viewer)]
+
+
+def test_a_viewer_without_a_window_can_die(coins, model, qtbot):
+    references = used_session(coins, model)
+
+    def have_died():
+        gc.collect()
+        return all(reference() is None for reference in references)
+
+    # jobs that end hold some of them until then
+    qtbot.waitUntil(have_died, timeout=10_000)
+
+
+def test_classes_edited_while_a_mask_waits_for_its_commit(session):
+    session.add_gesture(click(40, 40))
+    session.wait()
+    session.set_classes([ObjectClass(1, "coin", "#e69f00")])
+    session.request_commit()
+    session.wait()
+    assert (session.target.data == 1).any()
+    assert session.annotation.planes == ()
+
+
+def test_a_commit_asked_for_starts_what_was_stopped(session):
+    session.add_gesture(click(40, 40))
+    session._masks.cancel()
+    session.wait()
+    assert session.prediction is None
+    session.request_commit()
+    session.wait()
+    assert (session.target.data == 1).any()
+
+
+def test_classes_as_colours_and_as_labels(session, viewer, image):
+    with pytest.raises(LayerError, match="commit an object first"):
+        session.semantic_labels()
+    session.set_color_by_class(True)
+    classes = [ObjectClass(1, "coin", "#e69f00"), ObjectClass(2, "dirt", "#0072b2")]
+    session.set_classes(classes)
+    for class_id, corner in ((2, 20), (None, 90)):
+        session.class_id = class_id
+        session.prompt(boxes=[[corner, corner, corner + 50, corner + 50]])
+        session.commit()
+        expected = (0, 0x72, 0xB2) if class_id else (0xB0,) * 3
+        assert (session._colors([9]) == expected).all()
+    target = session.target
+    blue, grey = target.colormap.map(np.array([1, 2], np.uint32))
+    np.testing.assert_allclose(blue, (0, 0x72 / 255, 0xB2 / 255, 1), atol=0.01)
+    np.testing.assert_allclose(grey[:3], 0xB0 / 255, atol=0.01)
+    session.assign_class(2, 1)
+    orange = target.colormap.map(np.array([2], np.uint32))[0]
+    np.testing.assert_allclose(orange, (0xE6 / 255, 0x9F / 255, 0, 1), atol=0.01)
+
+    layer = session.add_semantic_layer()
+    np.testing.assert_array_equal(layer.data == 2, target.data == 1)
+    np.testing.assert_array_equal(layer.data == 1, target.data == 2)
+    np.testing.assert_allclose(layer.data_to_world((5, 7)), image.data_to_world((5, 7)))
+    assert layer.units == image.units
+    viewer.layers.remove(layer)
+
+
+def test_a_colormap_of_a_persons_own_comes_back(session, add_labels, coins):
+    labels = add_labels(np.zeros(coins.shape, np.uint32))
+    labels.colormap = own = DirectLabelColormap(color_dict={None: "red", 0: "white"})
+    session.set_target(labels)
+    session.set_color_by_class(True)
+    assert labels.colormap is not own
+    session.set_color_by_class(False)
+    assert labels.colormap is own
+    session.set_color_by_class(True)
+    labels.colormap = other = DirectLabelColormap(color_dict={None: "blue"})
+    session.set_classes([ObjectClass(1, "coin", "#e69f00")])
+    assert labels.colormap is not other
+    session.set_color_by_class(False)
+    assert labels.colormap is other
 
 
 def test_a_label_is_refined_in_its_place(session, add_labels, coin_labels):
@@ -636,11 +797,7 @@ def test_an_unknown_device_is_reported(viewer, image):
 
 
 def test_one_session_per_viewer_and_layer(viewer, image, session, model, coins):
-    from napari.utils._proxies import PublicOnlyProxy
-
     assert samseg.open_session(viewer, image, model=model) is session
-    proxied = PublicOnlyProxy(viewer)
-    assert Session.of(proxied, proxied.layers["coins"]) is session
     other_viewer = ViewerModel()
     other = samseg.open_session(
         other_viewer, other_viewer.add_image(coins), model=model

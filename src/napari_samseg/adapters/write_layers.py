@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from napari_samseg.core.annotation import ObjectClass
 
 __all__ = [
+    "ClassColors",
     "LayerLabels",
+    "add_semantic_labels",
     "check_editable",
     "create_labels",
     "move_labels",
@@ -37,6 +39,7 @@ DENSE_BYTES = 1_000_000_000
 LABEL_DTYPE = np.uint32
 # Edits of a stroke are joined to one while they span at most this many pixels.
 MERGED_VALUES = 1 << 20
+NO_CLASS_COLOR = "#b0b0b0"
 
 
 def check_editable(layer: Labels) -> None:
@@ -300,6 +303,75 @@ def show_classes(
             kept = kept.assign(index=range(len(kept)))
         table = kept.merge(table, on="index", how="outer")
     layer.features = table
+
+
+class ClassColors:
+    """Shows the objects of a Labels layer in the colours of their classes.
+
+    The colormap that the layer had before, or that a person chose meanwhile,
+    comes back afterwards.
+    """
+
+    def __init__(self) -> None:
+        self._layer: Labels | None = None
+        self._before: Any = None
+        self._made: Any = None
+
+    def show(
+        self,
+        layer: Labels | None,
+        classes: Sequence[ObjectClass],
+        object_classes: Mapping[int, int],
+    ) -> None:
+        """Colour objects by class; those that have none are grey."""
+        from napari.utils.colormaps import DirectLabelColormap
+
+        if layer is not self._layer:
+            self.restore()
+            if layer is not None:
+                self._layer, self._before = layer, layer.colormap
+        elif layer is not None and layer.colormap is not self._made:
+            # a person has chosen another meanwhile: that one comes back
+            self._before = layer.colormap
+        if layer is None:
+            return
+        of_class = {row.class_id: row.color for row in classes}
+        colors: dict[int | None, Any] = {None: NO_CLASS_COLOR, 0: "transparent"}
+        for object_id, class_id in object_classes.items():
+            colors[object_id] = of_class.get(class_id, NO_CLASS_COLOR)
+        self._made = DirectLabelColormap(color_dict=colors)
+        layer.colormap = self._made
+
+    def restore(self) -> None:
+        """Give the layer its own colormap back."""
+        if self._layer is not None and self._layer.colormap is self._made:
+            self._layer.colormap = self._before
+        self._layer = self._before = self._made = None
+
+
+def add_semantic_labels(
+    viewer: ViewerModel,
+    objects: Labels,
+    data: Any,
+    classes: Sequence[ObjectClass],
+) -> Labels:
+    """Add semantic labels made from a Labels layer of objects, lying on it."""
+    from napari.utils.colormaps import DirectLabelColormap
+
+    colors: dict[int | None, Any] = {None: NO_CLASS_COLOR, 0: "transparent"}
+    colors |= {row.class_id: row.color for row in classes}
+    return viewer.add_labels(
+        data,
+        name=f"{objects.name} - classes",
+        colormap=DirectLabelColormap(color_dict=colors),
+        scale=objects.scale,
+        translate=objects.translate,
+        rotate=objects.rotate,
+        shear=objects.shear,
+        affine=objects.affine,
+        units=objects.units,
+        axis_labels=objects.axis_labels,
+    )
 
 
 def _array_on_disk(

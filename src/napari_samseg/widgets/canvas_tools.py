@@ -1,14 +1,13 @@
 """Drawing prompts on the canvas: mouse, hover and keys of one session.
 
-Everything is bound to the viewer or to the session's own layers through
-napari's public callbacks, and unbound again. Mouse buttons are read only while
-the prompt layer or the image is active, so that napari's tools of all other
-layers keep working.
+Everything is bound through `ViewerBindings`, and unbound again. Mouse buttons
+are read only while the prompt layer or the image is active, so that napari's
+tools of all other layers keep working.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +16,10 @@ from qtpy.QtCore import QTimer
 
 from napari_samseg.core.errors import SamSegError
 from napari_samseg.core.prompts.from_geometry import Gesture
+from napari_samseg.widgets.viewer_bindings import ViewerBindings
 
 if TYPE_CHECKING:
-    from napari.layers import Labels, Layer
+    from napari.layers import Labels, Layer, Points
 
     from napari_samseg.widgets.session import Session
 
@@ -104,10 +104,6 @@ class CanvasTools:
     ----------
     tool : str
         Key in `TOOLS`.
-    several : bool
-        Each positive click or box starts an object, instead of refining one.
-    hover_enabled : bool
-        Preview what a click under the pointer would give.
     label_source : Labels or None
         Layer that the label tool reads; the target if None.
     """
@@ -115,44 +111,35 @@ class CanvasTools:
     def __init__(self, session: Session) -> None:
         self.session = session
         self.tool = "click"
-        self.several = False
-        self.hover_enabled = True
         self.label_source: Labels | None = None
         self._current: int | None = None
         self._pointer: tuple[float, ...] | None = None
-        self._bound: list[tuple[Any, str, Any]] = []
+        self._points: Points | None = None
+        self._bindings = ViewerBindings.of(session.viewer)
         self._hover = QTimer()
         self._hover.setSingleShot(True)
         self._hover.setInterval(HOVER_MS)
         self._hover.timeout.connect(self._show_hover)
-        session.viewer.mouse_drag_callbacks.append(self._on_drag)
-        session.viewer.mouse_move_callbacks.append(self._on_move)
         session.viewer.layers.selection.events.active.connect(self._on_active)
         session.changed.connect(self._on_change)
-        self._bind_history(session.viewer)
+        self._bindings.take_up(self)
+        self._bindings.claim_keys(session.viewer, HISTORY_KEYS, self)
 
     def choose(self, tool: str) -> None:
         """Take a tool; drawing needs the prompt layer to be active."""
         self.tool = tool
+        self._bindings.take_up(self)
         if tool != "pan":
             self.session.layers.activate()
             self._bind_keys()
 
     def close(self) -> None:
         """Give mouse and keys back."""
-        viewer = self.session.viewer
         self._hover.stop()
-        for callbacks, callback in (
-            (viewer.mouse_drag_callbacks, self._on_drag),
-            (viewer.mouse_move_callbacks, self._on_move),
-        ):
-            if callback in callbacks:
-                callbacks.remove(callback)
-        viewer.layers.selection.events.active.disconnect(self._on_active)
+        active = self.session.viewer.layers.selection.events.active
+        active.disconnect(self._on_active)
         self.session.changed.disconnect(self._on_change, missing_ok=True)
-        for owner, key, before in self._bound:
-            owner.bind_key(key, before, overwrite=True)
-        self._bound.clear()
+        self._bindings.give_back(self)
 
     # -- objects -------------------------------------------------------------------
 
@@ -197,12 +184,12 @@ class CanvasTools:
         prompts = {} if plane is None else self.session.annotation.prompts(plane)
         if not prompts:
             return None
-        if self._current not in prompts and not self.several:
+        if self._current not in prompts and not self.session.several:
             return None if self._current is None else list(prompts)[-1]
-        if self.several and gesture.positive:
+        if self.session.several and gesture.positive:
             return None
         under = self._object_under(gesture.vertices_yx[0])
-        if self.several and under in prompts:
+        if self.session.several and under in prompts:
             return under
         return self._current if self._current in prompts else list(prompts)[-1]
 
@@ -220,6 +207,10 @@ class CanvasTools:
 
     # -- mouse ---------------------------------------------------------------------
 
+    def has_layer(self, layer: Layer) -> bool:
+        """Whether a layer is the image or shows its prompts."""
+        return layer is self.session.image or layer in self.session.layers.layers
+
     def _draws(self) -> bool:
         """Whether the mouse is ours now."""
         if self.tool == "pan" or self.session.viewer.dims.ndisplay != 2:
@@ -229,7 +220,8 @@ class CanvasTools:
             return _mode(active) == "pan_zoom"
         return active in self.session.layers.layers and _mode(active) == "pan_zoom"
 
-    def _on_drag(self, viewer: Any, event: Any) -> Generator[None, None, None] | None:
+    def on_drag(self, event: Any) -> Generator[None, None, None] | None:
+        """Draw a gesture, if the mouse is ours."""
         if not self._draws() or event.button not in (1, 2):
             return None
         # Control and Alt leave the mouse to napari, for panning and zooming
@@ -305,8 +297,9 @@ class CanvasTools:
             gesture = Gesture(kind, np.array(vertices), positive)
         self.session.layers.show_rubber_band(self.session.view, plane, gesture)
 
-    def _on_move(self, viewer: Any, event: Any) -> None:
-        if self.hover_enabled and self._draws():
+    def on_move(self, event: Any) -> None:
+        """Preview what a click would give, once the pointer rests a moment."""
+        if self.session.hover_enabled and self._draws():
             self._pointer = tuple(event.position)
             if not self._hover.isActive():
                 self._hover.start()
@@ -329,27 +322,30 @@ class CanvasTools:
     def _on_change(self) -> None:
         target = self.session.target
         if target is not None:
-            self._bind_history(target)
+            self._bindings.claim_keys(target, HISTORY_KEYS, self)
+        if self._points is not None and self._drawn_points() not in (
+            None,
+            self._points,
+        ):
+            self._return_to_prompts()
+
+    def _drawn_points(self) -> Points | None:
+        from napari.layers import Points
+
+        own = self.session.layers.layers
+        return next((layer for layer in own if isinstance(layer, Points)), None)
+
+    def _return_to_prompts(self) -> None:
+        """Go on with the new prompt layer after somebody has deleted the last one."""
+        active = self.session.viewer.layers.selection.active
+        if self.tool != "pan" and (active is None or self.has_layer(active)):
+            self.session.layers.activate()
+        self._bind_keys()
 
     def _bind_keys(self) -> None:
-        points = self.session.layers.points
-        self._bind_history(points)
-        for key, _, method in SHORTCUTS:
-            self._bind(points, key, getattr(self, method))
-
-    def _bind_history(self, owner: Any) -> None:
-        for key, method in HISTORY_KEYS:
-            self._bind(owner, key, getattr(self, method))
-
-    def _bind(self, owner: Any, key: str, act: Callable[[], None]) -> None:
-        if any(bound is owner and name == key for bound, name, _ in self._bound):
-            return
-
-        def press(_: Any) -> None:
-            act()
-
-        before = owner.bind_key(key, press, overwrite=True)
-        self._bound.append((owner, key, before))
+        self._points = self.session.layers.points
+        keys = [*HISTORY_KEYS, *((key, method) for key, _, method in SHORTCUTS)]
+        self._bindings.claim_keys(self._points, keys, self)
 
 
 def _mode(layer: Layer | None) -> str:

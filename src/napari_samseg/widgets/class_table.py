@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtGui import QColor, QIcon, QPixmap
@@ -17,6 +18,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_samseg.core.annotation import ObjectClass
+from napari_samseg.core.errors import SettingsError
 
 __all__ = ["ClassTable"]
 
@@ -40,6 +42,7 @@ class ClassTable(QWidget):
 
     edited = Signal(object)
     chosen = Signal(object)
+    refused = Signal(str)
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -108,19 +111,30 @@ class ClassTable(QWidget):
         self.chosen.emit(self._classes[row].class_id if row >= 0 else None)
 
     def _rename(self, item: QListWidgetItem) -> None:
-        self._replace(self._list.row(item), item.text(), None)
+        row = self._list.row(item)
+        self._replace(row, name=item.text())
 
     def _recolor(self) -> None:
         row = self._list.currentRow()
         if row >= 0:
             color = QColorDialog.getColor(QColor(self._classes[row].color), self)
             if color.isValid():
-                self._replace(row, None, color.name())
+                self._replace(row, color=color.name())
 
-    def _replace(self, row: int, name: str | None, color: str | None) -> None:
-        old = self._classes[row]
-        new = ObjectClass(old.class_id, name or old.name, color or old.color)
+    def _replace(self, row: int, **changes: str) -> None:
+        try:
+            new = replace(self._classes[row], **changes)
+        except SettingsError as error:
+            # Qt ends the process where a slot raises
+            self._show_again()
+            self.refused.emit(str(error))
+            return
         self.edited.emit((*self._classes[:row], new, *self._classes[row + 1 :]))
+
+    def _show_again(self) -> None:
+        row = self._list.currentRow()
+        chosen = self._classes[row].class_id if row >= 0 else None
+        self.show_classes(self._classes, chosen, self._next_id)
 
 
 def _swatch(color: str) -> QIcon:

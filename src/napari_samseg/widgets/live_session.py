@@ -25,7 +25,7 @@ from napari_samseg.adapters.read_layers import (
     current_plane,
     world_to_canvas,
 )
-from napari_samseg.adapters.write_layers import LayerLabels, show_classes
+from napari_samseg.adapters.write_layers import ClassColors, LayerLabels, show_classes
 from napari_samseg.core.annotation import Annotation
 from napari_samseg.core.annotation_file import AnnotationDocument, AnnotationHeader
 from napari_samseg.core.annotation_replay import replay_annotation
@@ -34,7 +34,7 @@ from napari_samseg.core.errors import (
     LayerError,
     SamSegError,
 )
-from napari_samseg.core.painting import PlaneKey
+from napari_samseg.core.painting import Box, PlaneKey
 from napari_samseg.core.prompts.from_geometry import (
     Gesture,
 )
@@ -96,8 +96,10 @@ class LiveSession:
         ``ask`` the person at the panel.
     class_id : int or None
         Class given to objects as they are committed.
-    questions : Questions or None
-        Who is asked where a commit leaves a choice.
+    several : bool
+        Each positive click or box starts an object, instead of refining one.
+    hover_enabled : bool
+        Preview what a click under the pointer would give.
     tools : CanvasTools or None
         What draws prompts with the mouse.
     """
@@ -121,8 +123,10 @@ class LiveSession:
         self.layers = PromptLayers(viewer, image)
         self.view = ImageView.of_layer(image, self.image_settings.level)
         self.plane: PlaneKey | None = None
-        self.questions: Questions | None = None
+        self.several = False
+        self.hover_enabled = True
         self.tools: CanvasTools | None = None
+        self._class_colors: ClassColors | None = None
         self._model: PromptableModel | ModelSettings | None = None
         self._masks = PlaneMasks()
         self._target = CommitTarget(self.annotation)
@@ -133,6 +137,7 @@ class LiveSession:
         self._waiting_act: Callable[[], None] | None = None
         self._shown_classes: tuple[Any, Any, Any] = (None, (), {})
         self._holders: set[int] = set()
+        self._panels: list[Questions] = []
         self._is_open = True
         self._rest = QTimer()
         self._rest.setSingleShot(True)
@@ -193,7 +198,7 @@ class LiveSession:
         size = self.view.plane_size(self.plane)
         if point_yx is None or not self.is_encoded or not _is_inside(point_yx, size):
             self._masks.hover(None, self._colors([]))
-            self.layers.show_preview(self.view, self.plane, None)
+            self._show_preview(self.plane, None)
             return
         gesture = Gesture("click", np.array([point_yx], np.float64))
         colors = self._colors([self.annotation.next_id])
@@ -202,6 +207,19 @@ class LiveSession:
     def report(self, message: str, *, is_error: bool = False) -> None:
         """Tell the person something, in the panel and if need be as a notification."""
         self.reported.emit(message, is_error)
+
+    @property
+    def can_cancel(self) -> bool:
+        """Whether something runs that `cancel` stops."""
+        return self._masks.is_encoding
+
+    def cancel(self) -> None:
+        """Stop encoding, loading or downloading; a prompt or commit starts it again."""
+        if self.can_cancel:
+            self._waiting_act = None
+            self._masks.cancel()
+            self.progressed.emit(None)
+            self.report("Cancelled: click an object, or choose the model, to go on.")
 
     # -- life ----------------------------------------------------------------------
 
@@ -213,6 +231,11 @@ class LiveSession:
             self._find_plane()
             self._encode()
         self._after_change()
+
+    @property
+    def questions(self) -> Questions | None:
+        """Who is asked where a commit leaves a choice: the panel opened last."""
+        return self._panels[-1] if self._panels else None
 
     def release(self, holder: object) -> None:
         """Give up a hold; the last one stops jobs and removes the prompt layers.
@@ -240,6 +263,7 @@ class LiveSession:
         self._masks.was_predicted.connect(self._on_predicted)
         self._masks.was_hovered.connect(self._on_hovered)
         self._masks.failed.connect(self._on_failed)
+        self._masks.warned.connect(self._report_error)
         self._masks.progressed.connect(self.progressed.emit)
         self._target.changed.connect(self.changed.emit)
         self._target.painted.connect(self._on_stroke)
@@ -251,18 +275,27 @@ class LiveSession:
         for event in (dims.point, dims.order, dims.ndisplay):
             event.connect(self._on_dims)
         self.viewer.layers.events.removed.connect(self._on_layer_removed)
-        self.image.events.data.connect(self._on_image_data)
+        # napari holds a function strongly, unlike a method: the image keeps its
+        # session, and nothing else does, so that both can die with the viewer
+        self._keep = lambda _: self._on_image_data()
+        self.image.events.data.connect(self._keep)
         for name in TRANSFORMS:
             getattr(self.image.events, name).connect(self._on_transform)
+        app = QCoreApplication.instance()
+        if app is not None:
+            app.aboutToQuit.connect(self._stop)
 
     def _disconnect(self) -> None:
         dims = self.viewer.dims.events
         for event in (dims.point, dims.order, dims.ndisplay):
             event.disconnect(self._on_dims)
         self.viewer.layers.events.removed.disconnect(self._on_layer_removed)
-        self.image.events.data.disconnect(self._on_image_data)
+        self.image.events.data.disconnect(self._keep)
         for name in TRANSFORMS:
             getattr(self.image.events, name).disconnect(self._on_transform)
+        app = QCoreApplication.instance()
+        if app is not None:
+            app.aboutToQuit.disconnect(self._stop)
 
     def _on_dims(self) -> None:
         self._rest.start()
@@ -271,7 +304,7 @@ class LiveSession:
         self.view = ImageView.of_layer(self.image, self.image_settings.level)
         self._target.follow(self.image, self.view)
         self._show_prompts()
-        self.layers.show_preview(self.view, self.plane or PlaneKey(), None)
+        self._show_preview(self.plane or PlaneKey(), None)
         self._request_prediction()
 
     def _on_layer_removed(self, event: Any) -> None:
@@ -338,7 +371,7 @@ class LiveSession:
             self._waiting_act = None
             self._masks.forget()
             self._show_prompts()
-            self.layers.show_preview(self.view, self.plane or PlaneKey(), None)
+            self._show_preview(self.plane or PlaneKey(), None)
             self._encode()
             self.changed.emit()
 
@@ -348,13 +381,15 @@ class LiveSession:
             self._masks.use(model)
             self._autosaver.start_anew()
             self._encode_anew()
+        elif not self.is_encoded and not self._masks.is_encoding:
+            self._encode()
 
     def _encode_anew(self) -> None:
         """Encode again because the image, its contrast or the model is another."""
         self._masks.forget()
         self._find_plane()
-        self._after_change()
         self._encode()
+        self._after_change()
 
     def _encode(self) -> None:
         if self._holders:
@@ -379,9 +414,12 @@ class LiveSession:
         prompts = _promptable(self.annotation.prompts(self.plane))
         if prompts:
             self._masks.request(prompts, self._colors(list(prompts)))
+            if not self.is_encoded and not self._masks.is_encoding:
+                # it failed, or was cancelled: what is asked for starts it again
+                self._encode()
             return
         self._masks.clear()
-        self.layers.show_preview(self.view, self.plane, None)
+        self._show_preview(self.plane, None)
         self._settle()
 
     def _predict_now(self) -> MaskPrediction:
@@ -398,12 +436,12 @@ class LiveSession:
         return self._masks.predict_now(prompts, self._colors(list(prompts)))
 
     def _on_predicted(self, drawn: DrawnMasks) -> None:
-        self.layers.show_preview(self.view, drawn.plane, drawn.picture)
+        self._show_preview(drawn.plane, drawn.picture)
         self._settle()
 
     def _on_hovered(self, drawn: DrawnMasks) -> None:
         if drawn.plane == self.plane and drawn.plane not in self.annotation.planes:
-            self.layers.show_preview(self.view, drawn.plane, drawn.picture)
+            self._show_preview(drawn.plane, drawn.picture)
 
     def _settle(self) -> None:
         act, self._waiting_act = self._waiting_act, None
@@ -418,17 +456,24 @@ class LiveSession:
         self._show_prompts()
         self._show_classes()
         self._autosaver.save_soon()
-        self._masks.is_stale = True
         if predict:
             self._request_prediction()
         self.changed.emit()
 
     def _show_classes(self) -> None:
         state = (self.target, self.annotation.classes, self.annotation.object_classes)
+        if self._class_colors is not None and state != self._shown_classes:
+            self._class_colors.show(*state)
         if self.target is not None and state != self._shown_classes:
             if any(state[1:]) or self._shown_classes[0] is self.target:
                 show_classes(*state)
             self._shown_classes = state
+
+    def _show_preview(
+        self, plane: PlaneKey, picture: tuple[npt.NDArray[np.uint8], Box] | None
+    ) -> None:
+        if self._holders:
+            self.layers.show_preview(self.view, plane, picture)
 
     def _show_prompts(self) -> None:
         if self.plane is not None and self._holders:
@@ -492,6 +537,10 @@ class LiveSession:
 
     def _colors(self, object_ids: list[int]) -> npt.NDArray[np.uint8]:
         """RGB of objects as napari will show them once committed."""
+        rows = {row.class_id: row for row in self.annotation.classes}
+        if self._class_colors is not None and self.class_id in rows:
+            rgb = bytes.fromhex(rows[self.class_id].color.removeprefix("#"))
+            return np.tile(np.frombuffer(rgb, np.uint8), (len(object_ids), 1))
         colormap = _new_colormap() if self.target is None else self.target.colormap
         mapped = np.reshape(colormap.map(np.array(object_ids, np.uint32)), (-1, 4))
         return np.asarray(mapped[:, :3] * 255).astype(np.uint8)
@@ -554,10 +603,13 @@ class LiveSession:
         self._replayer.cancel()
         self._masks.cancel()
         self._autosaver.save_now()
-        if self.tools is not None:
-            self.tools.close()
-            self.tools = None
+        self._put_tools_away()
         self.layers.remove()
+
+    def _put_tools_away(self) -> None:
+        tools, self.tools = self.tools, None
+        if tools is not None:
+            tools.close()
 
 
 @cache

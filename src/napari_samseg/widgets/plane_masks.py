@@ -79,6 +79,7 @@ class PlaneMasks:
     was_predicted = Signal(object)
     was_hovered = Signal(object)
     failed = Signal(object)
+    warned = Signal(str)
     progressed = Signal(object)
 
     def __init__(self) -> None:
@@ -96,6 +97,16 @@ class PlaneMasks:
         return self._encoding.is_busy or self._predicting.is_busy
 
     @property
+    def is_encoding(self) -> bool:
+        """Whether a plane is on its way: `was_encoded` or `failed` follows."""
+        return self._encoding.will_answer
+
+    @property
+    def is_predicting(self) -> bool:
+        """Whether masks are on their way: `was_predicted` or `failed` follows."""
+        return self._predicting.will_answer
+
+    @property
     def is_hovering(self) -> bool:
         """Whether a preview under the pointer is being made."""
         return self._hovering.is_busy
@@ -108,6 +119,7 @@ class PlaneMasks:
     def forget(self) -> None:
         """Drop the plane and its masks, and the jobs on them."""
         self.encoded = self.prediction = None
+        self.is_stale = True
         self.cancel()
 
     def cancel(self) -> None:
@@ -128,6 +140,7 @@ class PlaneMasks:
             self._on_encoded,
             self._on_failed,
             self.progressed.emit,
+            self.warned.emit,
         )
 
     def encode_now(
@@ -149,12 +162,14 @@ class PlaneMasks:
                 _predict_steps(self.encoded, prompts, colors, FILL_ALPHA),
                 self._on_predicted,
                 self.failed.emit,
+                on_warning=self.warned.emit,
             )
 
     def predict_now(self, prompts: Prompts, colors: Colors) -> MaskPrediction:
         """Decode prompts on this thread, for scripts."""
         if self.encoded is None:
             raise InvalidPromptError("the plane is not encoded yet")
+        self.is_stale = True
         self._predicting.cancel()
         drawn: DrawnMasks = _run(
             _predict_steps(self.encoded, prompts, colors, FILL_ALPHA)
@@ -235,8 +250,10 @@ def _predictor_steps(
         path = Path(source.model)
         # a checkpoint written again under its old name is another model
         key = source, path.stat().st_mtime_ns if path.is_file() else 0
-        if key in _LOADED:
-            return _LOADED[key]
+        # one look only: what no session uses any more is gone at any moment
+        loaded = _LOADED.get(key)
+        if loaded is not None:
+            return loaded
         yield Progress("loading torch")
     from napari_samseg.core.cache.memory import MemoryCache
     from napari_samseg.core.predict import Predictor as NewPredictor

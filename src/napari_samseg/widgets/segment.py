@@ -6,9 +6,11 @@ The panel holds no state of its own: it shows a `Session` and calls its methods.
 from __future__ import annotations
 
 import time
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QEvent
+from qtpy.QtCore import QEvent, QObject, QTimer
 from qtpy.QtWidgets import (
     QApplication,
     QComboBox,
@@ -23,6 +25,7 @@ from napari_samseg.core.errors import SamSegError
 from napari_samseg.core.settings import ImageSettings, ModelSettings
 from napari_samseg.widgets.segment_layout import SegmentLayout
 from napari_samseg.widgets.session import Session
+from napari_samseg.widgets.settings_form import SettingsForm
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["SegmentWidget"]
 
 NEW_TARGET = "a new Labels layer"
+LOADED = "a loaded model"
 
 
 class SegmentWidget(SegmentLayout):
@@ -74,6 +78,10 @@ class SegmentWidget(SegmentLayout):
             button.clicked.connect(getattr(self, f"_{name}"))
         self._class_table.edited.connect(self._on_classes_edited)
         self._class_table.chosen.connect(self._on_class_chosen)
+        self._class_table.refused.connect(self._show_error)
+        self._class_colors_box.toggled.connect(self._on_class_colors)
+        self._semantic_button.clicked.connect(self._make_semantic_labels)
+        self._cancel_button.clicked.connect(self._cancel)
         self._device_form.changed.connect(self._on_device_changed)
         self._image_form.changed.connect(self._on_image_settings)
         self._image_form.refused.connect(self._show_error)
@@ -84,6 +92,8 @@ class SegmentWidget(SegmentLayout):
         """Offer the layers there are now; napari calls this when they change."""
         from napari.layers import Image, Labels
 
+        if self._is_shut:
+            return
         layers = [layer for layer in self._viewer.layers if not is_own_layer(layer)]
         images = [layer for layer in layers if isinstance(layer, Image)]
         chosen = self._session.image if self._session is not None else None
@@ -95,7 +105,7 @@ class SegmentWidget(SegmentLayout):
             [(NEW_TARGET, None), *((layer.name, layer) for layer in labels)],
             target,
         )
-        if chosen not in images and not self._is_leaving and not self._is_shut:
+        if chosen not in images and not self._is_leaving:
             self._open(images[-1] if images else None)
 
     @property
@@ -116,7 +126,6 @@ class SegmentWidget(SegmentLayout):
             self._show_error(str(error))
             return
         self._session = session
-        session.questions = self
         session.changed.connect(self._refresh)
         session.progressed.connect(self._on_progress)
         session.reported.connect(self._on_report)
@@ -124,12 +133,7 @@ class SegmentWidget(SegmentLayout):
         self._show("")
         if session.model is None:
             session.set_model(self._model_settings)
-        elif isinstance(session.model, ModelSettings):
-            self._model_settings = session.model
-        self._image_form.set_settings(session.image_settings)
-        session.hold(self)
-        tools = session.draw_on_canvas()
-        tools.choose(tools.tool)
+        session.attach(self)
         _select(self._image_box, image)
         self._refresh()
 
@@ -141,12 +145,10 @@ class SegmentWidget(SegmentLayout):
         session.progressed.disconnect(self._on_progress, missing_ok=True)
         session.reported.disconnect(self._on_report, missing_ok=True)
         session.closed.disconnect(self._on_session_closed, missing_ok=True)
-        if session.questions is self:
-            session.questions = None
         self._is_leaving = True
-        session.release(self)
+        session.detach(self)
         self._is_leaving = False
-        self._bar.setVisible(False)
+        self._show_bar(False)
 
     def _on_session_closed(self) -> None:
         self._leave()
@@ -167,21 +169,34 @@ class SegmentWidget(SegmentLayout):
                 "Checkpoints (*.pth *.pt *.safetensors)",
             )
             if not name:
-                _select(self._model_box, self._model_settings.model)
+                self._refresh()
                 return
-            self._model_box.insertItem(0, name.rsplit("/", 1)[-1], name)
-            self._model_box.setCurrentIndex(0)
-        self._set_model(model=name)
-
-    def _on_device_changed(self, settings: ModelSettings) -> None:
-        self._set_model(device=settings.device, precision=settings.precision)
-
-    def _set_model(self, **changes: str) -> None:
-        from dataclasses import replace
-
-        self._model_settings = replace(self._model_settings, **changes)
+        elif name == LOADED:
+            return
+        self._model_settings = replace(self._model_settings, model=name)
         if self._session is not None:
             self._session.set_model(self._model_settings)
+
+    def _on_device_changed(self, settings: ModelSettings) -> None:
+        self._model_settings = settings
+        if self._session is None:
+            return
+        if isinstance(self._session.model, ModelSettings):
+            self._session.set_model(settings)
+        else:
+            self._show("A loaded model stays where it is; the next one goes there.")
+
+    def _show_model(self, session: Session) -> None:
+        """Show what the session runs, whoever chose it."""
+        shown = LOADED
+        if isinstance(session.model, ModelSettings):
+            self._model_settings = session.model
+            _show_settings(self._device_form, session.model)
+            shown = session.model.model
+        if self._model_box.findData(shown) < 0:
+            name = shown if shown == LOADED else Path(shown).name
+            self._model_box.insertItem(0, name, shown)
+        _select(self._model_box, shown)
 
     def _on_image_settings(self, settings: ImageSettings) -> None:
         if self._session is not None:
@@ -200,9 +215,8 @@ class SegmentWidget(SegmentLayout):
 
     def _on_switch(self) -> None:
         if self._session is not None:
-            tools = self._session.draw_on_canvas()
-            tools.several = self._several_box.isChecked()
-            tools.hover_enabled = self._hover_box.isChecked()
+            self._session.several = self._several_box.isChecked()
+            self._session.hover_enabled = self._hover_box.isChecked()
             self._session.overlap = self._overlap_box.currentData()
 
     def _on_classes_edited(self, classes: Any) -> None:
@@ -213,6 +227,14 @@ class SegmentWidget(SegmentLayout):
     def _on_class_chosen(self, class_id: int | None) -> None:
         if self._session is not None:
             self._session.class_id = class_id
+
+    def _on_class_colors(self, is_on: bool) -> None:
+        if self._session is not None:
+            self._session.set_color_by_class(is_on)
+
+    def _make_semantic_labels(self) -> None:
+        if self._session is not None:
+            self._attempt(self._session.add_semantic_layer)
 
     # -- buttons -------------------------------------------------------------------
 
@@ -231,6 +253,10 @@ class SegmentWidget(SegmentLayout):
     def _redo(self) -> None:
         if self._session is not None:
             self._session.redo()
+
+    def _cancel(self) -> None:
+        if self._session is not None:
+            self._session.cancel()
 
     def _save(self) -> None:
         path, _ = QFileDialog.getSaveFileName(
@@ -282,27 +308,45 @@ class SegmentWidget(SegmentLayout):
         for button in self._buttons.values():
             button.setEnabled(session is not None)
         if session is None:
-            self._bar.setVisible(False)
+            self._show_bar(False)
             return
         history = session.annotation
         has_prompts = session.plane in history.planes
+        self._semantic_button.setEnabled(session.target is not None)
         self._buttons["commit"].setEnabled(has_prompts)
         self._buttons["clear"].setEnabled(has_prompts)
         self._buttons["undo"].setEnabled(history.can_undo)
         self._buttons["redo"].setEnabled(history.can_redo)
         _select(self._target_box, session.target)
-        _select(self._model_box, self._model_settings.model)
+        self._show_model(session)
+        self._show_switches(session)
+        _show_settings(self._image_form, session.image_settings)
         self._class_table.show_classes(
             history.classes, session.class_id, history.next_class_id
         )
-        tools = session.draw_on_canvas() if session.tools else None
-        if tools is not None:
+        if session.tools is not None:
             for button in self._tool_buttons.buttons():
-                button.setChecked(button.property("tool") == tools.tool)
+                button.setChecked(button.property("tool") == session.tools.tool)
         if session.autosave_file is not None:
             self._file_label.setText(f"Saved in {session.autosave_file}")
         if not self._stage:
             self._show(self._describe(session))
+
+    def _show_switches(self, session: Session) -> None:
+        for box, is_on in (
+            (self._several_box, session.several),
+            (self._hover_box, session.hover_enabled),
+            (self._class_colors_box, session.color_by_class),
+        ):
+            blocked = box.blockSignals(True)
+            box.setChecked(is_on)
+            box.blockSignals(blocked)
+        _select(self._overlap_box, session.overlap)
+
+    def _show_bar(self, is_shown: bool) -> None:
+        self._bar.setVisible(is_shown)
+        can_cancel = self._session is not None and self._session.can_cancel
+        self._cancel_button.setVisible(is_shown and can_cancel)
 
     def _describe(self, session: Session) -> str:
         if session.plane is None:
@@ -321,12 +365,12 @@ class SegmentWidget(SegmentLayout):
     def _on_progress(self, progress: Progress | None) -> None:
         if progress is None:
             self._stage = ""
-            self._bar.setVisible(False)
+            self._show_bar(False)
             self._refresh()
             return
         if progress.stage != self._stage:
             self._stage, self._started = progress.stage, time.monotonic()
-        self._bar.setVisible(True)
+        self._show_bar(True)
         self._bar.setRange(0, progress.total)
         self._bar.setValue(progress.done)
         self._show(f"{progress.stage} {progress.detail} {self._left(progress)}".strip())
@@ -364,15 +408,35 @@ class SegmentWidget(SegmentLayout):
                 self._shut()
             elif self.parent() is not None:
                 self._was_docked = True
+                # the dock is put into the window only after this
+                QTimer.singleShot(0, self._watch_window)
                 if self._is_shut:
                     self._is_shut = False
                     self.reset_choices()
         return bool(super().event(event))
 
+    def _watch_window(self) -> None:
+        window: QObject = self
+        while window.parent() is not None:
+            window = window.parent()
+        window.installEventFilter(self)
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        """Notice that the window was closed for good, while all of it still lives."""
+        if event.type() == QEvent.Type.DeferredDelete:
+            self._shut()
+        return bool(super().eventFilter(watched, event))
+
     def _shut(self) -> None:
         """Give everything back; the session's prompts and labels stay."""
         self._is_shut = True
         self._leave()
+
+
+def _show_settings(form: SettingsForm, settings: Any) -> None:
+    # written only when they differ: somebody may be typing into the form
+    if form.settings != settings:
+        form.set_settings(settings)
 
 
 def _fill(combo: QComboBox, items: list[tuple[str, Any]], chosen: Any) -> None:

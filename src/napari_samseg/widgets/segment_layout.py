@@ -171,20 +171,42 @@ class SegmentLayout(QWidget):
         self._bar = QProgressBar()
         self._bar.setTextVisible(False)
         self._bar.setFixedHeight(6)
-        policy = self._bar.sizePolicy()
-        policy.setRetainSizeWhenHidden(True)
-        self._bar.setSizePolicy(policy)
+        self._cancel_button = QToolButton()
+        self._cancel_button.setText("Cancel")
+        self._cancel_button.setToolTip("Stop; a click or choosing the model goes on")
+        self._cancel_button.setStyleSheet(TOOL_STYLE)
+        progress = QHBoxLayout()
+        progress.setContentsMargins(0, 0, 0, 0)
+        for widget in (self._bar, self._cancel_button):
+            # what comes and goes must not move what lies below
+            policy = widget.sizePolicy()
+            policy.setRetainSizeWhenHidden(True)
+            widget.setSizePolicy(policy)
+            widget.setVisible(False)
+            progress.addWidget(widget)
         self._status = QLabel()
         self._status.setWordWrap(True)
         self._status.setMinimumHeight(34)
         self._status.setAlignment(Qt.AlignmentFlag.AlignTop)
-        rows.addWidget(self._bar)
+        rows.addLayout(progress)
         rows.addWidget(self._status)
         return panel
 
     def _build_classes(self) -> QWidget:
+        panel = QWidget()
+        rows = QVBoxLayout(panel)
+        rows.setContentsMargins(0, 0, 0, 0)
         self._class_table = ClassTable()
-        return self._class_table
+        self._class_colors_box = QCheckBox("colour objects by class")
+        self._class_colors_box.setToolTip("Objects without a class are grey.")
+        self._semantic_button = QPushButton("Make semantic labels")
+        self._semantic_button.setToolTip(
+            "Add a Labels layer with the class of each object in place of its id"
+        )
+        rows.addWidget(self._class_table)
+        rows.addWidget(self._class_colors_box)
+        rows.addWidget(self._semantic_button)
+        return panel
 
     def _build_settings(self, model_settings: ModelSettings) -> QWidget:
         panel = QWidget()

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
+from weakref import WeakValueDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -21,11 +21,13 @@ from napari_samseg.adapters.read_layers import (
     ImageView,
     label_on_plane,
 )
+from napari_samseg.adapters.write_layers import ClassColors, add_semantic_labels
 from napari_samseg.core.annotation import ObjectClass
 from napari_samseg.core.annotation_file import (
     read_annotation,
     write_annotation,
 )
+from napari_samseg.core.class_labels import semantic_labels
 from napari_samseg.core.errors import (
     InvalidPromptError,
     LabelOverflowError,
@@ -42,7 +44,7 @@ from napari_samseg.core.prompts.from_geometry import (
 )
 from napari_samseg.core.settings import ImageSettings, ModelSettings
 from napari_samseg.widgets.canvas_tools import CanvasTools
-from napari_samseg.widgets.live_session import LiveSession
+from napari_samseg.widgets.live_session import LiveSession, Questions
 
 if TYPE_CHECKING:
     from napari import Viewer
@@ -53,7 +55,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Session", "open_session"]
 
-_SESSIONS: WeakKeyDictionary[Any, WeakKeyDictionary[Any, Session]] = WeakKeyDictionary()
+# By the ids of viewer and image, which no other objects have while the session
+# lives: it holds both.
+_SESSIONS: WeakValueDictionary[tuple[int, int], Session] = WeakValueDictionary()
 
 
 def open_session(
@@ -124,10 +128,11 @@ class Session(LiveSession):
     def of(cls, viewer: Viewer, image: Image) -> Session:
         """Return the session of an image layer in a viewer, new if there is none."""
         viewer, image = _unwrap(viewer), _unwrap(image)
-        of_viewer = _SESSIONS.setdefault(viewer, WeakKeyDictionary())
-        if image not in of_viewer or not of_viewer[image]._is_open:
-            of_viewer[image] = cls(viewer, image)
-        return of_viewer[image]
+        key = id(viewer), id(image)
+        session = _SESSIONS.get(key)
+        if session is None or not session._is_open:
+            session = _SESSIONS[key] = cls(viewer, image)
+        return session
 
     # -- what a person can ask for -------------------------------------------------
 
@@ -171,8 +176,9 @@ class Session(LiveSession):
         refines = object_id is not None and object_id in self.annotation.prompts(plane)
         labels = point_labels
         if refines and labels is not None:
-            # what the object has already makes background points meaningful
-            labels = np.ones_like(np.asarray(labels))
+            # what the object has already makes background points meaningful;
+            # -1 stays what it is, no point
+            labels = np.where(np.asarray(labels) < 0, labels, 1)
         prompts = pair_prompts(
             points,
             labels,
@@ -313,6 +319,8 @@ class Session(LiveSession):
         """Call `act` once the preview belongs to the latest prompts."""
         if self._masks.is_stale and self.plane in self.annotation.planes:
             self._waiting_act = act
+            if not self._masks.is_predicting:
+                self._request_prediction()
         else:
             act()
 
@@ -353,6 +361,52 @@ class Session(LiveSession):
         self.annotation.assign_class(object_id, class_id)
         self._after_change(predict=False)
 
+    @property
+    def color_by_class(self) -> bool:
+        """Whether the target shows objects in the colours of their classes."""
+        return self._class_colors is not None
+
+    def set_color_by_class(self, is_on: bool) -> None:
+        """Show objects in the colours of their classes, or in the layer's own."""
+        if is_on == self.color_by_class:
+            return
+        if self._class_colors is not None:
+            self._class_colors.restore()
+            self._class_colors = None
+        else:
+            self._class_colors = ClassColors()
+            history = self.annotation
+            self._class_colors.show(
+                self.target, history.classes, history.object_classes
+            )
+        self.changed.emit()
+
+    def semantic_labels(self) -> Any:
+        """Return the class id of each pixel of the target.
+
+        Returns
+        -------
+        array of unsigned int
+            See `core.class_labels.semantic_labels`.
+
+        Raises
+        ------
+        LayerError
+            If there is no target yet.
+        """
+        if self.target is None:
+            raise LayerError("there are no labels yet: commit an object first")
+        return semantic_labels(self.target.data, self.annotation.object_classes)
+
+    def add_semantic_layer(self) -> Labels:
+        """Add the semantic labels as a layer that lies on the target."""
+        data = self.semantic_labels()
+        layer = add_semantic_labels(
+            self.viewer, self._require_target().layer, data, self.annotation.classes
+        )
+        self.layers.raise_above(layer)
+        return layer
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write prompts, commits and classes as JSON."""
         write_annotation(path, self.annotation, self._header())
@@ -385,6 +439,20 @@ class Session(LiveSession):
         else:
             self._replayer.request(path)
 
+    def attach(self, panel: Questions) -> None:
+        """Serve a panel until `detach`: it is asked, and the mouse draws prompts."""
+        self._panels.append(panel)
+        self.hold(panel)
+        tools = self.draw_on_canvas()
+        tools.choose(tools.tool)
+
+    def detach(self, panel: Questions) -> None:
+        """Let a panel go; mouse and keys go with the last one."""
+        self._panels = [other for other in self._panels if other is not panel]
+        if not self._panels:
+            self._put_tools_away()
+        self.release(panel)
+
     def draw_on_canvas(self) -> CanvasTools:
         """Let prompts be drawn with the mouse; the same tools for all panels."""
         if self.tools is None:
@@ -394,7 +462,8 @@ class Session(LiveSession):
     def close(self) -> None:
         """End the session: stop jobs, save, remove the prompt layers."""
         super().close()
-        _SESSIONS.get(self.viewer, WeakKeyDictionary()).pop(self.image, None)
+        if _SESSIONS.get((id(self.viewer), id(self.image))) is self:
+            del _SESSIONS[id(self.viewer), id(self.image)]
 
     # -- choices -------------------------------------------------------------------
 

@@ -71,6 +71,8 @@ class Job:
         Gets the exception, whatever it is.
     on_progress : callable, optional
         Gets each `Progress`.
+    on_warning : callable, optional
+        Gets the text of each warning, which Qt's thread would keep to itself.
     on_end : callable, optional
         Called last, also after `cancel`.
     """
@@ -82,13 +84,15 @@ class Job:
         on_return: Callable[[Any], None],
         on_error: Callable[[Exception], None],
         on_progress: Callable[[Progress], None] | None = None,
+        on_warning: Callable[[str], None] | None = None,
         on_end: Callable[[], None] | None = None,
     ) -> None:
         self._on_return = on_return
         self._on_error = on_error
         self._on_progress = on_progress
+        self._on_warning = on_warning
         self._on_end = on_end
-        self._cancelled = False
+        self.is_cancelled = False
         self._steps = steps
         self.is_running = False
         self._worker = create_worker(
@@ -99,6 +103,7 @@ class Job:
             _start_thread=False,
         )
         self._worker.yielded.connect(self._yielded)
+        self._worker.warned.connect(self._warned)
         self._worker.returned.connect(self._returned)
         self._worker.finished.connect(self._finished)
 
@@ -111,15 +116,20 @@ class Job:
 
     def cancel(self) -> None:
         """Stop at the next step; nothing is called back but `on_end`."""
-        self._cancelled = True
+        self.is_cancelled = True
         self._worker.quit()
 
     def _yielded(self, progress: Progress) -> None:
-        if not self._cancelled and self._on_progress is not None:
+        if not self.is_cancelled and self._on_progress is not None:
             self._on_progress(progress)
 
+    def _warned(self, warning: tuple[Any, ...]) -> None:
+        # what `warnings.showwarning` gets: the warning, its category, its place
+        if not self.is_cancelled and self._on_warning is not None:
+            self._on_warning(str(warning[0]))
+
     def _returned(self, value: Any) -> None:
-        if self._cancelled:
+        if self.is_cancelled:
             return
         if isinstance(value, _Failure):
             self._on_error(value.error)
@@ -158,12 +168,19 @@ class LatestJob:
         """Whether a job runs or waits."""
         return self._running is not None
 
+    @property
+    def will_answer(self) -> bool:
+        """Whether a request is open that has not been cancelled."""
+        runs = self._running is not None and not self._running.is_cancelled
+        return runs or self._waiting is not None
+
     def request(
         self,
         steps: Steps,
         on_return: Callable[[Any], None],
         on_error: Callable[[Exception], None],
         on_progress: Callable[[Progress], None] | None = None,
+        on_warning: Callable[[str], None] | None = None,
     ) -> None:
         """Run `steps` after the current job, unless a newer request comes."""
 
@@ -173,6 +190,7 @@ class LatestJob:
                 on_return=on_return,
                 on_error=on_error,
                 on_progress=on_progress,
+                on_warning=on_warning,
                 on_end=self._next,
             )
 
