@@ -167,6 +167,39 @@ def test_scribble_lasso_and_label_tools(
     assert len(prompts(widget)[1]) == 1
 
 
+def test_who_does_not_wait_for_the_model_loses_nothing(
+    viewer, image, widget, coin_labels
+):
+    first, second = measure.regionprops(coin_labels)[:2]
+    image.data = image.data.copy()  # encoded anew
+    assert not widget.session.is_encoded
+    for region in (first, second):
+        canvas.click(viewer, image, region.centroid)
+        canvas.press_key(viewer, Qt.Key.Key_C)
+    widget.session.wait()
+    committed = widget.session.target.data
+    assert set(np.unique(committed)) == {0, 1, 2}
+    for number, region in ((1, first), (2, second)):
+        assert iou(committed == number, coin_labels == region.label) > 0.5
+    assert widget.session.n_waiting == 0
+
+
+def test_keys_work_after_a_click_with_the_image_active(viewer, image, widget):
+    viewer.layers.selection.active = image
+    canvas.click(viewer, image, (60, 60))
+    canvas.press_key(viewer, Qt.Key.Key_C)
+    widget.session.wait()
+    assert widget.session.target.data.any()
+
+
+def test_a_long_word_leaves_the_panel_its_width(widget):
+    before = widget._status.minimumSizeHint().width(), widget.minimumSizeHint().width()
+    widget.session.report("https://example.org/" + "x" * 500, is_error=True)
+    assert widget.minimumSizeHint().width() == before[1]
+    assert widget._status.parentWidget().minimumSizeHint().width() < 300
+    assert widget._status.toolTip().endswith("x" * 500)
+
+
 def test_several_objects_at_once(viewer, image, widget, coin_labels):
     widget._several_box.click()
     first, second = measure.regionprops(coin_labels)[:2]

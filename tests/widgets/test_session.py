@@ -835,3 +835,35 @@ def test_closing_takes_every_callback_back(viewer, image, model):
     assert viewer.keymap == keys
     assert (viewer.mouse_drag_callbacks, viewer.mouse_move_callbacks) == mouse
     assert list(viewer.layers) == [image]
+
+
+def test_a_commit_that_fails_keeps_what_came_after_it_apart(viewer, image):
+    session = samseg.open_session(viewer, image, model="no_such_model")
+    tools = session.draw_on_canvas()
+    tools.add(click(40, 40))
+    session.request_commit()
+    tools.add(click(90, 90))
+    assert session.n_waiting == 2
+    session.request_commit()
+    assert session.undo()
+    assert session.n_waiting == 2
+    session.wait()
+    assert session.n_waiting == 0
+    assert session.target is None
+    prompts = session.annotation.prompts(session.plane)
+    assert [len(gestures) for gestures in prompts.values()] == [1, 1]
+    session.close()
+
+
+def test_clearing_forgets_what_waits(viewer, image, model):
+    session = samseg.open_session(viewer, image, model=model)
+    tools = session.draw_on_canvas()
+    tools.add(click(40, 40))
+    session.request_commit()
+    tools.add(click(90, 90))
+    session.clear()
+    session.wait()
+    assert session.n_waiting == 0
+    assert session.annotation.prompts(session.plane) == {}
+    assert session.target is None
+    session.close()

@@ -167,7 +167,13 @@ class CanvasTools:
             self.session.report("nothing to redo")
 
     def add(self, gesture: Gesture) -> None:
-        """Add a finished gesture to the object it belongs to."""
+        """Add a finished gesture to the object it belongs to.
+
+        Behind a commit that waits for its masks it waits, too.
+        """
+        self.session.after_commits(lambda: self._add(gesture))
+
+    def _add(self, gesture: Gesture) -> None:
         try:
             self._current = self.session.add_gesture(gesture, self._object_for(gesture))
         except SamSegError as error:
@@ -272,8 +278,10 @@ class CanvasTools:
     def _finish(self, vertices: list[Any], positive: bool, is_drag: bool) -> None:
         kind = TOOLS[self.tool].drag
         self._show_rubber_band(kind, [], positive)
+        # C and the other keys belong to the prompt layer
+        self.session.layers.activate()
         if self.tool == "label":
-            self._pick(vertices[0])
+            self.session.after_commits(lambda: self._pick(vertices[0]))
         elif is_drag and kind is not None and len(vertices) > 1:
             self.add(Gesture(kind, np.array(vertices), positive))
         else:
@@ -284,7 +292,10 @@ class CanvasTools:
         if layer is None:
             self.session.report("there is no Labels layer to take a label from")
             return
-        self._current = self.session.pick_label(layer, point_yx)
+        try:
+            self._current = self.session.pick_label(layer, point_yx)
+        except SamSegError as error:
+            self.session.report(str(error), is_error=True)
 
     def _show_rubber_band(
         self, kind: str | None, vertices: list[Any], positive: bool

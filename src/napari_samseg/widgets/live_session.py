@@ -43,6 +43,7 @@ from napari_samseg.widgets.autosaver import Autosaver
 from napari_samseg.widgets.commit_target import CommitTarget
 from napari_samseg.widgets.plane_masks import DrawnMasks, PlaneMasks
 from napari_samseg.widgets.replayer import Replayer
+from napari_samseg.widgets.waiting_steps import WaitingSteps
 
 if TYPE_CHECKING:
     from napari import Viewer
@@ -134,7 +135,7 @@ class LiveSession:
         self._replayer = Replayer(
             self._replay_steps, self._on_replayed, self.progressed.emit
         )
-        self._waiting_act: Callable[[], None] | None = None
+        self._waiting = WaitingSteps()
         self._shown_classes: tuple[Any, Any, Any] = (None, (), {})
         self._holders: set[int] = set()
         self._panels: list[Questions] = []
@@ -213,10 +214,25 @@ class LiveSession:
         """Whether something runs that `cancel` stops."""
         return self._masks.is_encoding
 
+    @property
+    def n_waiting(self) -> int:
+        """How many steps, a commit first, wait for masks."""
+        return len(self._waiting)
+
+    def after_commits(self, act: Callable[[], None]) -> None:
+        """Do something once the commits that wait are done; at once if none does."""
+        if len(self._waiting):
+            self._waiting.add(act, act)
+            self.changed.emit()
+        else:
+            act()
+
     def cancel(self) -> None:
         """Stop encoding, loading or downloading; a prompt or commit starts it again."""
         if self.can_cancel:
-            self._waiting_act = None
+            self._masks.cancel()
+            self._waiting.give_up()
+            # what had waited is kept, but starts nothing
             self._masks.cancel()
             self.progressed.emit(None)
             self.report("Cancelled: click an object, or choose the model, to go on.")
@@ -250,6 +266,7 @@ class LiveSession:
         """End the session: stop jobs, save, remove the prompt layers."""
         if not self._is_open:
             return
+        self._waiting.give_up()
         self._is_open = False
         self._stop()
         self._disconnect()
@@ -368,7 +385,11 @@ class LiveSession:
         before = self.plane
         self._find_plane()
         if self.plane != before:
-            self._waiting_act = None
+            if len(self._waiting):
+                # what was drawn belongs to the plane that was on view
+                after, self.plane = self.plane, before
+                self._waiting.give_up()
+                self.plane = after
             self._masks.forget()
             self._show_prompts()
             self._show_preview(self.plane or PlaneKey(), None)
@@ -400,7 +421,7 @@ class LiveSession:
         self._request_prediction()
 
     def _on_failed(self, error: Exception) -> None:
-        self._waiting_act = None
+        self._waiting.give_up()
         known = isinstance(error, SamSegError)
         message = str(error) if known else f"{type(error).__name__}: {error}"
         self.report(message, is_error=not isinstance(error, InvalidPromptError))
@@ -424,14 +445,14 @@ class LiveSession:
 
     def _predict_now(self) -> MaskPrediction:
         """Encode and decode on this thread, for scripts."""
+        # a script that asks for masks goes on from them itself
+        self._waiting.give_up()
         plane = self._require_plane()
         prompts = _promptable(self.annotation.prompts(plane))
         if not prompts:
             raise InvalidPromptError(
                 "there are only background points: add a foreground point or a box"
             )
-        # a script that asks for masks goes on from them itself
-        self._waiting_act = None
         self._masks.encode_now(plane, self.view, self.image_settings)
         return self._masks.predict_now(prompts, self._colors(list(prompts)))
 
@@ -444,10 +465,8 @@ class LiveSession:
             self._show_preview(drawn.plane, drawn.picture)
 
     def _settle(self) -> None:
-        act, self._waiting_act = self._waiting_act, None
         self.changed.emit()
-        if act is not None:
-            act()
+        self._waiting.run()
 
     # -- layers --------------------------------------------------------------------
 
@@ -599,7 +618,7 @@ class LiveSession:
     def _stop(self) -> None:
         """Stop jobs, save, and take mouse, keys and prompt layers back."""
         self._rest.stop()
-        self._waiting_act = None
+        self._waiting.give_up()
         self._replayer.cancel()
         self._masks.cancel()
         self._autosaver.save_now()

@@ -373,7 +373,12 @@ class SegmentWidget(SegmentLayout):
         self._show_bar(True)
         self._bar.setRange(0, progress.total)
         self._bar.setValue(progress.done)
-        self._show(f"{progress.stage} {progress.detail} {self._left(progress)}".strip())
+        text = f"{progress.stage} {progress.detail} {self._left(progress)}".strip()
+        waiting = self._session.n_waiting if self._session is not None else 0
+        if waiting:
+            what = "the commit waits" if waiting == 1 else f"{waiting} steps wait"
+            text = f"{text}\n{what} for the masks; Ctrl+Z takes one back"
+        self._show(text)
 
     def _left(self, progress: Progress) -> str:
         spent = time.monotonic() - self._started
@@ -390,13 +395,18 @@ class SegmentWidget(SegmentLayout):
 
     def _show(self, message: str) -> None:
         self._status.setStyleSheet("")
-        self._status.setText(message)
+        self._write_status(message)
+
+    def _write_status(self, message: str) -> None:
+        # a path or address has no place to break, and would be cut off
+        self._status.setText(message.replace("/", "/\u200b"))
+        self._status.setToolTip(message)
 
     def _show_error(self, message: str) -> None:
         from napari.utils.notifications import show_warning
 
         self._status.setStyleSheet("color: #ff7a70;")
-        self._status.setText(message)
+        self._write_status(message)
         show_warning(message)
 
     # -- life ----------------------------------------------------------------------

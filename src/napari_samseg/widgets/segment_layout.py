@@ -186,6 +186,10 @@ class SegmentLayout(QWidget):
             progress.addWidget(widget)
         self._status = QLabel()
         self._status.setWordWrap(True)
+        # a long word must not push the panel out of its dock
+        self._status.setSizePolicy(
+            QSizePolicy.Policy.Ignored, QSizePolicy.Policy.MinimumExpanding
+        )
         self._status.setMinimumHeight(34)
         self._status.setAlignment(Qt.AlignmentFlag.AlignTop)
         rows.addLayout(progress)

@@ -9,7 +9,7 @@ the main thread.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
@@ -293,7 +293,19 @@ class Session(LiveSession):
         Unlike `commit`, this neither waits nor raises: it asks the person where
         there is a choice, and reports errors.
         """
-        self._when_predicted(self._commit_or_ask)
+        is_pending = self._masks.is_stale and self.plane in self.annotation.planes
+        if len(self._waiting) or is_pending:
+            self._waiting.add(self.request_commit, self._commit_given_up)
+            if is_pending and not self._masks.is_predicting:
+                self._request_prediction()
+            self.changed.emit()
+        else:
+            self._commit_or_ask()
+
+    def _commit_given_up(self) -> None:
+        if self.tools is not None:
+            self.tools.next_object()
+        self.report("nothing was committed: the masks could not be had")
 
     def _commit_or_ask(self) -> None:
         overlap: str | None = self.overlap
@@ -315,15 +327,6 @@ class Session(LiveSession):
         except SamSegError as error:
             self.report(str(error), is_error=True)
 
-    def _when_predicted(self, act: Callable[[], None]) -> None:
-        """Call `act` once the preview belongs to the latest prompts."""
-        if self._masks.is_stale and self.plane in self.annotation.planes:
-            self._waiting_act = act
-            if not self._masks.is_predicting:
-                self._request_prediction()
-        else:
-            act()
-
     def overlapped(self) -> tuple[int, ...]:
         """Ids in the target that a commit would touch."""
         labels, prediction = self._target.labels, self._masks.prediction
@@ -334,6 +337,7 @@ class Session(LiveSession):
 
     def clear(self) -> None:
         """Throw away the prompts on the plane on view; can be undone."""
+        self._waiting.clear()
         if self._replayer.is_busy:
             self.report("an annotation is being replayed: wait a moment")
         elif self.plane is not None and self.annotation.clear_prompts(self.plane):
@@ -341,6 +345,9 @@ class Session(LiveSession):
 
     def undo(self) -> bool:
         """Undo the last prompt, commit, class change or stroke; False if none."""
+        if self._waiting.drop_last():
+            self.changed.emit()
+            return True
         return self._step(self.annotation.undo)
 
     def redo(self) -> bool:
