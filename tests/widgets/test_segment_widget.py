@@ -192,6 +192,18 @@ def test_keys_work_after_a_click_with_the_image_active(viewer, image, widget):
     assert widget.session.target.data.any()
 
 
+def test_only_what_can_be_chosen_is_shown(viewer, image, widget):
+    channels, level = (widget._image_form._rows[n][1] for n in ("channels", "level"))
+    assert channels.isHidden()
+    assert level.isHidden()
+    picture = np.random.default_rng(0).integers(0, 255, (64, 80, 3), np.uint8)
+    viewer.layers.remove(image)
+    viewer.add_image([picture, picture[::2, ::2]], rgb=True)
+    widget.session.wait()
+    assert not channels.isHidden()
+    assert not level.isHidden()
+
+
 def test_a_long_word_leaves_the_panel_its_width(widget):
     before = widget._status.minimumSizeHint().width(), widget.minimumSizeHint().width()
     widget.session.report("https://example.org/" + "x" * 500, is_error=True)

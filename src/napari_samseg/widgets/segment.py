@@ -321,6 +321,9 @@ class SegmentWidget(SegmentLayout):
         self._show_model(session)
         self._show_switches(session)
         _show_settings(self._image_form, session.image_settings)
+        source = session.view.source
+        self._image_form.show_row("channels", source.n_channels > 1)
+        self._image_form.show_row("level", len(source.levels) > 1)
         self._class_table.show_classes(
             history.classes, session.class_id, history.next_class_id
         )

@@ -54,6 +54,7 @@ class SettingsForm(QWidget):
         self._settings = settings
         self._readers: dict[str, Callable[[], Any]] = {}
         self._writers: dict[str, Callable[[Any], None]] = {}
+        self._rows: dict[str, tuple[QLabel, QWidget]] = {}
         form = QFormLayout(self)
         form.setContentsMargins(0, 0, 0, 0)
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
@@ -64,6 +65,7 @@ class SettingsForm(QWidget):
                 label = QLabel(info.title)
                 label.setToolTip(info.help)
                 form.addRow(label, editor)
+                self._rows[info.name] = label, editor
         self.set_settings(settings)
 
     @property
@@ -76,6 +78,11 @@ class SettingsForm(QWidget):
         self._settings = settings
         for name, write in self._writers.items():
             write(getattr(settings, name))
+
+    def show_row(self, name: str, visible: bool) -> None:
+        """Show the editor of a setting only where there is something to choose."""
+        for widget in self._rows[name]:
+            widget.setVisible(visible)
 
     def _editor(self, info: SettingInfo, suggestions: Sequence[str]) -> QWidget:
         if info.choices or suggestions:
