@@ -31,7 +31,7 @@ from segment_anything.modeling import ImageEncoderViT
 from segment_anything.modeling.image_encoder import Block, get_rel_pos
 from torch import nn
 
-__all__ = ["fast_stages"]
+__all__ = ["Stage", "fast_stages"]
 
 Tensor: TypeAlias = torch.Tensor
 Stage = Callable[[Tensor], Tensor]
@@ -149,12 +149,18 @@ class _Weights:
 
     @classmethod
     def of(cls, block: Block, dtype: torch.dtype) -> _Weights:
-        layers = (block.attn.qkv, block.attn.proj, block.mlp.lin1, block.mlp.lin2)
-        cast = [
-            (layer.weight.to(dtype), None if layer.bias is None else layer.bias.to(dtype))
-            for layer in layers
-        ]
-        return cls(*cast, dtype)
+        def cast(layer: nn.Linear) -> tuple[Tensor, Tensor | None]:
+            bias = None if layer.bias is None else layer.bias.to(dtype)
+            return layer.weight.to(dtype), bias
+
+        attention, mlp = block.attn, block.mlp
+        return cls(
+            cast(attention.qkv),
+            cast(attention.proj),
+            cast(mlp.lin1),
+            cast(mlp.lin2),
+            dtype,
+        )
 
 
 def _attend_block(block: Block, weights: _Weights, qkv: Tensor) -> Tensor:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Generator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
@@ -22,6 +21,7 @@ from napari_samseg.core.errors import (
     InvalidPromptError,
     SettingsError,
 )
+from napari_samseg.core.models.attention import Stage, fast_stages
 from napari_samseg.core.models.frame import (
     boxes_to_frame,
     points_to_frame,
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from napari_samseg.core.types import FloatArray, PlanePrompts
 
 __all__ = ["PromptPrior", "SamModel", "build_sam", "is_sam", "resize_positions"]
-
-Stage = Callable[[torch.Tensor], torch.Tensor]
 
 # Width of the ViT: its name in segment_anything's registry.
 VIT_NAMES = {768: "vit_b", 1024: "vit_l", 1280: "vit_h"}
@@ -167,11 +165,11 @@ class SamModel:
             )
         original_size = (plane.shape[0], plane.shape[1])
         tokens = self._preprocess(plane)
-        stages = _encoder_stages(self.sam.image_encoder)
+        stages = _encoder_stages(self.sam.image_encoder, self.dtype)
         for done, stage in enumerate(stages):
-            # The modes are entered anew each time: they belong to the thread, which
+            # The mode is entered anew each time: it belongs to the thread, which
             # runs other things while this generator waits.
-            with torch.inference_mode(), self._autocast():
+            with torch.inference_mode():
                 tokens = stage(tokens)
             if done + 1 < len(stages):
                 yield Progress("encoding", done + 1, len(stages))
@@ -189,11 +187,6 @@ class SamModel:
             pixels = resize_plane(plane, self.input_size).to(self.device)
             padded: torch.Tensor = self.sam.preprocess(pixels)
             return padded
-
-    def _autocast(self) -> AbstractContextManager[object]:
-        if self.dtype == torch.float32:
-            return nullcontext()
-        return torch.autocast(self.device.type, dtype=self.dtype)
 
     def decode(
         self, embedding: PlaneEmbedding, prompts: PlanePrompts, *, multimask: bool
@@ -286,22 +279,25 @@ def _same_for_all(values: np.ndarray[tuple[int], np.dtype], what: str) -> int:
     return int(values[0])
 
 
-def _encoder_stages(encoder: nn.Module) -> Sequence[Stage]:
+def _encoder_stages(encoder: nn.Module, dtype: torch.dtype) -> Sequence[Stage]:
     """Return the steps of an encoder which, one after the other, are its forward."""
     if isinstance(encoder, ImageEncoderViT):
-
-        def embed(pixels: torch.Tensor) -> torch.Tensor:
-            tokens: torch.Tensor = encoder.patch_embed(pixels)
-            return tokens if encoder.pos_embed is None else tokens + encoder.pos_embed
-
-        def narrow(tokens: torch.Tensor) -> torch.Tensor:
-            features: torch.Tensor = encoder.neck(tokens.permute(0, 3, 1, 2))
-            return features
-
-        return (embed, *encoder.blocks, narrow)
+        return fast_stages(encoder, dtype)
+    stages: Sequence[Stage] = (encoder,)
     if isinstance(encoder, TinyViT):
-        return encoder.forward_stages()
-    return (encoder,)
+        stages = encoder.forward_stages()
+    return tuple(_under_autocast(stage, dtype) for stage in stages)
+
+
+def _under_autocast(stage: Stage, dtype: torch.dtype) -> Stage:
+    if dtype == torch.float32:
+        return stage
+
+    def run(tokens: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(tokens.device.type, dtype=dtype):
+            return stage(tokens)
+
+    return run
 
 
 def is_sam(tensors: Mapping[str, torch.Tensor]) -> bool:
