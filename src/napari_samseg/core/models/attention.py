@@ -150,8 +150,8 @@ class _Weights:
     @classmethod
     def of(cls, block: Block, dtype: torch.dtype) -> _Weights:
         def cast(layer: nn.Linear) -> tuple[Tensor, Tensor | None]:
-            bias = None if layer.bias is None else layer.bias.to(dtype)
-            return layer.weight.to(dtype), bias
+            bias: Tensor | None = layer.bias
+            return layer.weight.to(dtype), None if bias is None else bias.to(dtype)
 
         attention, mlp = block.attn, block.mlp
         return cls(
