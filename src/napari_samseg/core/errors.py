@@ -8,6 +8,7 @@ that never ends.
 from __future__ import annotations
 
 __all__ = [
+    "CacheError",
     "CheckpointError",
     "DeviceError",
     "DownloadError",
@@ -52,6 +53,10 @@ class UnknownNameError(SamSegError, LookupError):
 
 class MissingFileError(SamSegError, FileNotFoundError):
     """A file that was asked for is not there."""
+
+
+class CacheError(SamSegError, OSError):
+    """A store of embeddings is something else, damaged, newer, or not writable."""
 
 
 class CheckpointError(SamSegError, ValueError):
