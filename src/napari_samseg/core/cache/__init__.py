@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from napari_samseg.core.cache.memory import MemoryCache
 from napari_samseg.core.cache.protocol import EmbeddingCache
+from napari_samseg.core.cache.zarr_store import StackEntry
 
-__all__ = ["CACHE_BACKENDS", "EmbeddingCache", "MemoryCache"]
+__all__ = ["CACHE_BACKENDS", "EmbeddingCache", "MemoryCache", "StackEntry"]
 
-CACHE_BACKENDS: dict[str, type[EmbeddingCache]] = {"memory": MemoryCache}
+CACHE_BACKENDS: dict[str, type[EmbeddingCache]] = {
+    "memory": MemoryCache,
+    "zarr": StackEntry,
+}

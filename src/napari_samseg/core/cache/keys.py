@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import zarr.storage
 from zarr.abc.store import Store
@@ -37,6 +39,8 @@ def open_keys(location: str | os.PathLike[str] | Store, *, write: bool) -> Store
     if isinstance(location, Store):
         return location
     text = os.fspath(location)
+    if text.startswith("file://"):
+        text = url2pathname(urlsplit(text).path)
     if "://" in text:
         return zarr.storage.FsspecStore.from_url(text, read_only=not write)
     path = Path(text)

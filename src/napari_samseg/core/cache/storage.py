@@ -53,7 +53,7 @@ def pack_features(
         raise CacheError("these features are not finite: the encoder failed")
     ranges = np.stack([low, high], axis=1).astype(np.float32)
     span = np.where(high > low, high - low, 1)[:, None, None]
-    stored = np.rint((features - low[:, None, None]) * (LEVELS / span))
+    stored = np.rint((features - low[:, None, None]) / span * LEVELS)
     return stored.astype(np.uint8), ranges
 
 

@@ -26,7 +26,7 @@ import socket
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from threading import RLock
@@ -37,6 +37,7 @@ import numpy.typing as npt
 import psutil
 import xxhash
 import zarr
+import zarr.errors
 from zarr.abc.store import Store
 from zarr.codecs import BloscCodec
 
@@ -105,18 +106,25 @@ class EmbeddingStore:
         CacheError
             If the entry is damaged, or cannot be written.
         """
-        if recipe.digest not in self._root:
+        group = self._find(recipe)
+        if group is None:
             if self.read_only:
                 return None
             with _writing(self.location):
                 _create_entry(self._root, recipe)
-        group = self._root[recipe.digest]
-        if not isinstance(group, zarr.Group) or _read_recipe(group) != recipe:
+            group = self._find(recipe)
+        if group is None:
             raise CacheError(
                 f"entry {recipe.digest} of {self.location} is damaged: delete it with "
                 "`napari-samseg cache delete`"
             )
         return StackEntry(recipe, group, self.location)
+
+    def _find(self, recipe: StackRecipe) -> zarr.Group | None:
+        group = self._root.get(recipe.digest)
+        if isinstance(group, zarr.Group) and _read_recipe(group) == recipe:
+            return group
+        return None
 
     def delete(self, digest: str) -> None:
         """Remove an entry with all its features."""
@@ -215,6 +223,8 @@ class StackEntry:
             if record is not None and record.plane_digest == key.plane_digest:
                 tiles = record.tiles
             with _writing(self._location):
+                if not tiles:
+                    self._drop_features(place)
                 stored, tiles[number] = self._pack(embedding)
                 self._features[place, number] = stored
                 self._write_record(place, _Record(key.plane_digest, tiles))
@@ -238,6 +248,7 @@ class StackEntry:
         place = self.recipe.position(plane)
         tiles = {number: tile for number, (_, tile) in enumerate(packed)}
         with self._lock, _writing(self._location):
+            self._drop_features(place)
             self._features[place] = np.stack([stored for stored, _ in packed])
             self._write_record(place, _Record(plane_digest, tiles))
 
@@ -329,6 +340,10 @@ class StackEntry:
         features.flags.writeable = False  # caches hand the same array to everyone
         return features
 
+    def _drop_features(self, place: int) -> None:
+        """Remove a plane's file: zarr reads what it overwrites, sound or not."""
+        self._keys.delete(f"features/c/{place}/0/0/0/0")
+
     def _record(self, place: int) -> _Record | None:
         return _Record.from_bytes(self._keys.get(f"records/{place}"))
 
@@ -396,25 +411,21 @@ def _create_entry(root: zarr.Group, recipe: StackRecipe) -> None:
     """Make an entry; the recipe is written last, and two writers write the same."""
     shape = recipe.embedding_shape
     n_tiles = len(recipe.tiles)
-    zarr.create_array(
-        store=root.store,
-        name=f"{recipe.digest}/features",
-        shape=(recipe.n_planes, n_tiles, *shape),
-        chunks=(1, 1, *shape),
-        shards=(1, n_tiles, *shape),
-        dtype=recipe.storage,
-        compressors=COMPRESSOR,
-        filters=None,
-        fill_value=0,
-        dimension_names=("plane", "tile", "channel", "y", "x"),
-        overwrite=True,
-    )
-    zarr.create_group(
-        root.store,
-        path=recipe.digest,
-        attributes={ATTRIBUTE: recipe.to_json()},
-        overwrite=False,
-    )
+    with suppress(zarr.errors.ContainsArrayError):
+        zarr.create_array(
+            store=root.store,
+            name=f"{recipe.digest}/features",
+            shape=(recipe.n_planes, n_tiles, *shape),
+            chunks=(1, 1, *shape),
+            shards=(1, n_tiles, *shape),
+            dtype=recipe.storage,
+            compressors=COMPRESSOR,
+            filters=None,
+            fill_value=0,
+            dimension_names=("plane", "tile", "channel", "y", "x"),
+        )
+    group = root.require_group(recipe.digest)
+    group.update_attributes({ATTRIBUTE: recipe.to_json()})
 
 
 def _read_recipe(group: zarr.Group) -> StackRecipe | None:

@@ -1,0 +1,306 @@
+"""A store on disk loses nothing that was finished, and uses nothing that is off."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from napari_samseg.core.cache import zarr_store
+from napari_samseg.core.cache.recipe import StackRecipe
+from napari_samseg.core.cache.storage import pack_features, unpack_features
+from napari_samseg.core.cache.zarr_store import EmbeddingStore
+from napari_samseg.core.errors import CacheError, SettingsError
+from napari_samseg.core.types import PlaneEmbedding
+
+SHAPE = (16, 8, 8)
+RECIPE = StackRecipe(
+    image="stack.tif",
+    planes=(3, 4),
+    plane_size=(40, 30),
+    dtype="uint16",
+    encoder_digest="e",
+    model="m",
+    embedding_shape=SHAPE,
+    precision="float32",
+    preprocessing=(("normalisation", "percentile"),),
+    tiles=((0, 0, 30, 30), (10, 0, 40, 30)),
+)
+
+
+def features(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).normal(0, 2, SHAPE).astype(np.float32)
+
+
+def embeddings(seed: int) -> list[PlaneEmbedding]:
+    return [
+        PlaneEmbedding({"image_embed": features(seed + i)}, (30, 30), (64, 64), "e")
+        for i in range(2)
+    ]
+
+
+def get(entry, plane=(1, 2), tile=0, digest="pixels"):
+    recipe = entry.recipe
+    return entry.get(recipe.key(plane, recipe.tiles[tile], digest))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def entry(folder):
+    """An entry with one plane, (1, 2)."""
+    entry = EmbeddingStore(folder).entry(RECIPE)
+    entry.put_plane((1, 2), "pixels", embeddings(0))
+    return entry
+
+
+def file_of(folder, entry, place=6):
+    return folder / entry.recipe.digest / "features" / "c" / f"{place}/0/0/0/0"
+
+
+# -- what is there ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("storage", "tolerance"), [("float32", 0), ("float16", 0.004), ("uint8", 0.04)]
+)
+def test_a_plane_comes_back(folder, storage, tolerance):
+    recipe = dataclasses.replace(RECIPE, storage=storage)
+    EmbeddingStore(folder).entry(recipe).put_plane((1, 2), "pixels", embeddings(0))
+    entry = EmbeddingStore(folder, write=False).entry(recipe)
+    for tile in range(2):
+        got = get(entry, tile=tile)
+        expected = features(tile)
+        np.testing.assert_allclose(
+            got.features["image_embed"], expected, atol=tolerance
+        )
+        assert got.features["image_embed"].dtype == np.float32
+        assert (got.original_size, got.input_size) == ((30, 30), (64, 64))
+        with pytest.raises(ValueError, match="read-only"):
+            got.features["image_embed"][0] = 0
+    assert entry.recorded() == {6}
+    assert entry.has((1, 2), "pixels")
+    assert not entry.has((1, 2), "other pixels")
+    assert not entry.has((0, 0))
+
+
+def test_one_file_for_the_features_of_a_plane(folder, entry):
+    assert file_of(folder, entry).is_file()
+    entry.put_plane((2, 3), "pixels", embeddings(4))
+    files = [p for p in (folder / RECIPE.digest / "features").rglob("*") if p.is_file()]
+    assert len(files) == 1 + 2  # the array's own, and one for each plane
+
+
+def test_changed_pixels_are_another_plane(entry):
+    assert get(entry, digest="changed") is None
+    entry.put_plane((1, 2), "changed", embeddings(7))
+    assert get(entry) is None
+    np.testing.assert_allclose(
+        get(entry, digest="changed").features["image_embed"], features(7), atol=0.01
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"image": "other.tif"},
+        {"encoder_digest": "f"},
+        {"precision": "bfloat16"},
+        {"preprocessing": (("normalisation", "minmax"),)},
+        {"storage": "float32"},
+        {"plane_size": (40, 31)},
+        {"dtype": "uint8"},
+        {"planes": (12,)},
+        {"tiles": (None,)},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_another_recipe_never_shares_an_entry(folder, entry, change):
+    other = dataclasses.replace(RECIPE, **change)
+    assert other.digest != RECIPE.digest
+    store = EmbeddingStore(folder)
+    assert store.entry(other).recorded() == set()
+    assert set(store.recipes()) == {RECIPE.digest, other.digest}
+    assert store.recipes()[other.digest] == other
+
+
+def test_an_entry_can_be_deleted(folder, entry):
+    store = EmbeddingStore(folder)
+    store.delete(RECIPE.digest)
+    assert store.recipes() == {}
+    assert store.entry(RECIPE).recorded() == set()
+
+
+@given(st.lists(st.integers(1, 6), max_size=3), st.data())
+def test_places_and_planes_are_inverse(lengths, data):
+    recipe = dataclasses.replace(RECIPE, planes=tuple(lengths))
+    place = data.draw(st.integers(0, recipe.n_planes - 1))
+    assert recipe.position(recipe.plane_at(place)) == place
+    assert StackRecipe.from_json(json.loads(json.dumps(recipe.to_json()))) == recipe
+
+
+@settings(max_examples=30)
+@given(st.floats(-1e4, 1e4), st.floats(0, 1e4), st.integers(0, 99))
+def test_eight_bits_are_within_half_a_step(low, span, seed):
+    values = low + span * np.random.default_rng(seed).random((3, 4, 4))
+    values = values.astype(np.float32)
+    back = unpack_features(*pack_features(values, "uint8"))
+    ranges = np.ptp(values, axis=(1, 2), keepdims=True)
+    rounding = 1e-6 * np.abs(values).max()
+    assert (np.abs(back - values) <= ranges / 255 * 0.51 + rounding + 1e-6).all()
+
+
+def test_what_does_not_fit_is_refused(entry):
+    huge = np.full(SHAPE, 1e6, np.float32)
+    with pytest.raises(CacheError, match="choose float32"):
+        entry.put_plane(
+            (0, 0), "p", [PlaneEmbedding({"image_embed": huge}, (30, 30), (4, 4), "e")]
+        )
+    assert not entry.has((0, 0))
+    small = PlaneEmbedding({"image_embed": huge[:, :2] * 0}, (1, 1), (1, 1), "e")
+    with pytest.raises(CacheError, match="does not belong"):
+        entry.put_plane((0, 0), "p", [small, small])
+    with pytest.raises(SettingsError, match="float8"):
+        dataclasses.replace(RECIPE, storage="float8")
+    with pytest.raises(SettingsError, match="no planes"):
+        dataclasses.replace(RECIPE, planes=(0, 4))
+
+
+# -- where it lies ---------------------------------------------------------------------
+
+
+def test_in_memory_and_by_url(tmp_path):
+    for location in ("memory://samseg-test", f"file://{tmp_path}/url"):
+        EmbeddingStore(location).entry(RECIPE).put_plane((1, 2), "p", embeddings(0))
+        again = EmbeddingStore(location, write=False).entry(RECIPE)
+        assert get(again, digest="p") is not None
+        assert again.recorded() == {6}
+
+
+def test_a_folder_that_may_only_be_read(folder, entry):
+    reader = EmbeddingStore(folder, write=False)
+    assert reader.read_only
+    assert get(reader.entry(RECIPE)) is not None
+    assert reader.entry(dataclasses.replace(RECIPE, image="x")) is None
+    file_of(folder, entry).write_bytes(b"damaged")
+    assert get(reader.entry(RECIPE)) is None
+    assert reader.entry(RECIPE).recorded() == {6}, "nothing is moved"
+
+
+def test_something_else_is_left_alone(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(CacheError, match="holds other files"):
+        EmbeddingStore(tmp_path)
+    with pytest.raises(CacheError, match="is a file"):
+        EmbeddingStore(tmp_path / "notes.txt")
+    zarr.create_group(tmp_path / "other")
+    with pytest.raises(CacheError, match="something else"):
+        EmbeddingStore(tmp_path / "other")
+    with pytest.raises(CacheError, match="there is no store"):
+        EmbeddingStore(tmp_path / "nowhere", write=False)
+    assert [p.name for p in sorted(tmp_path.iterdir())] == ["notes.txt", "other"]
+
+
+def test_a_newer_schema_is_not_touched(folder, entry, monkeypatch):
+    monkeypatch.setattr(zarr_store, "SCHEMA", 0)
+    with pytest.raises(CacheError, match="newer version"):
+        EmbeddingStore(folder)
+
+
+# -- what goes wrong -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("damage", ["cut", "emptied", "flipped", "gone"])
+@pytest.mark.parametrize("what", ["features", "record"])
+def test_damage_is_found_and_put_right(folder, entry, damage, what):
+    path = file_of(folder, entry)
+    if what == "record":
+        path = folder / RECIPE.digest / "records" / "6"
+    content = bytearray(path.read_bytes())
+    if damage == "flipped":
+        content[len(content) // 3] ^= 4
+    keep = {"cut": len(content) // 2, "emptied": 0}.get(damage, len(content))
+    if damage == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(content[:keep])
+    again = EmbeddingStore(folder).entry(RECIPE)
+    assert get(again) is None
+    assert not again.is_sound((1, 2))
+    assert not again.has((1, 2))
+    again.put_plane((1, 2), "pixels", embeddings(0))
+    assert again.is_sound((1, 2))
+    assert get(again) is not None
+
+
+def test_a_full_disk_keeps_what_was_finished(folder, entry, monkeypatch):
+    def no_room(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(zarr_store.StoreKeys, "set", no_room)
+        with pytest.raises(CacheError, match="No space left on device"):
+            entry.put_plane((0, 0), "p", embeddings(1))
+    assert not entry.has((0, 0))
+    assert get(entry) is not None
+    entry.put_plane((0, 0), "p", embeddings(1))
+    assert entry.is_sound((0, 0))
+
+
+def test_features_without_a_record_do_not_count(folder, entry):
+    (folder / RECIPE.digest / "records" / "6").unlink()
+    assert get(EmbeddingStore(folder).entry(RECIPE)) is None
+
+
+# -- many writers ----------------------------------------------------------------------
+
+
+def test_a_plane_is_claimed_by_one_writer(folder):
+    first, second = (EmbeddingStore(folder).entry(RECIPE) for _ in range(2))
+    assert first.claim((0, 1))
+    assert first.claim((0, 1)), "renewed"
+    assert not second.claim((0, 1))
+    assert second.claim((0, 2))
+    first.release((0, 1))
+    assert second.claim((0, 1))
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        b"{",
+        b"[]",
+        json.dumps({"owner": "x", "host": "h", "pid": 1, "time": 0}).encode(),
+    ],
+    ids=["cut", "no claim", "old"],
+)
+def test_a_claim_that_was_left_behind_ends(folder, left):
+    entry = EmbeddingStore(folder).entry(RECIPE)
+    claims = folder / RECIPE.digest / "claims"
+    claims.mkdir()
+    (claims / "1").write_bytes(left)
+    assert entry.claim((0, 1))
+
+
+def test_the_claim_of_a_dead_process_ends(folder):
+    entry = EmbeddingStore(folder).entry(RECIPE)
+    code = f"""
+from napari_samseg.core.cache.zarr_store import EmbeddingStore
+store = EmbeddingStore({str(folder)!r})
+(recipe,) = store.recipes().values()
+assert store.entry(recipe).claim((0, 1))
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert (folder / RECIPE.digest / "claims" / "1").exists()
+    assert entry.claim((0, 1))
