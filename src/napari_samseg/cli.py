@@ -19,7 +19,12 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 from napari_samseg.core.errors import SamSegError, SettingsError
-from napari_samseg.core.settings import ImageSettings, ModelSettings, describe
+from napari_samseg.core.settings import (
+    ImageSettings,
+    ModelSettings,
+    TileSettings,
+    describe,
+)
 
 if TYPE_CHECKING:
     from napari_samseg.core.demo import DemoReport, DemoResult
@@ -81,6 +86,9 @@ def _option(settings: type, name: str, *flags: str) -> Any:
 Model = Annotated[str, _option(ModelSettings, "model")]
 Device = Annotated[str, _option(ModelSettings, "device")]
 Precision = Annotated[str, _option(ModelSettings, "precision")]
+Tiling = Annotated[str, _option(TileSettings, "tiling")]
+Tile = Annotated[int, _option(TileSettings, "tile")]
+Overlap = Annotated[float, _option(TileSettings, "overlap")]
 
 
 def _print_version(wanted: bool) -> None:
@@ -153,6 +161,9 @@ def segment(
     model: Model = "default",
     device: Device = "auto",
     precision: Precision = "auto",
+    tiling: Tiling = "auto",
+    tile: Tile = 0,
+    overlap: Overlap = 25.0,
     overlay: Annotated[
         Path | None, typer.Option(help="Also write a picture, .png.")
     ] = None,
@@ -178,7 +189,12 @@ def segment(
         channels=_integers(channels, "--channels") or None,
     )
     prediction = _show_progress(
-        segment_file(job, settings, ModelSettings(model, device, precision))
+        segment_file(
+            job,
+            settings,
+            ModelSettings(model, device, precision),
+            TileSettings(tiling, tile, overlap),
+        )
     )
     table = Table("object", "pixels", "predicted IoU")
     for object_id, crop, iou in zip(

@@ -20,6 +20,7 @@ __all__ = [
     "ImageSettings",
     "ModelSettings",
     "SettingInfo",
+    "TileSettings",
     "check",
     "describe",
     "setting",
@@ -188,3 +189,41 @@ class ModelSettings:
     def __post_init__(self) -> None:
         check(self)
         object.__setattr__(self, "model", os.fspath(self.model))
+
+
+@dataclass(frozen=True, slots=True)
+class TileSettings:
+    """How a plane that is larger than the model's input is cut into tiles."""
+
+    tiling: str = setting(
+        "auto",
+        "Tiles",
+        "auto cuts planes larger than the model's input into overlapping tiles of "
+        "several scales, so that small objects keep their detail; whole shrinks "
+        "every plane to the model's input.",
+        choices=("auto", "whole"),
+    )
+    tile: int = setting(
+        0,
+        "Tile size",
+        "Side of the finest tiles; 0 takes the model's input size.",
+        minimum=0,
+        maximum=1 << 16,
+        unit="px",
+    )
+    overlap: float = setting(
+        25.0,
+        "Overlap",
+        "Share of a tile that it has in common with the next one.",
+        minimum=0,
+        maximum=50,
+        unit="%",
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
+        if 0 < self.tile < 16:
+            raise SettingsError(
+                f"tiles of {self.tile} px are too small: take 16 or more, or 0 for "
+                "the model's input size"
+            )
