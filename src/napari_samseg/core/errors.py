@@ -21,6 +21,7 @@ __all__ = [
     "MissingDependencyError",
     "MissingFileError",
     "ModelMemoryError",
+    "NewerStoreError",
     "OutputError",
     "SamSegError",
     "SettingsError",
@@ -62,6 +63,10 @@ class CacheError(SamSegError, OSError):
 
 class DamagedStoreError(CacheError):
     """Something in a store was cut off or changed after it was written."""
+
+
+class NewerStoreError(CacheError):
+    """A store or one of its entries was made by a newer version of the plugin."""
 
 
 class CheckpointError(SamSegError, ValueError):

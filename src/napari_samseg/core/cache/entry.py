@@ -80,24 +80,17 @@ class StackEntry:
             return None
         with self._lock:
             place = self.recipe.position(key.plane)
-            record = self._record(place)
-            if record is None or record.plane_digest != key.plane_digest:
-                return None
-            number = self.recipe.tiles.index(key.tile)
-            tile = record.tiles.get(number)
-            if tile is None:
-                return None
-            self._mark_used()
-            features = self._read(place, number, tile)
-            if features is None:
-                self.quarantine(key.plane)
-                return None
-            return PlaneEmbedding(
-                {"image_embed": features},
-                tile.original_size,
-                tile.input_size,
-                self.recipe.encoder_digest,
-            )
+            content = self._keys.get(f"records/{place}")
+            while (tile := self._recorded_tile(content, key)) is not None:
+                self._mark_used()
+                features = self._read(place, self.recipe.tiles.index(key.tile), tile)
+                if features is not None:
+                    return self._embedding(features, tile)
+                before, content = content, self._keys.get(f"records/{place}")
+                if content == before:  # not written again while it was read
+                    self.quarantine(key.plane)
+                    return None
+            return None
 
     def put(self, key: EmbeddingKey, embedding: PlaneEmbedding) -> None:
         """Keep the embedding of one tile; other keys than this stack's are dropped."""
@@ -225,6 +218,22 @@ class StackEntry:
         return self._claims.live()
 
     # -- parts ---------------------------------------------------------------------
+
+    def _recorded_tile(
+        self, content: bytes | None, key: EmbeddingKey
+    ) -> TileRecord | None:
+        record = PlaneRecord.from_bytes(content or b"")
+        if record is None or record.plane_digest != key.plane_digest:
+            return None
+        return record.tiles.get(self.recipe.tiles.index(key.tile))
+
+    def _embedding(self, features: FloatArray, tile: TileRecord) -> PlaneEmbedding:
+        return PlaneEmbedding(
+            {"image_embed": features},
+            tile.original_size,
+            tile.input_size,
+            self.recipe.encoder_digest,
+        )
 
     def _pack(self, embedding: PlaneEmbedding) -> tuple[npt.NDArray[Any], TileRecord]:
         stored, ranges = pack_features(

@@ -19,6 +19,7 @@ from its recipe, so that they can be written again when they are damaged.
 from __future__ import annotations
 
 import json
+import re
 from importlib.metadata import version
 from typing import Any, Literal
 
@@ -31,12 +32,13 @@ from zarr.codecs import BloscCodec
 from napari_samseg.core.cache.keys import StoreKeys
 from napari_samseg.core.cache.recipe import StackRecipe
 from napari_samseg.core.cache.seal import sealed, unsealed
-from napari_samseg.core.errors import CacheError, DamagedStoreError
+from napari_samseg.core.errors import CacheError, DamagedStoreError, NewerStoreError
 
 __all__ = [
     "FEATURES",
     "METADATA",
     "check_schema",
+    "entry_digests",
     "entry_documents",
     "has_sound_features",
     "open_features",
@@ -49,12 +51,18 @@ KIND = "napari-samseg embeddings"
 SCHEMA = 1
 ATTRIBUTE = "napari_samseg"
 METADATA = "zarr.json"
+DIGEST = re.compile("[0-9a-f]{32}")
 NODES = ("group", "array")
 FEATURES = f"features/{METADATA}"
 _MODES: dict[bool, Literal["r", "r+"]] = {False: "r", True: "r+"}
 # Measured on SAM features (see docs/concepts/embedding-cache.md): 0.43 of float32 in
 # half precision, twice as fast to write as zstd, which saves another 2 %.
 COMPRESSOR = BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle")
+
+
+def entry_digests(keys: StoreKeys) -> list[str]:
+    """Return the names of all entries, given the keys of the whole store."""
+    return [name for name in keys.names() if DIGEST.fullmatch(name)]
 
 
 def root_document() -> bytes:
@@ -103,7 +111,7 @@ def read_recipe(keys: StoreKeys, digest: str, document: str) -> StackRecipe | No
 
     Raises
     ------
-    CacheError
+    NewerStoreError
         If a newer version wrote it.
     """
     try:
@@ -125,12 +133,12 @@ def check_schema(about: dict[str, Any], what: str) -> None:
 
     Raises
     ------
-    CacheError
+    NewerStoreError
         If the schema is unknown here.
     """
     schema = about.get("schema")
     if not isinstance(schema, int) or schema > SCHEMA:
-        raise CacheError(
+        raise NewerStoreError(
             f"{what} was made by a newer version (schema {schema}, this one reads "
             f"{SCHEMA}): update napari-samseg"
         )

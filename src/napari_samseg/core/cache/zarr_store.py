@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
 
 from zarr.abc.store import Store
@@ -15,6 +14,7 @@ from napari_samseg.core.cache.layout import (
     KIND,
     METADATA,
     check_schema,
+    entry_digests,
     entry_documents,
     open_features,
     read_about,
@@ -22,11 +22,10 @@ from napari_samseg.core.cache.layout import (
     root_document,
 )
 from napari_samseg.core.cache.recipe import StackRecipe
-from napari_samseg.core.errors import CacheError, DamagedStoreError
+from napari_samseg.core.errors import CacheError, DamagedStoreError, NewerStoreError
 
 __all__ = ["EmbeddingStore", "StackEntry"]
 
-DIGEST = re.compile("[0-9a-f]{32}")
 REPAIR = "repair it with `napari-samseg cache repair`"
 
 
@@ -65,14 +64,14 @@ class EmbeddingStore:
 
     def digests(self) -> list[str]:
         """Return the names of all entries, those that cannot be read among them."""
-        return [name for name in self._keys.names() if DIGEST.fullmatch(name)]
+        return entry_digests(self._keys)
 
     def recipe(self, digest: str) -> StackRecipe | None:
         """Return the recipe of an entry, None if both its copies are damaged.
 
         Raises
         ------
-        CacheError
+        NewerStoreError
             If a newer version wrote it.
         """
         keys = self.keys(digest)
@@ -158,8 +157,8 @@ class EmbeddingStore:
         for digest in self.digests():
             try:
                 recipe = self.recipe(digest)
-            except CacheError:
-                continue  # of a newer version
+            except NewerStoreError:
+                continue
             if recipe is not None:
                 yield digest, recipe
 
