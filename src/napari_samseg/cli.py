@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Generator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from typer.core import TyperGroup
 
+from napari_samseg.cli_cache import cache_app
+from napari_samseg.cli_terminal import messages, output, say, show_progress
 from napari_samseg.core.errors import SamSegError, SettingsError
 from napari_samseg.core.settings import (
     ImageSettings,
@@ -28,14 +28,8 @@ from napari_samseg.core.settings import (
 
 if TYPE_CHECKING:
     from napari_samseg.core.demo import DemoReport, DemoResult
-    from napari_samseg.core.types import Progress
 
 __all__ = ["app"]
-
-T = TypeVar("T")
-
-output = Console(highlight=False)
-messages = Console(stderr=True, highlight=False)
 
 
 class _PlainErrors(TyperGroup):
@@ -66,6 +60,7 @@ app = typer.Typer(
 )
 models_app = typer.Typer(no_args_is_help=True, help="List, look up, download models.")
 app.add_typer(models_app, name="models")
+app.add_typer(cache_app, name="cache")
 
 
 def _option(settings: type, name: str, *flags: str) -> Any:
@@ -95,7 +90,7 @@ def _print_version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
 
-        _say(f"napari-samseg {version('napari-samseg')}")
+        say(f"napari-samseg {version('napari-samseg')}")
         raise typer.Exit
 
 
@@ -126,7 +121,7 @@ def demo(
     from napari_samseg.core.demo import run_demo
 
     settings = ModelSettings(model, device, precision)
-    report = _show_progress(run_demo(out, settings))
+    report = show_progress(run_demo(out, settings))
     _print_demo(report)
     if viewer:
         _open_viewer(report)
@@ -188,7 +183,7 @@ def segment(
         scope=scope,
         channels=_integers(channels, "--channels") or None,
     )
-    prediction = _show_progress(
+    prediction = show_progress(
         segment_file(
             job,
             settings,
@@ -204,7 +199,7 @@ def segment(
     output.print(table)
     for path in (out, overlay):
         if path is not None:
-            _say(f"wrote {path}")
+            say(f"wrote {path}")
 
 
 @models_app.command("list")
@@ -219,7 +214,7 @@ def print_models() -> None:
         here = name not in ZOO or (folder / ZOO[name].checkpoint.file_name).exists()
         table.add_row(name, "yes" if here else "", description)
     output.print(table)
-    _say(f"folder: {folder}")
+    say(f"folder: {folder}")
 
 
 @models_app.command("info")
@@ -243,7 +238,7 @@ def print_model(
         ("from", file.url),
         ("hash", file.hash),
     ):
-        _say(f"{label:8} {value}")
+        say(f"{label:8} {value}")
 
 
 @models_app.command("download")
@@ -254,13 +249,8 @@ def download_model(
     from napari_samseg.core.models.weights import download
 
     for name in names:
-        path = _show_progress(download(name))
-        _say(f"{name}: {path}")
-
-
-def _say(line: str) -> None:
-    """Print one line as it is, unwrapped, so that paths can be copied."""
-    output.print(line, markup=False, soft_wrap=True)
+        path = show_progress(download(name))
+        say(f"{name}: {path}")
 
 
 def _integers(text: str, flag: str) -> tuple[int, ...]:
@@ -272,28 +262,8 @@ def _integers(text: str, flag: str) -> tuple[int, ...]:
         ) from error
 
 
-def _show_progress(steps: Generator[Progress, None, T]) -> T:
-    """Run long work to its end, with a bar for each of its stages."""
-    from rich.progress import Progress as Bars
-
-    hidden = not messages.is_terminal
-    with Bars(console=messages, transient=True, disable=hidden) as bars:
-        task, stage = None, None
-        while True:
-            try:
-                step = next(steps)
-            except StopIteration as stop:
-                result: T = stop.value
-                return result
-            if step.stage != stage:
-                if task is not None:
-                    bars.remove_task(task)
-                task, stage = bars.add_task(step.stage, total=None), step.stage
-            bars.update(task, completed=step.done, total=step.total or None)
-
-
 def _print_demo(report: DemoReport) -> None:
-    _say(
+    say(
         f"model {report.model} on {report.device}, loaded in "
         f"{report.load_seconds:.1f} s"
     )
@@ -325,7 +295,7 @@ def _print_demo_result(result: DemoResult) -> None:
         f"time: {times}",
         f"wrote {result.labels_path} and {result.overlay_path}",
     ):
-        _say(line)
+        say(line)
 
 
 def _open_viewer(report: DemoReport) -> None:

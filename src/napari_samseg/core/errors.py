@@ -10,6 +10,7 @@ from __future__ import annotations
 __all__ = [
     "CacheError",
     "CheckpointError",
+    "DamagedStoreError",
     "DeviceError",
     "DownloadError",
     "InvalidImageError",
@@ -20,6 +21,7 @@ __all__ = [
     "MissingDependencyError",
     "MissingFileError",
     "ModelMemoryError",
+    "NewerStoreError",
     "OutputError",
     "SamSegError",
     "SettingsError",
@@ -56,7 +58,15 @@ class MissingFileError(SamSegError, FileNotFoundError):
 
 
 class CacheError(SamSegError, OSError):
-    """A store of embeddings is something else, damaged, newer, or not writable."""
+    """A store of embeddings is something else, newer, out of reach or not writable."""
+
+
+class DamagedStoreError(CacheError):
+    """Something in a store was cut off or changed after it was written."""
+
+
+class NewerStoreError(CacheError):
+    """A store or one of its entries was made by a newer version of the plugin."""
 
 
 class CheckpointError(SamSegError, ValueError):

@@ -10,11 +10,11 @@ import sys
 
 import numpy as np
 import pytest
-import zarr
+import zarr.storage
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from napari_samseg.core.cache import zarr_store
+from napari_samseg.core.cache import layout
 from napari_samseg.core.cache.recipe import StackRecipe
 from napari_samseg.core.cache.storage import pack_features, unpack_features
 from napari_samseg.core.cache.zarr_store import EmbeddingStore
@@ -213,7 +213,7 @@ def test_something_else_is_left_alone(tmp_path):
 
 
 def test_a_newer_schema_is_not_touched(folder, entry, monkeypatch):
-    monkeypatch.setattr(zarr_store, "SCHEMA", 0)
+    monkeypatch.setattr(layout, "SCHEMA", 0)
     with pytest.raises(CacheError, match="newer version"):
         EmbeddingStore(folder)
 
@@ -237,25 +237,25 @@ def test_damage_is_found_and_put_right(folder, entry, damage, what):
         path.write_bytes(content[:keep])
     again = EmbeddingStore(folder).entry(RECIPE)
     assert get(again) is None
-    assert not again.is_sound((1, 2))
+    assert again.check((1, 2)) != "sound"
     assert not again.has((1, 2))
     again.put_plane((1, 2), "pixels", embeddings(0))
-    assert again.is_sound((1, 2))
+    assert again.check((1, 2)) == "sound"
     assert get(again) is not None
 
 
 def test_a_full_disk_keeps_what_was_finished(folder, entry, monkeypatch):
-    def no_room(*_, **__):
+    async def no_room(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(zarr_store.StoreKeys, "set", no_room)
+        patch.setattr(zarr.storage.LocalStore, "set", no_room)
         with pytest.raises(CacheError, match="No space left on device"):
             entry.put_plane((0, 0), "p", embeddings(1))
     assert not entry.has((0, 0))
     assert get(entry) is not None
     entry.put_plane((0, 0), "p", embeddings(1))
-    assert entry.is_sound((0, 0))
+    assert entry.check((0, 0)) == "sound"
 
 
 def test_features_without_a_record_do_not_count(folder, entry):

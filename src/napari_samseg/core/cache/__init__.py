@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from napari_samseg.core.cache.entry import StackEntry
 from napari_samseg.core.cache.memory import MemoryCache
 from napari_samseg.core.cache.protocol import EmbeddingCache
-from napari_samseg.core.cache.zarr_store import StackEntry
 
 __all__ = ["CACHE_BACKENDS", "EmbeddingCache", "MemoryCache", "StackEntry"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,12 +16,13 @@ from zarr.buffer import default_buffer_prototype
 # zarr offers keys only to coroutines; this is how its own arrays wait for them.
 from zarr.core.sync import sync
 
-from napari_samseg.core.errors import CacheError
+from napari_samseg.core.cache.checked_store import CheckedStore, in_words
+from napari_samseg.core.errors import CacheError, DamagedStoreError
 
-__all__ = ["StoreKeys", "open_keys"]
+__all__ = ["StoreKeys", "local_path", "open_keys"]
 
 
-def open_keys(location: str | os.PathLike[str] | Store, *, write: bool) -> Store:
+def open_keys(location: str | os.PathLike[str] | Store, *, write: bool) -> CheckedStore:
     """Open a folder, a zip file, an fsspec URL or a store as a zarr store.
 
     Parameters
@@ -34,44 +36,112 @@ def open_keys(location: str | os.PathLike[str] | Store, *, write: bool) -> Store
     Raises
     ------
     CacheError
-        If it is a file that is no zip, or a zip that is to be written.
+        If it is a file that is no zip, a zip that is to be written, or a URL of
+        which the protocol is unknown or needs a library that is not installed.
     """
-    if isinstance(location, Store):
+    if isinstance(location, CheckedStore):
         return location
+    if isinstance(location, Store):
+        return CheckedStore(location, str(location))
+    path = local_path(location)
+    if path is None:
+        url = os.fspath(location)
+        return CheckedStore(_open_url(url, write=write), url)
+    try:
+        return CheckedStore(_open_path(path, write=write), str(location))
+    except OSError as error:
+        raise in_words(error, str(location), "read") from error
+
+
+def local_path(location: str | os.PathLike[str] | Store) -> Path | None:
+    """Return the path of a location on this machine, None if it lies elsewhere."""
+    if isinstance(location, CheckedStore):
+        return local_path(location.wrapped)
+    if isinstance(location, zarr.storage.LocalStore):
+        return location.root
+    if isinstance(location, Store):
+        return None
     text = os.fspath(location)
     if text.startswith("file://"):
-        text = url2pathname(urlsplit(text).path)
-    if "://" in text:
-        return zarr.storage.FsspecStore.from_url(text, read_only=not write)
-    path = Path(text)
+        return Path(url2pathname(urlsplit(text).path))
+    return None if "://" in text else Path(text).expanduser()
+
+
+def _open_path(path: Path, *, write: bool) -> Store:
+    if not write and not path.exists():
+        raise CacheError(f"there is no store of embeddings in {path}")
     if path.suffix == ".zip":
-        if write:
-            raise CacheError(
-                f"{path} is a zip file, which is only read: unpack it, or write into "
-                "a folder and export that"
-            )
-        return zarr.storage.ZipStore(path, mode="r", read_only=True)
+        return _open_zip(path, write=write)
     if path.is_file():
         raise CacheError(f"{path} is a file, not a folder of embeddings")
+    if path.is_dir():
+        write = write and os.access(path, os.W_OK)
     return zarr.storage.LocalStore(path, read_only=not write)
 
 
-class StoreKeys:
-    """Read, write and list single keys below a prefix of a store."""
+def _open_zip(path: Path, *, write: bool) -> Store:
+    if write:
+        raise CacheError(
+            f"{path} is a zip file, which is only read: unpack it, or write into a "
+            "folder and export that"
+        )
+    try:
+        return sync(zarr.storage.ZipStore.open(path, mode="r", read_only=True))
+    except zipfile.BadZipFile as error:
+        raise CacheError(
+            f"{path} is no zip file, or was cut off: copy or export it again"
+        ) from error
 
-    def __init__(self, store: Store, prefix: str) -> None:
+
+def _open_url(url: str, *, write: bool) -> Store:
+    # what other writers add must be seen
+    options = {"use_listings_cache": False}
+    try:
+        return zarr.storage.FsspecStore.from_url(
+            url, storage_options=options, read_only=not write
+        )
+    except ImportError as error:
+        raise CacheError(
+            f"{url} needs a library that is not installed: {error}"
+        ) from error
+    except ValueError as error:
+        protocol = urlsplit(url).scheme
+        raise CacheError(
+            f"{url} cannot be opened ({error}): give a folder, a .zip file, or a URL "
+            f"of a protocol that fsspec knows, which {protocol}:// is not"
+        ) from error
+    except OSError as error:
+        raise CacheError(f"{url} cannot be opened: {error}") from error
+
+
+class StoreKeys:
+    """Read, write and list single keys below a prefix of a store.
+
+    Parameters
+    ----------
+    store : zarr Store
+    prefix : str
+        Empty for the whole store.
+    """
+
+    def __init__(self, store: Store, prefix: str = "") -> None:
         self.store = store
         self.prefix = prefix
 
     def get(self, name: str) -> bytes | None:
-        """Return what is stored under a name, None if nothing is."""
-        key = f"{self.prefix}/{name}"
-        value = sync(self.store.get(key, default_buffer_prototype()))
+        """Return what is stored under a name, None if nothing is.
+
+        What is there but cannot be read is empty: nothing that is stored is.
+        """
+        try:
+            value = sync(self.store.get(self._key(name), default_buffer_prototype()))
+        except DamagedStoreError:
+            return b""
         return None if value is None else value.to_bytes()
 
     def set(self, name: str, value: bytes) -> None:
         """Store a value whole or not at all, in place of an older one."""
-        sync(self.store.set(f"{self.prefix}/{name}", _buffer(value)))
+        sync(self.store.set(self._key(name), _buffer(value)))
 
     def set_new(self, name: str, value: bytes) -> bool:
         """Store a value unless there is one; True if it is this one then.
@@ -79,28 +149,39 @@ class StoreKeys:
         Where the storage knows no exclusive creation (fsspec), two writers may
         both be told True.
         """
-        sync(self.store.set_if_not_exists(f"{self.prefix}/{name}", _buffer(value)))
+        sync(self.store.set_if_not_exists(self._key(name), _buffer(value)))
         return self.get(name) == value
 
     def delete(self, name: str) -> None:
         """Remove a key; nothing happens if there is none."""
-        sync(self.store.delete(f"{self.prefix}/{name}"))
+        sync(self.store.delete(self._key(name)))
 
-    def delete_all(self) -> None:
-        """Remove everything below the prefix."""
-        sync(self.store.delete_dir(self.prefix))
+    def delete_all(self, folder: str = "") -> None:
+        """Remove everything in a folder, or below the prefix."""
+        sync(self.store.delete_dir(self._key(folder)))
 
-    def names(self, folder: str) -> list[str]:
-        """Return the names in a folder."""
-        return sync(_collect(self.store, f"{self.prefix}/{folder}"))
+    def names(self, folder: str = "") -> list[str]:
+        """Return the names in a folder, sorted."""
+        return sorted(sync(_collect(self.store.list_dir(self._key(folder)))))
+
+    def files(self, folder: str = "") -> list[str]:
+        """Return the names of all keys below a folder, with their folders, sorted."""
+        # the end matters: "records/1" is a prefix of "records/12"
+        place = self._key(folder)
+        found = sync(_collect(self.store.list_prefix(f"{place}/" if place else "")))
+        start = len(self.prefix) + 1 if self.prefix else 0
+        return sorted(key[start:] for key in found)
 
     def nbytes(self) -> int:
         """Bytes of everything below the prefix."""
-        return int(sync(self.store.getsize_prefix(self.prefix)))
+        return int(sync(self.store.getsize_prefix(self._key(""))))
+
+    def _key(self, name: str) -> str:
+        return "/".join(part for part in (self.prefix, name) if part)
 
 
-async def _collect(store: Store, folder: str) -> list[str]:
-    return [name async for name in store.list_dir(folder)]
+async def _collect(names: Any) -> list[str]:
+    return [name async for name in names]
 
 
 def _buffer(value: bytes) -> Any:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import version
 from typing import Any
 
 import xxhash
@@ -13,6 +14,9 @@ from napari_samseg.core.cache.key import EmbeddingKey
 from napari_samseg.core.errors import SettingsError
 
 __all__ = ["STORAGE_FORMATS", "StackRecipe", "Tile"]
+
+# Fields that say who made the features and how, but not what they are.
+LABELS = ("model", "plugin_version")
 
 # Half-open (y0, x0, y1, x1) of a part of the plane; None is the whole plane.
 Tile = tuple[int, int, int, int] | None
@@ -26,12 +30,15 @@ class StackRecipe:
     """Everything that decides the features of a stack, but for its pixels.
 
     The pixels are known plane by plane, by the digest in each plane's record, so
-    that a change of one plane costs one plane.
+    that a change of one plane costs one plane. Two recipes are equal if only their
+    `model` or `plugin_version` differ.
 
     Attributes
     ----------
     image : str
-        Path, URL or name of the image; only equal names share an entry.
+        Path, URL or name of the image, for people and to tell apart images of the
+        same size; an image that was moved is found by its pixels, see
+        `EmbeddingStore.entry`.
     planes : tuple of int
         Lengths of the axes that are not in the plane; empty for a single plane.
     plane_size : (int, int)
@@ -51,6 +58,12 @@ class StackRecipe:
         Parts of each plane that are encoded; None is the whole plane.
     storage : str
         Key in `STORAGE_FORMATS`.
+    plane_axes : (int, int)
+        Axes of the image, channels not counted, that are rows and columns.
+    input_size : int or None
+        Side of the square that the encoder sees, in pixels, where it was told.
+    plugin_version : str
+        Of napari-samseg, which made the entry.
     """
 
     image: str
@@ -58,12 +71,17 @@ class StackRecipe:
     plane_size: tuple[int, int]
     dtype: str
     encoder_digest: str
-    model: str
+    model: str = field(compare=False)
     embedding_shape: tuple[int, int, int]
     precision: str
     preprocessing: tuple[tuple[str, str | int | float | None], ...] = ()
     tiles: tuple[Tile, ...] = (None,)
     storage: str = "float16"
+    plane_axes: tuple[int, int] = (-2, -1)
+    input_size: int | None = None
+    plugin_version: str = field(
+        default_factory=lambda: version("napari-samseg"), compare=False
+    )
 
     def __post_init__(self) -> None:
         if self.storage not in STORAGE_FORMATS:
@@ -85,10 +103,17 @@ class StackRecipe:
 
     @property
     def digest(self) -> str:
-        """Name of the entry: a hash of all fields but the name of the model."""
-        fields = {name: v for name, v in asdict(self).items() if name != "model"}
+        """Name of the entry: a hash of all fields but the model's name and version."""
+        fields = {n: value for n, value in asdict(self).items() if n not in LABELS}
         text = json.dumps(fields, sort_keys=True)
         return xxhash.xxh3_128(text.encode()).hexdigest()
+
+    def suits(self, other: StackRecipe) -> bool:
+        """Tell whether two recipes differ in nothing but the names of image and model.
+
+        The same pixels then have the same features.
+        """
+        return self == replace(other, image=self.image)
 
     def key(
         self, plane: tuple[int, ...], tile: Tile, plane_digest: str
@@ -143,6 +168,8 @@ class StackRecipe:
         tiles = tuple(None if t is None else _tile(t) for t in fields["tiles"])
         height, width = fields["plane_size"]
         depth, rows, columns = fields["embedding_shape"]
+        rows_axis, columns_axis = fields["plane_axes"]
+        side = fields["input_size"]
         return cls(
             image=str(fields["image"]),
             planes=tuple(int(n) for n in fields["planes"]),
@@ -155,6 +182,9 @@ class StackRecipe:
             preprocessing=tuple((str(k), v) for k, v in fields["preprocessing"]),
             tiles=tiles,
             storage=str(fields["storage"]),
+            plane_axes=(int(rows_axis), int(columns_axis)),
+            input_size=None if side is None else int(side),
+            plugin_version=str(fields["plugin_version"]),
         )
 
 

@@ -1,0 +1,284 @@
+"""The embeddings of one stack in a store: many readers, many writers, no lost plane.
+
+A plane counts once its record is there, and a record counts once the checksums
+agree: what a crash, a full disk or a bad block left behind is found when it is read,
+put into quarantine and encoded again. No two planes share a file, so writers never
+rewrite each other's.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from threading import RLock
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import zarr
+
+from napari_samseg.core.cache.claims import Claims
+from napari_samseg.core.cache.key import EmbeddingKey
+from napari_samseg.core.cache.keys import StoreKeys
+from napari_samseg.core.cache.recipe import StackRecipe
+from napari_samseg.core.cache.records import (
+    PlaneRecord,
+    TileRecord,
+    checksum_features,
+)
+from napari_samseg.core.cache.seal import to_sealed_bytes, unsealed
+from napari_samseg.core.cache.storage import pack_features, unpack_features
+from napari_samseg.core.errors import CacheError, DamagedStoreError
+from napari_samseg.core.types import FloatArray, PlaneEmbedding
+
+__all__ = ["PlaneState", "StackEntry"]
+
+PlaneState = Literal["sound", "missing", "damaged"]
+
+# How often it is written down that an entry is in use.
+USED_SECONDS = 60.0
+
+
+class StackEntry:
+    """The embeddings of one stack: an `EmbeddingCache` for its keys.
+
+    Several threads, processes and machines may use the same entry.
+
+    Attributes
+    ----------
+    recipe : StackRecipe
+        As it was when the entry was made: the image may have another name now.
+    read_only : bool
+        Whether nothing can be written.
+    """
+
+    def __init__(
+        self, recipe: StackRecipe, features: zarr.Array[Any], keys: StoreKeys
+    ) -> None:
+        self.recipe = recipe
+        self.read_only: bool = features.read_only
+        self._features = features
+        self._keys = keys
+        self._claims = Claims(keys)
+        self._lock = RLock()
+        self._marked = -USED_SECONDS
+
+    # -- as a cache ----------------------------------------------------------------
+
+    def get(self, key: EmbeddingKey) -> PlaneEmbedding | None:
+        """Return the embedding of `key`; None if it is missing, stale or damaged.
+
+        What is damaged goes to quarantine.
+
+        Raises
+        ------
+        CacheError
+            If the store is out of reach, so that nothing is known.
+        """
+        if not self.recipe.makes(key):
+            return None
+        with self._lock:
+            place = self.recipe.position(key.plane)
+            content = self._keys.get(f"records/{place}")
+            while (tile := self._recorded_tile(content, key)) is not None:
+                self._mark_used()
+                features = self._read(place, self.recipe.tiles.index(key.tile), tile)
+                if features is not None:
+                    return self._embedding(features, tile)
+                before, content = content, self._keys.get(f"records/{place}")
+                if content == before:  # not written again while it was read
+                    self.quarantine(key.plane)
+                    return None
+            return None
+
+    def put(self, key: EmbeddingKey, embedding: PlaneEmbedding) -> None:
+        """Keep the embedding of one tile; other keys than this stack's are dropped."""
+        if not self.recipe.makes(key) or self.read_only:
+            return
+        with self._lock:
+            place = self.recipe.position(key.plane)
+            number = self.recipe.tiles.index(key.tile)
+            stored, tile = self._pack(embedding)
+            record = self._record(place)
+            tiles: dict[int, TileRecord] = {}
+            if record is not None and record.plane_digest == key.plane_digest:
+                # what lies beside it is written again, so it must be whole
+                tiles = {
+                    other: beside
+                    for other, beside in record.tiles.items()
+                    if other != number and self._read(place, other, beside) is not None
+                }
+            if not tiles:
+                self._drop_features(place)
+            self._features[place, number] = stored
+            tiles[number] = tile
+            self._write_record(place, PlaneRecord(key.plane_digest, tiles))
+
+    # -- plane by plane ------------------------------------------------------------
+
+    def put_plane(
+        self,
+        plane: tuple[int, ...],
+        plane_digest: str,
+        embeddings: Sequence[PlaneEmbedding],
+    ) -> None:
+        """Keep all tiles of a plane, in the order of the recipe: one file, one record.
+
+        Raises
+        ------
+        CacheError
+            If it cannot be written: no room, no permission, no answer.
+        """
+        packed = [self._pack(embedding) for embedding in embeddings]
+        place = self.recipe.position(plane)
+        tiles = {number: tile for number, (_, tile) in enumerate(packed)}
+        with self._lock:
+            self._drop_features(place)
+            self._features[place] = np.stack([stored for stored, _ in packed])
+            self._write_record(place, PlaneRecord(plane_digest, tiles))
+
+    def has(self, plane: tuple[int, ...], plane_digest: str | None = None) -> bool:
+        """Tell whether all tiles of a plane are recorded, for these pixels if given.
+
+        The checksums are not looked at.
+        """
+        record = self._record(self.recipe.position(plane))
+        if record is None or len(record.tiles) < len(self.recipe.tiles):
+            return False
+        return plane_digest is None or record.plane_digest == plane_digest
+
+    def plane_digest(self, plane: tuple[int, ...]) -> str | None:
+        """Return the digest of the pixels that were encoded, None without a record."""
+        record = self._record(self.recipe.position(plane))
+        return None if record is None else record.plane_digest
+
+    def recorded(self) -> set[int]:
+        """Return the places of all planes that have a record, without reading any."""
+        return {int(name) for name in self._keys.names("records") if name.isdigit()}
+
+    def check(self, plane: tuple[int, ...]) -> PlaneState:
+        """Read a plane whole and compare checksums; nothing is changed.
+
+        Returns
+        -------
+        "sound", "missing" or "damaged"
+            A plane of which some tiles have not been encoded is missing.
+        """
+        place = self.recipe.position(plane)
+        if self._keys.get(f"records/{place}") is None:
+            return "missing"
+        record = self._record(place)
+        if record is None or any(
+            self._read(place, number, tile) is None
+            for number, tile in record.tiles.items()
+        ):
+            return "damaged"
+        return "sound" if len(record.tiles) == len(self.recipe.tiles) else "missing"
+
+    def quarantine(self, plane: tuple[int, ...]) -> None:
+        """Set the record of a plane aside, so that the plane is encoded again.
+
+        Nothing happens without a record, or in a store that is only read.
+        """
+        place = self.recipe.position(plane)
+        content = self._keys.get(f"records/{place}")
+        if content is not None and not self.read_only:
+            self._keys.set(f"quarantine/{place}", content)
+            self._keys.delete(f"records/{place}")
+
+    def nbytes(self) -> int:
+        """Bytes on disk."""
+        return self._keys.nbytes()
+
+    def last_used(self) -> float | None:
+        """Return when the entry was last read or written, in seconds since 1970.
+
+        To the minute; None if nobody wrote it down.
+        """
+        used = unsealed(self._keys.get("used"))
+        return None if used is None else float(used["time"])
+
+    # -- shares of the work --------------------------------------------------------
+
+    def claim(self, plane: tuple[int, ...]) -> bool:
+        """Try to take a plane, so that other writers leave it; renews an own claim.
+
+        A claim ends with `release`, with its process if that ran on this machine,
+        and after ten minutes without renewal.
+        """
+        return self._claims.take(self.recipe.position(plane))
+
+    def release(self, plane: tuple[int, ...]) -> None:
+        """Give a claimed plane up."""
+        self._claims.release(self.recipe.position(plane))
+
+    def claimed(self) -> set[int]:
+        """Return the places of all planes at which a writer is."""
+        return self._claims.live()
+
+    # -- parts ---------------------------------------------------------------------
+
+    def _recorded_tile(
+        self, content: bytes | None, key: EmbeddingKey
+    ) -> TileRecord | None:
+        record = PlaneRecord.from_bytes(content or b"")
+        if record is None or record.plane_digest != key.plane_digest:
+            return None
+        return record.tiles.get(self.recipe.tiles.index(key.tile))
+
+    def _embedding(self, features: FloatArray, tile: TileRecord) -> PlaneEmbedding:
+        return PlaneEmbedding(
+            {"image_embed": features},
+            tile.original_size,
+            tile.input_size,
+            self.recipe.encoder_digest,
+        )
+
+    def _pack(self, embedding: PlaneEmbedding) -> tuple[npt.NDArray[Any], TileRecord]:
+        stored, ranges = pack_features(
+            embedding.features["image_embed"], self.recipe.storage
+        )
+        if stored.shape != self.recipe.embedding_shape:
+            raise CacheError(
+                f"an embedding of shape {stored.shape} does not belong among those "
+                f"of shape {self.recipe.embedding_shape}"
+            )
+        checksum = checksum_features(stored, ranges)
+        return stored, TileRecord(
+            checksum, embedding.original_size, embedding.input_size, ranges
+        )
+
+    def _read(self, place: int, number: int, tile: TileRecord) -> FloatArray | None:
+        try:
+            stored = np.asarray(self._features[place, number])
+        except DamagedStoreError:
+            return None
+        except CacheError:
+            raise
+        except Exception:  # noqa: BLE001 - each codec has errors of its own
+            return None
+        if checksum_features(stored, tile.ranges) != tile.checksum:
+            return None
+        features = unpack_features(stored, tile.ranges)
+        features.flags.writeable = False  # caches hand the same array to everyone
+        return features
+
+    def _drop_features(self, place: int) -> None:
+        """Remove a plane's file: zarr reads what it overwrites, sound or not."""
+        self._keys.delete(f"features/c/{place}/0/0/0/0")
+
+    def _record(self, place: int) -> PlaneRecord | None:
+        return PlaneRecord.from_bytes(self._keys.get(f"records/{place}") or b"")
+
+    def _write_record(self, place: int, record: PlaneRecord) -> None:
+        self._keys.set(f"records/{place}", record.to_bytes())
+        self._mark_used()
+
+    def _mark_used(self) -> None:
+        """Write down that the entry is in use, which must never be in the way."""
+        if self.read_only or time.monotonic() - self._marked < USED_SECONDS:
+            return
+        self._marked = time.monotonic()
+        with suppress(CacheError):
+            self._keys.set("used", to_sealed_bytes({"time": time.time()}))
