@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from napari_samseg.core.errors import SettingsError
 
 __all__ = [
+    "EmbedSettings",
     "ImageSettings",
     "ModelSettings",
     "SettingInfo",
@@ -227,3 +228,25 @@ class TileSettings:
                 f"tiles of {self.tile} px are too small: take 16 or more, or 0 for "
                 "the model's input size"
             )
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedSettings:
+    """How the embeddings of a stack are kept."""
+
+    storage: str = setting(
+        "float16",
+        "Storage",
+        "How embeddings lie on disk: half precision (masks do not change), full, or "
+        "8 bits (half the size again, masks change by less than a hundredth).",
+        choices=("float16", "float32", "uint8"),
+    )
+    unreadable: str = setting(
+        "stop",
+        "Unreadable planes",
+        "stop at a plane that cannot be read, or skip it and list it at the end.",
+        choices=("stop", "skip"),
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
