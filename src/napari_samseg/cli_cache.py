@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from napari_samseg.core.cache.recipe import StackRecipe
     from napari_samseg.core.cache.zarr_store import EmbeddingStore
 
-__all__ = ["cache_app"]
+__all__ = ["cache_app", "parse_size"]
 
 cache_app = typer.Typer(
     no_args_is_help=True, help="List, verify, repair, delete, export embeddings."
@@ -151,7 +151,7 @@ def prune_store(
     """Delete the entries used least recently until the store is small enough."""
     from napari_samseg.core.cache.manage import list_entries, plan_prune, prune
 
-    max_bytes = _parse_size(max_size)
+    max_bytes = parse_size(max_size)
     opened = _open(store, write=True)
     entries = show_progress(list_entries(opened))
     chosen = plan_prune(entries, max_bytes)
@@ -208,7 +208,14 @@ def _ask(question: str, yes: bool) -> None:
         typer.confirm(question, abort=True, err=True)
 
 
-def _parse_size(text: str) -> int:
+def parse_size(text: str) -> int:
+    """Return the bytes that a text such as ``5GB`` or ``2 GiB`` means.
+
+    Raises
+    ------
+    SettingsError
+        If it means none.
+    """
     match = SIZE.fullmatch(text.strip())
     try:
         number, letter, binary = match.groups() if match else ("", "", "")

@@ -28,7 +28,7 @@ __all__ = ["embed_on_cluster"]
 LOCAL = "local"
 # Tasks for each worker: enough that all end at about the same time.
 SHARES = 8
-# A worker that is lost with a task is not the fault of the task, unless it is every time.
+# That a worker is lost is not the fault of its task, unless it is lost every time.
 RETRIES = 3
 POLL_SECONDS = 0.2
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import errno
 import json
-import subprocess
-import sys
+from importlib.metadata import version
 
 import numpy as np
 import pytest
 import zarr.storage
+from embedding_stores import RECIPE, SHAPE, embeddings, features, get
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,36 +20,6 @@ from napari_samseg.core.cache.storage import pack_features, unpack_features
 from napari_samseg.core.cache.zarr_store import EmbeddingStore
 from napari_samseg.core.errors import CacheError, SettingsError
 from napari_samseg.core.types import PlaneEmbedding
-
-SHAPE = (16, 8, 8)
-RECIPE = StackRecipe(
-    image="stack.tif",
-    planes=(3, 4),
-    plane_size=(40, 30),
-    dtype="uint16",
-    encoder_digest="e",
-    model="m",
-    embedding_shape=SHAPE,
-    precision="float32",
-    preprocessing=(("normalisation", "percentile"),),
-    tiles=((0, 0, 30, 30), (10, 0, 40, 30)),
-)
-
-
-def features(seed: int) -> np.ndarray:
-    return np.random.default_rng(seed).normal(0, 2, SHAPE).astype(np.float32)
-
-
-def embeddings(seed: int) -> list[PlaneEmbedding]:
-    return [
-        PlaneEmbedding({"image_embed": features(seed + i)}, (30, 30), (64, 64), "e")
-        for i in range(2)
-    ]
-
-
-def get(entry, plane=(1, 2), tile=0, digest="pixels"):
-    recipe = entry.recipe
-    return entry.get(recipe.key(plane, recipe.tiles[tile], digest))
 
 
 @pytest.fixture
@@ -61,7 +31,7 @@ def folder(tmp_path):
 def entry(folder):
     """An entry with one plane, (1, 2)."""
     entry = EmbeddingStore(folder).entry(RECIPE)
-    entry.put_tiles((1, 2), "pixels", dict(enumerate(embeddings(0))))
+    entry.put_tiles((1, 2), "pixels", embeddings(0))
     return entry
 
 
@@ -77,9 +47,7 @@ def file_of(folder, entry, place=6):
 )
 def test_a_plane_comes_back(folder, storage, tolerance):
     recipe = dataclasses.replace(RECIPE, storage=storage)
-    EmbeddingStore(folder).entry(recipe).put_tiles(
-        (1, 2), "pixels", dict(enumerate(embeddings(0)))
-    )
+    EmbeddingStore(folder).entry(recipe).put_tiles((1, 2), "pixels", embeddings(0))
     entry = EmbeddingStore(folder, write=False).entry(recipe)
     for tile in range(2):
         got = get(entry, tile=tile)
@@ -99,14 +67,14 @@ def test_a_plane_comes_back(folder, storage, tolerance):
 
 def test_one_file_for_the_features_of_a_plane(folder, entry):
     assert file_of(folder, entry).is_file()
-    entry.put_tiles((2, 3), "pixels", dict(enumerate(embeddings(4))))
+    entry.put_tiles((2, 3), "pixels", embeddings(4))
     files = [p for p in (folder / RECIPE.digest / "features").rglob("*") if p.is_file()]
     assert len(files) == 1 + 2  # the array's own, and one for each plane
 
 
 def test_changed_pixels_are_another_plane(entry):
     assert get(entry, digest="changed") is None
-    entry.put_tiles((1, 2), "changed", dict(enumerate(embeddings(7))))
+    entry.put_tiles((1, 2), "changed", embeddings(7))
     assert get(entry) is None
     np.testing.assert_allclose(
         get(entry, digest="changed").features["image_embed"], features(7), atol=0.01
@@ -125,6 +93,8 @@ def test_changed_pixels_are_another_plane(entry):
         {"dtype": "uint8"},
         {"planes": (12,)},
         {"tiles": (None,)},
+        {"plane_axes": (-3, -1)},
+        {"input_size": 512},
     ],
     ids=lambda change: next(iter(change)),
 )
@@ -135,6 +105,62 @@ def test_another_recipe_never_shares_an_entry(folder, entry, change):
     assert store.entry(other).recorded() == set()
     assert set(store.recipes()) == {RECIPE.digest, other.digest}
     assert store.recipes()[other.digest] == other
+
+
+def test_the_name_of_the_model_and_the_version_are_labels(folder, entry):
+    other = dataclasses.replace(RECIPE, model="copy of m", plugin_version="99")
+    assert (other, other.digest) == (RECIPE, RECIPE.digest)
+    found = EmbeddingStore(folder).entry(other)
+    assert get(found) is not None
+    assert found.recipe.model == "m"
+    assert found.recipe.plugin_version == version("napari-samseg")
+
+
+def test_an_image_that_moved_finds_its_entry(folder, entry):
+    moved = dataclasses.replace(RECIPE, image="elsewhere/stack.tif", model="n")
+    sample = ((1, 2), "pixels")
+    store = EmbeddingStore(folder)
+    found = store.entry(moved, sample)
+    assert found.recipe.image == "stack.tif"
+    assert get(found) is not None
+    assert set(store.recipes()) == {RECIPE.digest}
+    reader = EmbeddingStore(folder, write=False)
+    assert get(reader.entry(moved, sample)) is not None
+    assert reader.entry(moved) is None
+    assert reader.entry(moved, ((1, 2), "others")) is None
+
+
+def test_images_of_the_same_shape_do_not_share_an_entry(folder, entry):
+    store = EmbeddingStore(folder)
+    other = dataclasses.replace(RECIPE, image="other.tif")
+    theirs = store.entry(other, ((1, 2), "other pixels"))
+    assert theirs.recipe.image == "other.tif"
+    theirs.put_tiles((1, 2), "other pixels", embeddings(5))
+    assert get(store.entry(RECIPE, ((1, 2), "pixels"))) is not None
+    # a plane that has not been encoded says nothing
+    third = dataclasses.replace(RECIPE, image="third.tif")
+    assert store.entry(third, ((0, 0), "pixels")).recipe.image == "third.tif"
+    # each finds its own where their names were swapped
+    swapped = store.entry(other, ((1, 2), "pixels"))
+    assert swapped.recipe.image == "stack.tif"
+
+
+def test_an_image_that_changed_keeps_its_entry(folder, entry):
+    again = EmbeddingStore(folder).entry(RECIPE, ((1, 2), "new pixels"))
+    assert again.recipe == RECIPE
+    assert again.plane_digest((1, 2)) == "pixels"
+    assert again.plane_digest((0, 0)) is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"encoder_digest": "f"}, {"precision": "bfloat16"}, {"tiles": (None,)}],
+    ids=lambda change: next(iter(change)),
+)
+def test_equal_pixels_do_not_make_up_for_another_encoder(folder, entry, change):
+    other = dataclasses.replace(RECIPE, image="moved.tif", **change)
+    found = EmbeddingStore(folder).entry(other, ((1, 2), "pixels"))
+    assert found.recipe == other
 
 
 def test_an_entry_can_be_deleted(folder, entry):
@@ -166,13 +192,15 @@ def test_eight_bits_are_within_half_a_step(low, span, seed):
 def test_what_does_not_fit_is_refused(entry):
     huge = np.full(SHAPE, 1e6, np.float32)
     with pytest.raises(CacheError, match="choose float32"):
-        entry.put_plane(
-            (0, 0), "p", [PlaneEmbedding({"image_embed": huge}, (30, 30), (4, 4), "e")]
+        entry.put_tiles(
+            (0, 0),
+            "p",
+            {0: PlaneEmbedding({"image_embed": huge}, (30, 30), (4, 4), "e")},
         )
     assert not entry.has((0, 0))
     small = PlaneEmbedding({"image_embed": huge[:, :2] * 0}, (1, 1), (1, 1), "e")
     with pytest.raises(CacheError, match="does not belong"):
-        entry.put_plane((0, 0), "p", [small, small])
+        entry.put_tiles((0, 0), "p", {0: small, 1: small})
     with pytest.raises(SettingsError, match="float8"):
         dataclasses.replace(RECIPE, storage="float8")
     with pytest.raises(SettingsError, match="no planes"):
@@ -180,16 +208,6 @@ def test_what_does_not_fit_is_refused(entry):
 
 
 # -- where it lies ---------------------------------------------------------------------
-
-
-def test_in_memory_and_by_url(tmp_path):
-    for location in ("memory://samseg-test", f"file://{tmp_path}/url"):
-        EmbeddingStore(location).entry(RECIPE).put_tiles(
-            (1, 2), "p", dict(enumerate(embeddings(0)))
-        )
-        again = EmbeddingStore(location, write=False).entry(RECIPE)
-        assert get(again, digest="p") is not None
-        assert again.recorded() == {6}
 
 
 def test_a_folder_that_may_only_be_read(folder, entry):
@@ -243,7 +261,7 @@ def test_damage_is_found_and_put_right(folder, entry, damage, what):
     assert get(again) is None
     assert again.check((1, 2)) != "sound"
     assert not again.has((1, 2))
-    again.put_tiles((1, 2), "pixels", dict(enumerate(embeddings(0))))
+    again.put_tiles((1, 2), "pixels", embeddings(0))
     assert again.check((1, 2)) == "sound"
     assert get(again) is not None
 
@@ -255,56 +273,43 @@ def test_a_full_disk_keeps_what_was_finished(folder, entry, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(zarr.storage.LocalStore, "set", no_room)
         with pytest.raises(CacheError, match="No space left on device"):
-            entry.put_tiles((0, 0), "p", dict(enumerate(embeddings(1))))
+            entry.put_tiles((0, 0), "p", embeddings(1))
     assert not entry.has((0, 0))
     assert get(entry) is not None
-    entry.put_tiles((0, 0), "p", dict(enumerate(embeddings(1))))
+    entry.put_tiles((0, 0), "p", embeddings(1))
     assert entry.check((0, 0)) == "sound"
+
+
+def test_a_plane_written_again_while_it_is_read_is_read_again(entry, monkeypatch):
+    read = entry._read
+
+    def write_first(*args):
+        monkeypatch.setattr(entry, "_read", read)
+        entry.put_tiles((1, 2), "pixels", embeddings(3))
+        return None if args[2].checksum else read(*args)
+
+    monkeypatch.setattr(entry, "_read", write_first)
+    np.testing.assert_allclose(
+        get(entry).features["image_embed"], features(3), atol=0.01
+    )
+    assert entry.has((1, 2)), "not put into quarantine"
+
+
+@pytest.mark.parametrize("what", ["index", "tile"])
+def test_a_tile_put_beside_a_damaged_one_is_whole(folder, entry, what):
+    path = file_of(folder, entry)
+    content = bytearray(path.read_bytes())
+    content[-8 if what == "index" else 40] ^= 1
+    path.write_bytes(content)
+    key = RECIPE.key((1, 2), RECIPE.tiles[1], "pixels")
+    entry.put(key, embeddings(0)[1])
+    assert get(entry, tile=1) is not None
+    assert get(entry, tile=0) is None
+    assert entry.check((1, 2)) == "missing"
+    entry.put(RECIPE.key((1, 2), RECIPE.tiles[0], "pixels"), embeddings(0)[0])
+    assert entry.check((1, 2)) == "sound"
 
 
 def test_features_without_a_record_do_not_count(folder, entry):
     (folder / RECIPE.digest / "records" / "6").unlink()
     assert get(EmbeddingStore(folder).entry(RECIPE)) is None
-
-
-# -- many writers ----------------------------------------------------------------------
-
-
-def test_a_plane_is_claimed_by_one_writer(folder):
-    first, second = (EmbeddingStore(folder).entry(RECIPE) for _ in range(2))
-    assert first.claim((0, 1))
-    assert first.claim((0, 1)), "renewed"
-    assert not second.claim((0, 1))
-    assert second.claim((0, 2))
-    first.release((0, 1))
-    assert second.claim((0, 1))
-
-
-@pytest.mark.parametrize(
-    "left",
-    [
-        b"{",
-        b"[]",
-        json.dumps({"owner": "x", "host": "h", "pid": 1, "time": 0}).encode(),
-    ],
-    ids=["cut", "no claim", "old"],
-)
-def test_a_claim_that_was_left_behind_ends(folder, left):
-    entry = EmbeddingStore(folder).entry(RECIPE)
-    claims = folder / RECIPE.digest / "claims"
-    claims.mkdir()
-    (claims / "1").write_bytes(left)
-    assert entry.claim((0, 1))
-
-
-def test_the_claim_of_a_dead_process_ends(folder):
-    entry = EmbeddingStore(folder).entry(RECIPE)
-    code = f"""
-from napari_samseg.core.cache.zarr_store import EmbeddingStore
-store = EmbeddingStore({str(folder)!r})
-(recipe,) = store.recipes().values()
-assert store.entry(recipe).claim((0, 1))
-"""
-    subprocess.run([sys.executable, "-c", code], check=True)
-    assert (folder / RECIPE.digest / "claims" / "1").exists()
-    assert entry.claim((0, 1))

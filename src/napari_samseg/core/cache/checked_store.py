@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import zipfile
 from collections.abc import AsyncIterator, Awaitable, Iterable
 from typing import TypeVar
 
@@ -102,7 +101,18 @@ class CheckedStore(zarr.storage.WrapperStore[Store]):
         try:
             return await operation
         except Exception as error:  # each driver has errors of its own
+            if self._means_damage(error):
+                raise DamagedStoreError(
+                    f"something in {self.location} is damaged: {error}"
+                ) from error
             raise in_words(error, self.location, "read") from error
+
+    def _means_damage(self, error: Exception) -> bool:
+        if isinstance(self._store, zarr.storage.FsspecStore):
+            return False  # it may all be the network's
+        # a bad block; a zip file whose table leads nowhere
+        damage = (errno.EIO, errno.EINVAL)
+        return not isinstance(error, OSError) or error.errno in damage
 
     async def _writing(self, operation: Awaitable[None]) -> None:
         try:
@@ -134,8 +144,6 @@ def in_words(error: Exception, location: str, verb: str) -> Exception:
     if isinstance(error, CacheError):
         return error
     number = error.errno if isinstance(error, OSError) else None
-    if isinstance(error, zipfile.BadZipFile) or number == errno.EIO:
-        return DamagedStoreError(f"something in {location} cannot be read: {error}")
     reason = (isinstance(error, OSError) and error.strerror) or str(error)
     text = f"{location} cannot be {verb}: {reason or type(error).__name__}"
     if isinstance(error, TimeoutError):

@@ -34,7 +34,7 @@ from napari_samseg.core.cache.storage import pack_features, unpack_features
 from napari_samseg.core.errors import CacheError, DamagedStoreError
 from napari_samseg.core.types import FloatArray, PlaneEmbedding
 
-__all__ = ["PlaneState", "StackEntry"]
+__all__ = ["PlaneState", "StackEntry", "read_last_used", "recorded_places"]
 
 PlaneState = Literal["sound", "missing", "damaged"]
 
@@ -162,7 +162,7 @@ class StackEntry:
 
     def recorded(self) -> set[int]:
         """Return the places of all planes that have a record, without reading any."""
-        return {int(name) for name in self._keys.names("records") if name.isdigit()}
+        return recorded_places(self._keys)
 
     def check(self, plane: tuple[int, ...]) -> PlaneState:
         """Read a plane whole and compare checksums; nothing is changed.
@@ -203,8 +203,7 @@ class StackEntry:
 
         To the minute; None if nobody wrote it down.
         """
-        used = unsealed(self._keys.get("used"))
-        return None if used is None else float(used["time"])
+        return read_last_used(self._keys)
 
     # -- shares of the work --------------------------------------------------------
 
@@ -342,3 +341,14 @@ def _by_file(numbers: Iterable[int]) -> Iterator[tuple[int, list[int]]]:
     """Group the numbers of tiles by the file they lie in."""
     for file, group in groupby(sorted(numbers), lambda n: n // TILES_PER_FILE):
         yield file, list(group)
+
+
+def recorded_places(keys: StoreKeys) -> set[int]:
+    """Return the places of all planes of an entry that have a record."""
+    return {int(name) for name in keys.names("records") if name.isdigit()}
+
+
+def read_last_used(keys: StoreKeys) -> float | None:
+    """Return when an entry was last in use, None if nobody wrote it down."""
+    used = unsealed(keys.get("used"))
+    return None if used is None else float(used["time"])

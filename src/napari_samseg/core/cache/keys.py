@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import zipfile
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -87,7 +86,9 @@ def _open_zip(path: Path, *, write: bool) -> Store:
         )
     try:
         return sync(zarr.storage.ZipStore.open(path, mode="r", read_only=True))
-    except zipfile.BadZipFile as error:
+    except OSError:
+        raise
+    except Exception as error:  # a damaged table of contents fails in many ways
         raise CacheError(
             f"{path} is no zip file, or was cut off: copy or export it again"
         ) from error

@@ -46,6 +46,7 @@ __all__ = [
     "open_features",
     "read_about",
     "read_recipe",
+    "recipe_of",
     "root_document",
 ]
 
@@ -123,8 +124,22 @@ def read_recipe(keys: StoreKeys, digest: str, document: str) -> StackRecipe | No
         about = read_about(keys.get(document) or b"")
     except DamagedStoreError:
         return None
-    if about is None:
-        return None
+    return None if about is None else _parse_recipe(about, digest)
+
+
+def recipe_of(features: zarr.Array[Any], digest: str) -> StackRecipe | None:
+    """Return the recipe that an open array carries, None if it is damaged.
+
+    Raises
+    ------
+    NewerStoreError
+        If a newer version wrote it.
+    """
+    about = unsealed(features.attrs.get(ATTRIBUTE))
+    return None if about is None else _parse_recipe(about, digest)
+
+
+def _parse_recipe(about: dict[str, Any], digest: str) -> StackRecipe | None:
     check_schema(about, f"entry {digest}")
     try:
         recipe = StackRecipe.from_json(about)
@@ -161,7 +176,7 @@ def open_features(store: Store, recipe: StackRecipe, *, write: bool) -> zarr.Arr
     """
     path = f"{recipe.digest}/features"
     try:
-        features = zarr.open_array(store, path=path, mode=_MODES[write])
+        features = zarr.open_array(store, path=path, mode=_MODES[write], zarr_format=3)
     except (FileNotFoundError, CacheError):
         raise
     except Exception as error:  # each field of the metadata fails in its own way

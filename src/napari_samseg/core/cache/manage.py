@@ -10,6 +10,8 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from napari_samseg.core.cache.claims import Claims
+from napari_samseg.core.cache.entry import read_last_used, recorded_places
 from napari_samseg.core.cache.keys import StoreKeys
 from napari_samseg.core.cache.layout import METADATA
 from napari_samseg.core.cache.place import check_room
@@ -17,7 +19,6 @@ from napari_samseg.core.cache.recipe import StackRecipe
 from napari_samseg.core.cache.zarr_store import EmbeddingStore
 from napari_samseg.core.errors import (
     CacheError,
-    DamagedStoreError,
     NewerStoreError,
     OutputError,
     SettingsError,
@@ -72,10 +73,7 @@ class EntrySummary:
 def list_entries(
     store: EmbeddingStore,
 ) -> Generator[Progress, None, list[EntrySummary]]:
-    """Say what is in a store, the entry used last first.
-
-    Entries that cannot be read come last.
-    """
+    """Say what is in a store, the entry used last first."""
     digests = store.digests()
     entries = []
     for done, digest in enumerate(digests):
@@ -247,18 +245,18 @@ def _whole_file(path: Path) -> Iterator[Path]:
 
 
 def _summarise(store: EmbeddingStore, digest: str) -> EntrySummary:
-    nbytes = store.keys(digest).nbytes()
+    keys = store.keys(digest)
     try:
-        entry = store.open_entry(digest)
-    except (DamagedStoreError, NewerStoreError):
-        return EntrySummary(digest, None, 0, nbytes, None, in_use=False)
+        recipe = store.recipe(digest)
+    except NewerStoreError:
+        recipe = None
     return EntrySummary(
         digest,
-        entry.recipe,
-        len(entry.recorded()),
-        nbytes,
-        entry.last_used(),
-        in_use=bool(entry.claimed()),
+        recipe,
+        len(recorded_places(keys)),
+        keys.nbytes(),
+        read_last_used(keys),
+        in_use=bool(Claims(keys).live()),
     )
 
 

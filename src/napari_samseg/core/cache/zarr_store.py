@@ -19,6 +19,7 @@ from napari_samseg.core.cache.layout import (
     open_features,
     read_about,
     read_recipe,
+    recipe_of,
     root_document,
 )
 from napari_samseg.core.cache.recipe import StackRecipe
@@ -176,7 +177,7 @@ class EmbeddingStore:
             # the name of the folder says which recipe it was
             self._write_documents(recipe)
             features = open_features(self.store, recipe, write=write)
-        stored = self.recipe(digest)
+        stored = recipe_of(features, digest)
         if stored is None and write:
             self._write_documents(recipe)
         return StackEntry(stored or recipe, features, self.keys(digest))
