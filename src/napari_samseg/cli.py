@@ -106,7 +106,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for labels and pictures.")],
     model: Model = "default",
     device: Device = "auto",
-    precision: Precision = "auto",
+    precision: Precision = "fast",
     viewer: Annotated[
         bool, typer.Option("--viewer", help="Show the result in napari.")
     ] = False,
@@ -152,7 +152,7 @@ def segment(
     scope: Annotated[str, _option(ImageSettings, "scope")] = "plane",
     model: Model = "default",
     device: Device = "auto",
-    precision: Precision = "auto",
+    precision: Precision = "fast",
     overlay: Annotated[
         Path | None, typer.Option(help="Also write a picture, .png.")
     ] = None,

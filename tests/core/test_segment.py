@@ -57,13 +57,13 @@ def test_a_plane_of_a_volume_is_the_plane_alone(model, coins) -> None:
 
 def test_the_same_plane_is_encoded_once(model, coins, monkeypatch) -> None:
     encoded = []
-    steps = SamModel.encode_steps
+    steps = SamModel.encode_batch_steps
 
-    def counting(self, plane):
-        encoded.append(1)
-        return steps(self, plane)
+    def counting(self, planes):
+        encoded.extend(planes)
+        return steps(self, planes)
 
-    monkeypatch.setattr(SamModel, "encode_steps", counting)
+    monkeypatch.setattr(SamModel, "encode_batch_steps", counting)
     for y in (20, 40, 60):
         samseg.segment(coins, points=[(y, 30)], model=model)
     assert len(encoded) == 1

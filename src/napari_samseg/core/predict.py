@@ -16,6 +16,7 @@ from napari_samseg.core.errors import (
     SettingsError,
 )
 from napari_samseg.core.memory import is_memory_error, warn_fallback
+from napari_samseg.core.models.protocol import precision_of
 from napari_samseg.core.prompts.islands import drop_islands
 from napari_samseg.core.types import MaskPrediction, PlanePrompts
 
@@ -62,7 +63,7 @@ class Predictor:
         return EmbeddingKey(
             plane_digest=digest_array(plane),
             encoder_digest=self.model.encoder_digest,
-            precision=_precision(self.model),
+            precision=precision_of(self.model),
         )
 
     def encode(
@@ -104,7 +105,7 @@ class Predictor:
         """Encode as `encode` does, yielding `Progress` between parts of the work.
 
         Where the device runs out of memory, the CPU takes over, with a
-        `MemoryFallbackWarning`.
+        `MemoryFallbackWarning`; the cache keeps what it makes as float32.
         """
         embedding = yield from self._encode_steps(plane, key)
         if original_size is None:
@@ -114,31 +115,22 @@ class Predictor:
     def _encode_steps(
         self, plane: FloatArray, key: EmbeddingKey | None
     ) -> Generator[Progress, None, PlaneEmbedding]:
+        from napari_samseg.core.models.batching import encode_planes_steps
+
         key = self.key(plane) if key is None else key
         self._check_key(key)
-        model = self.model
-        while True:
-            used_key = dataclasses.replace(key, precision=_precision(model))
-            cached = self.cache.get(used_key)
+        precisions = [key.precision]
+        if self.model.device.type != "cpu":
+            # what the CPU made when memory ran out before
+            precisions.append("float32")
+        for precision in precisions:
+            cached = self.cache.get(dataclasses.replace(key, precision=precision))
             if cached is not None:
                 return cached
-            try:
-                embedding = yield from model.encode_steps(plane)
-            except (MemoryError, RuntimeError) as error:
-                if not is_memory_error(error):
-                    raise
-                if model.device.type == "cpu":
-                    y, x = plane.shape[:2]
-                    raise ModelMemoryError(
-                        f"there is not enough memory to encode a plane of {y} x {x} "
-                        f"pixels with model {model.name}: close other programs or "
-                        "choose a smaller model"
-                    ) from error
-                warn_fallback(model.device, "encoding on the CPU")
-                model = model.on_cpu()
-            else:
-                self.cache.put(used_key, embedding)
-                return embedding
+        (encoded,) = yield from encode_planes_steps(self.model, [plane])
+        used_key = dataclasses.replace(key, precision=encoded.precision)
+        self.cache.put(used_key, encoded.embedding)
+        return encoded.embedding
 
     def predict(
         self,
@@ -162,7 +154,7 @@ class Predictor:
         model = self.model
         if (key.encoder_digest, key.precision) != (
             model.encoder_digest,
-            _precision(model),
+            precision_of(model),
         ):
             raise SettingsError(
                 f"the key is of another encoder or precision than model {model.name}"
@@ -351,10 +343,6 @@ def _at_full_resolution(
         iou_predictions=iou_predictions,
         low_res_masks=logits,
     )
-
-
-def _precision(model: PromptableModel) -> str:
-    return str(model.dtype).removeprefix("torch.")
 
 
 def _result(steps: Generator[Progress, None, T]) -> T:

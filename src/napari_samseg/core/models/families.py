@@ -97,7 +97,7 @@ def load_model(
     name_or_path: str | Path = "default",
     *,
     device: str = "auto",
-    precision: str = "auto",
+    precision: str = "fast",
     input_size: int | None = None,
     folder: Path | None = None,
     progress: Callable[[Progress], None] | None = None,
@@ -114,7 +114,7 @@ def load_model(
     device : str
         ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``.
     precision : str
-        ``"auto"``, ``"float32"``, ``"bfloat16"`` or ``"float16"``, of the encoder.
+        Of the encoder: ``"fast"``, ``"exact"``, ``"bfloat16"`` or ``"float16"``.
     input_size : int, optional
         Side of the square the encoder sees, if not the one it was trained for: the
         positions of SAM are interpolated.
@@ -158,7 +158,7 @@ def load_model_steps(
     name_or_path: str | Path = "default",
     *,
     device: str = "auto",
-    precision: str = "auto",
+    precision: str = "fast",
     input_size: int | None = None,
     folder: Path | None = None,
 ) -> Generator[Progress, None, SamModel]:
