@@ -102,7 +102,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for labels and pictures.")],
     model: Model = "default",
     device: Device = "auto",
-    precision: Precision = "auto",
+    precision: Precision = "fast",
     viewer: Annotated[
         bool, typer.Option("--viewer", help="Show the result in napari.")
     ] = False,
@@ -144,7 +144,7 @@ def segment(
     scope: Scope = "plane",
     model: Model = "default",
     device: Device = "auto",
-    precision: Precision = "auto",
+    precision: Precision = "fast",
     tiling: Tiling = "auto",
     tile: Tile = 0,
     overlap: Overlap = 25.0,

@@ -59,13 +59,13 @@ def test_a_plane_of_a_volume_is_the_plane_alone(model, coins) -> None:
 
 def test_the_same_plane_is_encoded_once(model, coins, monkeypatch) -> None:
     encoded = []
-    steps = SamModel.encode_steps
+    steps = SamModel.encode_batch_steps
 
-    def counting(self, plane):
-        encoded.append(1)
-        return steps(self, plane)
+    def counting(self, planes):
+        encoded.extend(planes)
+        return steps(self, planes)
 
-    monkeypatch.setattr(SamModel, "encode_steps", counting)
+    monkeypatch.setattr(SamModel, "encode_batch_steps", counting)
     whole = TileSettings("whole")
     for y in (20, 40, 60):
         samseg.segment(coins, points=[(y, 30)], model=model, tiles=whole)
@@ -113,14 +113,14 @@ def test_a_large_plane_averaged_down_gives_the_same_masks(monkeypatch) -> None:
     tiles = TileSettings("whole")
     whole = samseg.segment(large, boxes=boxes, device="cpu", tiles=tiles)
     encoded = []
-    steps = SamModel.encode_steps
+    steps = SamModel.encode_batch_steps
 
-    def note(self, plane):
-        encoded.append(plane.shape)
-        return steps(self, plane)
+    def note(self, planes):
+        encoded.extend(plane.shape for plane in planes)
+        return steps(self, planes)
 
     monkeypatch.setattr(tiled, "MODEL_PIXELS", 1 << 20)
-    monkeypatch.setattr(SamModel, "encode_steps", note)
+    monkeypatch.setattr(SamModel, "encode_batch_steps", note)
     # the embedding of the first call is still known
     segment_module._loaded.cache_clear()
     averaged = samseg.segment(large, boxes=boxes, device="cpu", tiles=tiles)

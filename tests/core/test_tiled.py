@@ -144,13 +144,13 @@ def test_a_label_as_mask_prompt_finds_its_object(predictor, coins, objects):
 def test_only_tiles_that_are_needed_are_encoded(predictor, coins, monkeypatch):
     tiled = tile_plane(predictor, coins[::-1])
     encoded = []
-    steps = SamModel.encode_steps
+    steps = SamModel.encode_batch_steps
 
-    def counting(self, plane):
-        encoded.append(plane.shape)
-        return steps(self, plane)
+    def counting(self, planes):
+        encoded.extend(plane.shape for plane in planes)
+        return steps(self, planes)
 
-    monkeypatch.setattr(SamModel, "encode_steps", counting)
+    monkeypatch.setattr(SamModel, "encode_batch_steps", counting)
     prompts = pair_prompts(boxes_yx=[(10, 10, 60, 60)], plane_size=tiled.plane.size)
     run_steps(tiled.predict_steps(prompts))
     assert len(encoded) == len(tiled.encoded) == 1

@@ -16,6 +16,7 @@ from napari_samseg.core.errors import (
     SettingsError,
 )
 from napari_samseg.core.memory import is_memory_error, warn_fallback
+from napari_samseg.core.models.protocol import precision_of
 from napari_samseg.core.prompts.islands import drop_islands
 from napari_samseg.core.steps import run_steps
 from napari_samseg.core.types import MaskPrediction, PlanePrompts
@@ -56,17 +57,12 @@ class Predictor:
         self.model = model
         self.cache = MemoryCache() if cache is None else cache
 
-    @property
-    def precision(self) -> str:
-        """Arithmetic of the encoder, as it stands in keys."""
-        return _precision(self.model)
-
     def key(self, plane: FloatArray) -> EmbeddingKey:
         """Return the key of a finished plane (Y, X, 3), from its content."""
         return EmbeddingKey(
             plane_digest=digest_array(plane),
             encoder_digest=self.model.encoder_digest,
-            precision=self.precision,
+            precision=precision_of(self.model),
         )
 
     def encode(
@@ -108,34 +104,25 @@ class Predictor:
         """Encode as `encode` does, yielding `Progress` between parts of the work.
 
         Where the device runs out of memory, the CPU takes over, with a
-        `MemoryFallbackWarning`.
+        `MemoryFallbackWarning`; the cache keeps what it makes as float32.
         """
+        from napari_samseg.core.models.batching import encode_planes_steps
+
         key = self.key(plane) if key is None else key
         self._check_key(key)
-        model = self.model
-        while True:
-            used_key = dataclasses.replace(key, precision=_precision(model))
-            cached = self.cache.get(used_key)
+        precisions = [key.precision]
+        if self.model.device.type != "cpu":
+            # what the CPU made when memory ran out before
+            precisions.append("float32")
+        for precision in precisions:
+            cached = self.cache.get(dataclasses.replace(key, precision=precision))
             if cached is not None:
                 return _of_size(cached, original_size)
-            try:
-                embedding = yield from model.encode_steps(plane)
-            except (MemoryError, RuntimeError) as error:
-                if not is_memory_error(error):
-                    raise
-                if model.device.type == "cpu":
-                    y, x = plane.shape[:2]
-                    raise ModelMemoryError(
-                        f"there is not enough memory to encode a plane of {y} x {x} "
-                        f"pixels with model {model.name}: close other programs or "
-                        "choose a smaller model"
-                    ) from error
-                warn_fallback(model.device, "encoding on the CPU")
-                model = model.on_cpu()
-            else:
-                embedding = _of_size(embedding, original_size)
-                self.cache.put(used_key, embedding)
-                return embedding
+        (encoded,) = yield from encode_planes_steps(self.model, [plane])
+        used_key = dataclasses.replace(key, precision=encoded.precision)
+        embedding = _of_size(encoded.embedding, original_size)
+        self.cache.put(used_key, embedding)
+        return embedding
 
     def predict(
         self,
@@ -159,7 +146,7 @@ class Predictor:
         model = self.model
         if (key.encoder_digest, key.precision) != (
             model.encoder_digest,
-            self.precision,
+            precision_of(model),
         ):
             raise SettingsError(
                 f"the key is of another encoder or precision than model {model.name}"
@@ -362,7 +349,3 @@ def _of_size(
     if original_size is None or original_size == embedding.original_size:
         return embedding
     return dataclasses.replace(embedding, original_size=original_size)
-
-
-def _precision(model: PromptableModel) -> str:
-    return str(model.dtype).removeprefix("torch.")

@@ -180,11 +180,12 @@ class ModelSettings:
         "auto takes a GPU if there is one; or cpu, cuda, cuda:1, mps.",
     )
     precision: str = setting(
-        "auto",
+        "fast",
         "Precision",
-        "auto computes in bfloat16 where the processor is good at it and in "
-        "float32 elsewhere.",
-        choices=("auto", "float32", "bfloat16", "float16"),
+        "fast encodes in bfloat16 where the processor is good at it and in float32 "
+        "elsewhere; exact in float32 everywhere; bfloat16 and float16 are for those "
+        "who know their processor.",
+        choices=("fast", "exact", "bfloat16", "float16"),
     )
 
     def __post_init__(self) -> None:

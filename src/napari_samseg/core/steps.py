@@ -12,14 +12,26 @@ __all__ = ["map_steps", "run_steps"]
 T = TypeVar("T")
 
 
-def run_steps(steps: Generator[Progress, None, T]) -> T:
-    """Run a generator to its end and return what it returns."""
+def run_steps(
+    steps: Generator[Progress, None, T],
+    on_progress: Callable[[Progress], object] | None = None,
+) -> T:
+    """Run a generator to its end and return what it returns.
+
+    Parameters
+    ----------
+    steps : generator of Progress
+    on_progress : callable, optional
+        Gets each `Progress`.
+    """
     while True:
         try:
-            next(steps)
+            progress = next(steps)
         except StopIteration as stop:
             value: T = stop.value
             return value
+        if on_progress is not None:
+            on_progress(progress)
 
 
 def map_steps(

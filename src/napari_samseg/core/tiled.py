@@ -23,6 +23,7 @@ from napari_samseg.core.geometry import (
     tile_pyramid,
     touches_inner_border,
 )
+from napari_samseg.core.models.protocol import precision_of
 from napari_samseg.core.planes import MODEL_PIXELS, describe_preprocessing
 from napari_samseg.core.predict import check_inside, predict_masks
 from napari_samseg.core.prompts.framing import frame_prompts, prompted_extents
@@ -105,7 +106,7 @@ class TiledPlane:
         return EmbeddingKey(
             plane_digest=plane.digest,
             encoder_digest=self.predictor.model.encoder_digest,
-            precision=self.predictor.precision,
+            precision=precision_of(self.predictor.model),
             preprocessing=describe_preprocessing(
                 plane.source, plane.settings, plane.plane_axes
             ),
