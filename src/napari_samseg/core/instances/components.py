@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from napari_samseg.core.errors import InvalidLabelsError, SettingsError
 
-__all__ = ["check_semantic", "label_components", "neighbourhood"]
+__all__ = ["axes_of", "check_semantic", "label_components", "neighbourhood"]
 
 # Neighbours of a pixel by the number of axes and of the axes along which a neighbour
 # may differ at once.
@@ -47,6 +47,13 @@ def neighbourhood(ndim: int, connectivity: int | None = None) -> int:
     raise SettingsError(
         f"connectivity {connectivity} is not one of "
         f"{', '.join(str(n) for n in sorted(known))} in {ndim} dimensions"
+    )
+
+
+def axes_of(n_neighbours: int, ndim: int) -> int:
+    """Return along how many axes at once a neighbour may differ."""
+    return next(
+        axes for (d, axes), n in NEIGHBOURS.items() if (d, n) == (ndim, n_neighbours)
     )
 
 

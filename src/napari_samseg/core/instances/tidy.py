@@ -202,7 +202,7 @@ def to_semantic(labels: AnyLabels, classes: dict[int, int] | None = None) -> Any
     uint8 or wider
     """
     if classes is None:
-        return (labels != 0).astype(np.uint8)
+        return np.asarray(labels != 0, np.uint8)
     largest = max(classes.values(), default=0)
     dtype = np.min_scalar_type(largest)
     table = {int(i): classes.get(int(i), 0) for i in count_pixels(labels)[0]}

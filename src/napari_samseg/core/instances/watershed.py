@@ -17,8 +17,10 @@ from skimage.segmentation import watershed
 from napari_samseg.core.errors import InvalidLabelsError, SettingsError
 from napari_samseg.core.instances.components import (
     Labels,
+    axes_of,
     check_semantic,
     label_components,
+    neighbourhood,
 )
 
 __all__ = [
@@ -111,7 +113,9 @@ def split_touching(
     else:
         seeds = _high_peaks(distance, parts, h)
     seeds = _with_every_part(seeds, distance, parts)
-    return _flood(-distance, seeds, parts != 0)
+    # a component is to be flooded along the steps that make it one
+    reach = axes_of(neighbourhood(parts.ndim, connectivity), parts.ndim)
+    return _flood(-distance, seeds, parts != 0, reach)
 
 
 def grow_seeds(
@@ -319,8 +323,10 @@ def _flood(
     height: npt.NDArray[np.float32],
     seeds: npt.NDArray[np.int32],
     mask: npt.NDArray[np.bool_],
+    reach: int = 1,
 ) -> Labels:
-    return np.asarray(watershed(height, seeds, mask=mask), np.uint32)
+    """Flood from seeds, in steps along `reach` axes at once."""
+    return np.asarray(watershed(height, seeds, reach, mask=mask), np.uint32)
 
 
 def _check_spacing(spacing: Spacing | None, ndim: int) -> None:
