@@ -1,0 +1,65 @@
+"""Block by block comes out what comes out at once."""
+
+from __future__ import annotations
+
+import dask.array
+import numpy as np
+import pytest
+import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+
+from napari_samseg.core.errors import InvalidLabelsError, LabelOverflowError
+from napari_samseg.core.instances.blockwise import label_blockwise
+from napari_samseg.core.instances.components import label_components
+from napari_samseg.core.steps import run_steps
+
+CLASSES = arrays(
+    np.uint8,
+    array_shapes(min_dims=2, max_dims=3, max_side=11),
+    elements=st.integers(0, 2),
+)
+
+
+def assert_same_objects(found, expected):
+    pairs = set(zip(found.ravel().tolist(), expected.ravel().tolist(), strict=True))
+    assert len({a for a, _ in pairs}) == len(pairs) == len({b for _, b in pairs})
+    np.testing.assert_array_equal(found == 0, expected == 0)
+
+
+@settings(max_examples=80)
+@given(classes=CLASSES, data=st.data())
+def test_components_are_those_of_the_whole(classes, data):
+    axes = data.draw(st.integers(1, classes.ndim))
+    block = data.draw(st.tuples(*[st.integers(1, 6)] * classes.ndim))
+    out = np.zeros(classes.shape, np.uint32)
+    report = run_steps(label_blockwise(classes, out, connectivity=axes, block=block))
+    expected = label_components(classes, axes)
+    assert_same_objects(out, expected)
+    assert report.n_objects == expected.max()
+    assert report.n_foreground == (classes > 0).sum()
+    ids = np.unique(out[out > 0])
+    assert ids.tolist() == list(range(1, len(ids) + 1))
+
+
+def test_a_real_volume_from_dask_into_zarr(shared_data):
+    import tifffile
+
+    folder = shared_data / "em_gala_mini"
+    path = next(p for p in sorted(folder.rglob("*")) if "gt" in p.name.lower())
+    volume = np.asarray(tifffile.imread(path))
+    data = dask.array.from_array(volume, chunks=(20, 40, 50))
+    out = zarr.create_array({}, shape=volume.shape, chunks=(16, 32, 32), dtype="uint32")
+    report = run_steps(label_blockwise(data, out, connectivity=6, block=(16, 64, 64)))
+    expected = label_components(volume, 6)
+    assert_same_objects(out[:], expected)
+    assert report.n_objects == expected.max()
+
+
+def test_ids_must_fit_and_shapes_agree():
+    board = (np.indices((20, 30)).sum(axis=0) % 2).astype(np.uint8)
+    with pytest.raises(LabelOverflowError, match="more than 255"):
+        run_steps(label_blockwise(board, np.zeros((20, 30), np.uint8), connectivity=4))
+    with pytest.raises(InvalidLabelsError, match="do not fit"):
+        run_steps(label_blockwise(board, np.zeros((20, 31), np.uint8)))
