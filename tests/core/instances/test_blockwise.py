@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from napari_samseg.core.errors import InvalidLabelsError, LabelOverflowError
-from napari_samseg.core.instances.blockwise import label_blockwise
+from napari_samseg.core.instances.blockwise import label_blockwise, split_blockwise
 from napari_samseg.core.instances.components import label_components
+from napari_samseg.core.instances.watershed import split_touching
 from napari_samseg.core.steps import run_steps
 
 CLASSES = arrays(
@@ -55,6 +56,48 @@ def test_a_real_volume_from_dask_into_zarr(shared_data):
     expected = label_components(volume, 6)
     assert_same_objects(out[:], expected)
     assert report.n_objects == expected.max()
+
+
+def adapted_rand_error(found, expected) -> float:
+    from skimage.metrics import adapted_rand_error as error
+
+    return error(expected.astype(np.int64), found.astype(np.int64))[0]
+
+
+def touching_balls() -> np.ndarray:
+    rng = np.random.default_rng(3)
+    centres = rng.integers(0, (48, 96, 96), (90, 3))
+    zyx = np.indices((48, 96, 96))
+    volume = np.zeros(zyx.shape[1:], bool)
+    for centre in centres:
+        volume |= np.square(zyx - centre[:, None, None, None]).sum(axis=0) < 81
+    return volume
+
+
+def test_a_watershed_is_that_of_the_whole_without_seams():
+    volume = touching_balls()
+    expected = split_touching(volume, min_distance=6)
+    out = np.zeros(volume.shape, np.uint32)
+    report = run_steps(
+        split_blockwise(volume, out, min_distance=6, halo=24, block=(24, 40, 40))
+    )
+    np.testing.assert_array_equal(out > 0, volume)
+    assert adapted_rand_error(out, expected) < 0.01
+    assert report.n_objects == expected.max()
+    for axis, at in ((0, 24), (1, 40), (1, 80), (2, 40), (2, 80)):
+        below, above = (out.take(i, axis) for i in (at - 1, at))
+        both = (below > 0) & (above > 0)
+        here = (below != above)[both].mean()
+        inside = expected.take(at - 1, axis) != expected.take(at, axis)
+        assert here <= inside[both].mean() + 0.02
+
+
+def test_foreground_beyond_the_halo_is_reached_all_the_same():
+    bar = np.zeros((12, 130), bool)
+    bar[4:9, 3:120] = True
+    out = np.zeros(bar.shape, np.uint16)
+    run_steps(split_blockwise(bar, out, min_distance=60, halo=4, block=(12, 20)))
+    np.testing.assert_array_equal(out > 0, bar)
 
 
 def test_ids_must_fit_and_shapes_agree():

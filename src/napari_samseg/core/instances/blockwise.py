@@ -26,9 +26,16 @@ from napari_samseg.core.instances.components import (
     label_components,
     neighbourhood,
 )
+from napari_samseg.core.instances.watershed import (
+    distant_peaks,
+    flood,
+    seed_distance,
+    smoothed_distance,
+    thin_out,
+)
 from napari_samseg.core.types import Progress
 
-__all__ = ["BlockwiseReport", "label_blockwise"]
+__all__ = ["BlockwiseReport", "label_blockwise", "split_blockwise"]
 
 # Values held at once of what is read: some 100 MB with all that is made of them.
 BLOCK_VALUES = 1 << 23
@@ -122,6 +129,116 @@ def label_blockwise(
         yield Progress("renumbering", done, len(blocks))
         out[where] = names[np.asarray(out[where])].astype(out.dtype)
     return BlockwiseReport(n_objects, n_foreground)
+
+
+def split_blockwise(
+    mask: ArrayLike,
+    out: Writable,
+    *,
+    spacing: Sequence[float] | None = None,
+    smoothing: float = 1.0,
+    min_distance: float | None = None,
+    halo: int = 32,
+    block: Sequence[int] | None = None,
+) -> Generator[Progress, None, BlockwiseReport]:
+    """Split touching objects of a volume that need not fit in memory.
+
+    Seeds are found first, everywhere, so that each has one id in all blocks; then
+    each block is flooded from the seeds in it and around it. A block with foreground
+    that no seed reaches is flooded again with more around it.
+
+    Parameters
+    ----------
+    mask : (Y, X) or (Z, Y, X) bool or integer, array-like
+    out : array of the same shape, unsigned integer
+        Gets ids from 1.
+    spacing, smoothing, min_distance
+        See `napari_samseg.core.instances.watershed.split_touching`.
+    halo : int
+        Pixels around a block that are looked at, too: more than the radius of an
+        object.
+    block : sequence of int, optional
+        As in `label_blockwise`.
+
+    Raises
+    ------
+    InvalidLabelsError, LabelOverflowError
+        As in `label_blockwise`.
+    """
+    shape = tuple(int(n) for n in mask.shape)
+    if tuple(out.shape) != shape:
+        raise InvalidLabelsError(
+            f"labels of shape {shape} do not fit an output of shape {tuple(out.shape)}"
+        )
+    blocks = list(_blocks(shape, block or _block_size(shape, out)))
+    away = seed_distance(min_distance, spacing)
+    peaks, heights = [], []
+    for done, where in enumerate(blocks):
+        yield Progress("looking for seeds", done, len(blocks))
+        around = _grow(where, shape, halo)
+        parts = label_components(np.asarray(mask[around]))
+        distance = smoothed_distance(parts, spacing, smoothing)
+        found = distant_peaks(distance, parts, away, spacing)
+        height = distance[tuple(found.T)]
+        found = found + [s.start for s in around]
+        is_inside = _is_inside(found, where)
+        peaks.append(found[is_inside])
+        heights.append(height[is_inside])
+    seeds = thin_out(np.concatenate(peaks), np.concatenate(heights), away, spacing)
+    if len(seeds) > np.iinfo(out.dtype).max:
+        raise LabelOverflowError(
+            f"{len(seeds)} objects are more than {np.dtype(out.dtype)} can count: "
+            "write into a wider type"
+        )
+    n_foreground = 0
+    for done, where in enumerate(blocks):
+        yield Progress("flooding", done, len(blocks))
+        labels = _flood_block(mask, where, seeds, spacing, smoothing, halo)
+        out[where] = labels.astype(out.dtype)
+        n_foreground += int((labels > 0).sum())
+    return BlockwiseReport(len(seeds), n_foreground)
+
+
+def _flood_block(
+    mask: ArrayLike,
+    where: Block,
+    seeds: npt.NDArray[np.int64],
+    spacing: Sequence[float] | None,
+    smoothing: float,
+    halo: int,
+) -> npt.NDArray[np.uint32]:
+    shape = tuple(int(n) for n in mask.shape)
+    while True:
+        around = _grow(where, shape, halo)
+        parts = label_components(np.asarray(mask[around]))
+        distance = smoothed_distance(parts, spacing, smoothing)
+        here = np.flatnonzero(_is_inside(seeds, around))
+        markers = np.zeros(parts.shape, np.int32)
+        markers[tuple((seeds[here] - [s.start for s in around]).T)] = here + 1
+        labels = flood(-distance, markers, parts != 0, parts.ndim)
+        core = tuple(
+            slice(s.start - a.start, s.stop - a.start)
+            for s, a in zip(where, around, strict=True)
+        )
+        is_whole = all(
+            s.start == 0 and s.stop == n for s, n in zip(around, shape, strict=True)
+        )
+        if is_whole or not ((labels[core] == 0) & (parts[core] != 0)).any():
+            return labels[core]
+        halo *= 2
+
+
+def _grow(where: Block, shape: tuple[int, ...], halo: int) -> Block:
+    return tuple(
+        slice(max(0, s.start - halo), min(n, s.stop + halo))
+        for s, n in zip(where, shape, strict=True)
+    )
+
+
+def _is_inside(points: npt.NDArray[np.int64], where: Block) -> npt.NDArray[np.bool_]:
+    starts = np.array([s.start for s in where])
+    stops = np.array([s.stop for s in where])
+    return np.asarray(((points >= starts) & (points < stops)).all(axis=1))
 
 
 def _block_size(shape: tuple[int, ...], out: Any) -> tuple[int, ...]:

@@ -25,13 +25,21 @@ from napari_samseg.core.instances.components import (
 
 __all__ = [
     "distance_inside",
+    "distant_peaks",
+    "flood",
     "grow_seeds",
     "interior_points",
+    "seed_distance",
+    "smoothed_distance",
     "split_touching",
+    "thin_out",
     "watershed_from_points",
 ]
 
 Spacing = Sequence[float]
+
+# Seeds of one object lie closer together than this, in pixels, unless told otherwise.
+DEFAULT_DISTANCE = 5.0
 
 
 def distance_inside(
@@ -102,20 +110,18 @@ def split_touching(
     if min_distance is not None and h is not None:
         raise SettingsError("give either min_distance or h, not both")
     parts = label_components(mask, connectivity)
-    distance = distance_inside(parts, spacing)
-    pixel = 1.0 if spacing is None else min(spacing)
-    if smoothing > 0:
-        sigma = [smoothing * pixel / s for s in spacing or [1.0] * parts.ndim]
-        distance = ndimage.gaussian_filter(distance, sigma)
+    distance = smoothed_distance(parts, spacing, smoothing)
     if h is None:
-        away = 5 * pixel if min_distance is None else min_distance
-        seeds = _distant_peaks(distance, parts, away, spacing)
+        away = seed_distance(min_distance, spacing)
+        peaks = distant_peaks(distance, parts, away, spacing)
+        seeds = np.zeros(parts.shape, np.int32)
+        seeds[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
     else:
         seeds = _high_peaks(distance, parts, h)
     seeds = _with_every_part(seeds, distance, parts)
     # a component is to be flooded along the steps that make it one
     reach = axes_of(neighbourhood(parts.ndim, connectivity), parts.ndim)
-    return _flood(-distance, seeds, parts != 0, reach)
+    return flood(-distance, seeds, parts != 0, reach)
 
 
 def grow_seeds(
@@ -166,7 +172,7 @@ def grow_seeds(
     points = interior_points(parts, distance)
     seeds[tuple(points.T)] = np.arange(1, len(points) + 1)
     # the steps of the flood are those of a pixel's direct neighbours
-    labels = _flood(-distance, seeds, whole)
+    labels = flood(-distance, seeds, whole)
     return labels, int((whole & (labels == 0)).sum())
 
 
@@ -215,7 +221,7 @@ def watershed_from_points(
     seeds = np.zeros(mask.shape, np.int32)
     # the first of several at one place is written last
     seeds[tuple(places[::-1].T)] = np.arange(len(places), 0, -1)
-    labels = _flood(-distance_inside(is_foreground, spacing), seeds, is_foreground)
+    labels = flood(-distance_inside(is_foreground, spacing), seeds, is_foreground)
     return labels, int((is_foreground & (labels == 0)).sum())
 
 
@@ -253,13 +259,48 @@ def interior_points(
     return points
 
 
-def _distant_peaks(
+def smoothed_distance(
+    parts: Labels, spacing: Spacing | None, smoothing: float
+) -> npt.NDArray[np.float32]:
+    """Distance to the border of each part, under a Gaussian; see `split_touching`."""
+    distance = distance_inside(parts, spacing)
+    if smoothing <= 0:
+        return distance
+    pixel = 1.0 if spacing is None else min(spacing)
+    sigma = [smoothing * pixel / s for s in spacing or [1.0] * parts.ndim]
+    smoothed: npt.NDArray[np.float32] = ndimage.gaussian_filter(distance, sigma)
+    return smoothed
+
+
+def seed_distance(min_distance: float | None, spacing: Spacing | None) -> float:
+    """Return how far seeds lie apart, in units of `spacing`."""
+    if min_distance is not None:
+        return min_distance
+    return DEFAULT_DISTANCE * (1.0 if spacing is None else min(spacing))
+
+
+def distant_peaks(
     distance: npt.NDArray[np.float32],
     parts: Labels,
     away: float,
     spacing: Spacing | None,
-) -> npt.NDArray[np.int32]:
-    """Seeds that lie at least some distance from higher ones of their component."""
+) -> npt.NDArray[np.int64]:
+    """Find seeds, each at least some distance from higher ones of its part.
+
+    Parameters
+    ----------
+    distance : float32
+        To the border of the parts.
+    parts : uint32, of the same shape
+    away : float
+        In units of `spacing`.
+    spacing : sequence of float or None
+
+    Returns
+    -------
+    (N, D) int64
+        Pixels, the highest first.
+    """
     steps = np.array(spacing or [1.0] * parts.ndim)
     size = np.maximum(1, np.floor(away / steps)).astype(int)
     footprint = np.ones(2 * size + 1, bool)
@@ -268,25 +309,24 @@ def _distant_peaks(
     peaks = peak_local_max(
         distance, footprint=footprint, labels=parts, exclude_border=False
     )
-    peaks = _thin_out(peaks, distance[tuple(peaks.T)], steps, away)
-    seeds = np.zeros(parts.shape, np.int32)
-    seeds[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
-    return seeds
+    peaks = peaks.reshape(-1, parts.ndim)  # none have one axis only
+    return thin_out(peaks, distance[tuple(peaks.T)], away, spacing)
 
 
-def _thin_out(
+def thin_out(
     peaks: npt.NDArray[np.int64],
     heights: npt.NDArray[np.float32],
-    steps: npt.NDArray[np.float64],
     away: float,
+    spacing: Spacing | None,
 ) -> npt.NDArray[np.int64]:
-    """Keep one of several peaks of one height that lie close together."""
+    """Keep the higher, or the first, of peaks that lie close together."""
+    ndim = peaks.shape[1]
     if not len(peaks):
-        return np.zeros((0, len(steps)), np.int64)
+        return np.zeros((0, ndim), np.int64)
     peaks = peaks[np.argsort(-heights, kind="stable")]
-    tree = cKDTree(peaks * steps)
+    places = peaks * np.array(spacing or [1.0] * ndim)
     is_kept = np.ones(len(peaks), bool)
-    for i, near in enumerate(tree.query_ball_point(peaks * steps, away)):
+    for i, near in enumerate(cKDTree(places).query_ball_point(places, away)):
         if is_kept[i]:
             is_kept[[j for j in near if j > i]] = False
     return peaks[is_kept]
@@ -319,13 +359,13 @@ def _with_every_part(
     return seeds
 
 
-def _flood(
+def flood(
     height: npt.NDArray[np.float32],
     seeds: npt.NDArray[np.int32],
     mask: npt.NDArray[np.bool_],
     reach: int = 1,
 ) -> Labels:
-    """Flood from seeds, in steps along `reach` axes at once."""
+    """Flood from seeds (ids, 0 elsewhere), in steps along `reach` axes at once."""
     return np.asarray(watershed(height, seeds, reach, mask=mask), np.uint32)
 
 
