@@ -37,10 +37,10 @@ class Encoded(NamedTuple):
 def choose_batch_size(model: PromptableModel) -> int:
     """Return how many planes a model should encode at once.
 
-    On a processor one: it is busy with a single plane, and a second one only drives
-    the first out of the caches (measured in ``docs/concepts/encoder.md``). On a CUDA
-    device as many as fit into the memory that is free now, once `encode_planes_steps`
-    has measured a first plane. Apple's GPU does not tell what a plane takes: one.
+    On a processor one: it is busy with a single plane, and a second one would only
+    drive the first out of the caches. On a CUDA device as many as fit into the memory
+    that is free now, once `encode_planes_steps` has measured a first plane. Apple's
+    GPU does not tell what a plane takes: one.
     """
     peak = _peaks.get(model)
     if model.device.type != "cuda" or peak is None:
