@@ -9,7 +9,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from embedding_stores import RECIPE, SHORT, embeddings, fill, get
+from embedding_stores import RECIPE, SHORT, fill, get, put
 
 from napari_samseg.core.cache.health import repair, verify
 from napari_samseg.core.cache.manage import export_zip
@@ -131,7 +131,7 @@ def assert_heals(folder, expected):
     entry = EmbeddingStore(folder).entry(SHORT)
     for place, plane in enumerate(PLANES):
         if entry.check(plane) != "sound":
-            entry.put_plane(plane, "pixels", embeddings(place))
+            put(entry, plane, place)
     run(repair(folder))
     assert run(verify(EmbeddingStore(folder, write=False))).is_sound
     assert assert_nothing_else(entry, expected) == len(expected)
@@ -162,7 +162,7 @@ def test_a_writer_with_the_recipe_finds_what_lost_its_own(whole, folder):
 def test_a_report_names_planes(tmp_path):
     entry = EmbeddingStore(tmp_path).entry(RECIPE)
     for plane in ((0, 0), (0, 1), (1, 0)):
-        entry.put_plane(plane, "pixels", embeddings(0))
+        put(entry, plane, 0)
     (tmp_path / RECIPE.digest / "features" / "c" / "1" / "0/0/0/0").write_bytes(b"x")
     files = sorted(tmp_path.rglob("*"))
     (report,) = run(verify(EmbeddingStore(tmp_path, write=False))).entries
@@ -212,7 +212,7 @@ def test_quarantine_is_emptied_once_the_plane_is_there_again(folder):
     assert run(repair(folder)) != []  # the features have no record any more
     quarantined = folder / SHORT.digest / "quarantine" / "0"
     assert quarantined.exists()
-    entry.put_plane((0,), "pixels", embeddings(0))
+    put(entry, (0,), 0)
     assert not is_reported(folder)
     run(repair(folder))
     assert not quarantined.exists()

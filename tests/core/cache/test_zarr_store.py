@@ -10,7 +10,7 @@ from importlib.metadata import version
 import numpy as np
 import pytest
 import zarr.storage
-from embedding_stores import RECIPE, SHAPE, embeddings, features, get
+from embedding_stores import RECIPE, SHAPE, embeddings, features, get, put
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -135,7 +135,7 @@ def test_images_of_the_same_shape_do_not_share_an_entry(folder, entry):
     other = dataclasses.replace(RECIPE, image="other.tif")
     theirs = store.entry(other, ((1, 2), "other pixels"))
     assert theirs.recipe.image == "other.tif"
-    theirs.put_plane((1, 2), "other pixels", embeddings(5))
+    put(theirs, (1, 2), 5, "other pixels")
     assert get(store.entry(RECIPE, ((1, 2), "pixels"))) is not None
     # a plane that has not been encoded says nothing
     third = dataclasses.replace(RECIPE, image="third.tif")
@@ -283,7 +283,7 @@ def test_a_plane_written_again_while_it_is_read_is_read_again(entry, monkeypatch
 
     def write_first(*args):
         monkeypatch.setattr(entry, "_read", read)
-        entry.put_plane((1, 2), "pixels", embeddings(3))
+        put(entry, (1, 2), 3)
         return None if args[2].checksum else read(*args)
 
     monkeypatch.setattr(entry, "_read", write_first)

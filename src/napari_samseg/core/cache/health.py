@@ -33,7 +33,8 @@ from napari_samseg.core.types import Progress
 
 __all__ = ["EntryReport", "VerifyReport", "repair", "verify"]
 
-NUMBERED = re.compile(r"(records|claims|quarantine|features/c)/(\d+)(/0/0/0/0)?")
+# a plane's number comes first in the names of chunks
+NUMBERED = re.compile(r"(records|claims|quarantine|features/c)/(\d+)(/\d+)*")
 
 
 @dataclass(frozen=True, slots=True)
