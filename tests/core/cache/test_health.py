@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import shutil
 import zipfile
 
@@ -145,6 +146,29 @@ def test_metadata_that_are_gone_are_written_again(whole, folder, name):
     entry = EmbeddingStore(folder, write=False).entry(SHORT)
     assert assert_nothing_else(entry, whole[1]) == 4
     assert not is_reported(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "after"),
+    [
+        (FILES[0], r'"zarr_format": 3', '"zarr_format": 2'),
+        (FILES[0], r'"node_type": "group"', '"node_type": "grouq"'),
+        (FILES[1], r'"attributes"', '"attribute3"'),
+        (FILES[1], r'"zarr_format": 3', '"zarr_format": 2'),
+        (FILES[2], r'"clevel": 5', '"clevel": 4'),
+        (FILES[2], r'"fill_value": 0', '"fill_value": 1'),
+        (FILES[2], r'"data_type": "float16"', '"data_type": "float64"'),
+    ],
+)
+def test_metadata_that_say_something_else_are_found(whole, folder, name, before, after):
+    path = folder / name.format(SHORT.digest)
+    text = path.read_text()
+    assert re.search(before, text)
+    path.write_text(re.sub(before, after, text, count=1))
+    assert is_reported(folder)
+    run(repair(folder))
+    assert not is_reported(folder)
+    assert assert_nothing_else(EmbeddingStore(folder).entry(SHORT), whole[1]) == 4
 
 
 def test_a_writer_with_the_recipe_finds_what_lost_its_own(whole, folder):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import json
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 
 import numpy as np
@@ -311,3 +312,18 @@ def test_a_tile_put_beside_a_damaged_one_is_whole(folder, entry, what):
 def test_features_without_a_record_do_not_count(folder, entry):
     (folder / RECIPE.digest / "records" / "6").unlink()
     assert get(EmbeddingStore(folder).entry(RECIPE)) is None
+
+
+def test_writers_that_begin_at_once_make_one_store(tmp_path):
+    for i in range(10):
+        folder = tmp_path / str(i)
+
+        def begin(place, folder=folder):
+            entry = EmbeddingStore(folder).entry(RECIPE)
+            put(entry, RECIPE.plane_at(place), place)
+
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(begin, range(8)))
+        entry = EmbeddingStore(folder, write=False).entry(RECIPE)
+        assert entry.recorded() == set(range(8))
+        assert entry.check((1, 2)) == "sound"

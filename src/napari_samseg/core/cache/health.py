@@ -17,6 +17,7 @@ from napari_samseg.core.cache.keys import StoreKeys, open_keys
 from napari_samseg.core.cache.layout import (
     FEATURES,
     METADATA,
+    PARTIAL,
     entry_digests,
     entry_documents,
     has_sound_features,
@@ -24,7 +25,6 @@ from napari_samseg.core.cache.layout import (
     read_recipe,
     root_document,
 )
-from napari_samseg.core.cache.manage import PARTIAL
 from napari_samseg.core.cache.recipe import StackRecipe
 from napari_samseg.core.cache.seal import unsealed
 from napari_samseg.core.cache.zarr_store import EmbeddingStore

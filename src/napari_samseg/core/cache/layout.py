@@ -35,8 +35,11 @@ from napari_samseg.core.cache.seal import sealed, unsealed
 from napari_samseg.core.errors import CacheError, DamagedStoreError, NewerStoreError
 
 __all__ = [
+    "DIGEST",
     "FEATURES",
+    "KIND",
     "METADATA",
+    "PARTIAL",
     "check_schema",
     "entry_digests",
     "entry_documents",
@@ -53,6 +56,8 @@ SCHEMA = 1
 ATTRIBUTE = "napari_samseg"
 METADATA = "zarr.json"
 DIGEST = re.compile("[0-9a-f]{32}")
+# How zarr ends the name of a file that it has not finished.
+PARTIAL = ".partial"
 NODES = ("group", "array")
 FEATURES = f"features/{METADATA}"
 _MODES: dict[bool, Literal["r", "r+"]] = {False: "r", True: "r+"}
