@@ -17,7 +17,7 @@ import segment_anything
 import torch
 from skimage.data import coins
 
-from napari_samseg.core.images import normalise_plane
+from napari_samseg.core.contrast import normalise_plane
 from napari_samseg.core.models import load_model
 from napari_samseg.core.models.sam import SamModel
 from napari_samseg.core.predict import predict_masks

@@ -30,12 +30,12 @@ def features(seed: int) -> np.ndarray:
     return np.random.default_rng(seed).normal(0, 2, SHAPE).astype(np.float32)
 
 
-def embeddings(seed: int) -> list[PlaneEmbedding]:
-    """Both tiles of a plane."""
-    return [
-        PlaneEmbedding({"image_embed": features(seed + i)}, (30, 30), (64, 64), "e")
+def embeddings(seed: int) -> dict[int, PlaneEmbedding]:
+    """Both tiles of a plane, by number."""
+    return {
+        i: PlaneEmbedding({"image_embed": features(seed + i)}, (30, 30), (64, 64), "e")
         for i in range(2)
-    ]
+    }
 
 
 def get(entry, plane=(1, 2), tile=0, digest="pixels"):
@@ -44,7 +44,7 @@ def get(entry, plane=(1, 2), tile=0, digest="pixels"):
 
 
 def put(entry, plane, seed, digest="pixels"):
-    entry.put_plane(plane, digest, embeddings(seed))
+    entry.put_tiles(plane, digest, embeddings(seed))
 
 
 def fill(store, recipe=SHORT):

@@ -17,9 +17,29 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 from napari_samseg.cli_cache import cache_app
+from napari_samseg.cli_embed import embed
+from napari_samseg.cli_options import (
+    ChannelAxis,
+    Channels,
+    Contrast,
+    Device,
+    High,
+    Low,
+    Model,
+    Overlap,
+    Precision,
+    Scope,
+    Tile,
+    Tiling,
+    read_integers,
+)
 from napari_samseg.cli_terminal import messages, output, say, show_progress
-from napari_samseg.core.errors import SamSegError, SettingsError
-from napari_samseg.core.settings import ImageSettings, ModelSettings, describe
+from napari_samseg.core.errors import SamSegError
+from napari_samseg.core.settings import (
+    ImageSettings,
+    ModelSettings,
+    TileSettings,
+)
 
 if TYPE_CHECKING:
     from napari_samseg.core.demo import DemoReport, DemoResult
@@ -55,27 +75,8 @@ app = typer.Typer(
 )
 models_app = typer.Typer(no_args_is_help=True, help="List, look up, download models.")
 app.add_typer(models_app, name="models")
+app.command()(embed)
 app.add_typer(cache_app, name="cache")
-
-
-def _option(settings: type, name: str, *flags: str) -> Any:
-    """Build the option of a setting: its help and bounds, its choices as a hint.
-
-    The settings themselves refuse what is not one of their choices.
-    """
-    info = next(info for info in describe(settings) if info.name == name)
-    return typer.Option(
-        *flags,
-        help=info.help,
-        min=info.minimum,
-        max=info.maximum,
-        metavar="|".join(info.choices) or None,
-    )
-
-
-Model = Annotated[str, _option(ModelSettings, "model")]
-Device = Annotated[str, _option(ModelSettings, "device")]
-Precision = Annotated[str, _option(ModelSettings, "precision")]
 
 
 def _print_version(wanted: bool) -> None:
@@ -101,7 +102,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for labels and pictures.")],
     model: Model = "default",
     device: Device = "auto",
-    precision: Precision = "auto",
+    precision: Precision = "fast",
     viewer: Annotated[
         bool, typer.Option("--viewer", help="Show the result in napari.")
     ] = False,
@@ -135,19 +136,18 @@ def segment(
     plane: Annotated[
         str, typer.Option(help="Plane of a stack: 12, or 3,12 with two axes.")
     ] = "",
-    channel_axis: Annotated[
-        int | None, typer.Option(help="Axis that holds independent channels.")
-    ] = None,
-    channels: Annotated[str, _option(ImageSettings, "channels")] = "",
-    normalisation: Annotated[
-        str, _option(ImageSettings, "normalisation")
-    ] = "percentile",
-    low: Annotated[float, _option(ImageSettings, "low")] = 0.1,
-    high: Annotated[float, _option(ImageSettings, "high")] = 99.9,
-    scope: Annotated[str, _option(ImageSettings, "scope")] = "plane",
+    channel_axis: ChannelAxis = None,
+    channels: Channels = "",
+    normalisation: Contrast = "percentile",
+    low: Low = 0.1,
+    high: High = 99.9,
+    scope: Scope = "plane",
     model: Model = "default",
     device: Device = "auto",
-    precision: Precision = "auto",
+    precision: Precision = "fast",
+    tiling: Tiling = "auto",
+    tile: Tile = 0,
+    overlap: Overlap = 25.0,
     overlay: Annotated[
         Path | None, typer.Option(help="Also write a picture, .png.")
     ] = None,
@@ -162,7 +162,7 @@ def segment(
         points=points,
         boxes=boxes,
         prompts=prompts,
-        plane=_integers(plane, "--plane"),
+        plane=read_integers(plane, "--plane"),
         channel_axis=channel_axis,
     )
     settings = ImageSettings(
@@ -170,10 +170,15 @@ def segment(
         low=low,
         high=high,
         scope=scope,
-        channels=_integers(channels, "--channels") or None,
+        channels=read_integers(channels, "--channels") or None,
     )
     prediction = show_progress(
-        segment_file(job, settings, ModelSettings(model, device, precision))
+        segment_file(
+            job,
+            settings,
+            ModelSettings(model, device, precision),
+            TileSettings(tiling, tile, overlap),
+        )
     )
     table = Table("object", "pixels", "predicted IoU")
     for object_id, crop, iou in zip(
@@ -235,15 +240,6 @@ def download_model(
     for name in names:
         path = show_progress(download(name))
         say(f"{name}: {path}")
-
-
-def _integers(text: str, flag: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split(",") if part.strip())
-    except ValueError as error:
-        raise SettingsError(
-            f"{flag} takes whole numbers with commas between them, not {text!r}"
-        ) from error
 
 
 def _print_demo(report: DemoReport) -> None:

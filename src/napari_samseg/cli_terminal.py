@@ -40,4 +40,9 @@ def show_progress(steps: Generator[Progress, None, T]) -> T:
                 if task is not None:
                     bars.remove_task(task)
                 task, stage = bars.add_task(step.stage, total=None), step.stage
-            bars.update(task, completed=step.done, total=step.total or None)
+            bars.update(
+                task,
+                description=f"{step.stage} {step.detail}".rstrip(),
+                completed=step.done,
+                total=step.total or None,
+            )

@@ -67,7 +67,11 @@ def tile_pyramid(
 
 
 def choose_tile(
-    tiles: Sequence[Box], extent: npt.NDArray[np.floating], plane_size: tuple[int, int]
+    tiles: Sequence[Box],
+    extent: npt.NDArray[np.floating],
+    plane_size: tuple[int, int],
+    *,
+    larger_than: int = 0,
 ) -> int:
     """Choose the tile that shows an object best.
 
@@ -79,6 +83,8 @@ def choose_tile(
         Half-open box (y0, x0, y1, x1) of what is known of the object.
     plane_size : (int, int)
         (Y, X) in pixels.
+    larger_than : int
+        Only tiles with a longer side than this come into question.
 
     Returns
     -------
@@ -98,6 +104,7 @@ def choose_tile(
     side = np.maximum(boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1])
     # some context is wanted, too: a tenth of the tile around the object
     holds = room >= np.minimum(side / 10, max(16.0, float(np.ptp(extent[[0, 2]])) / 8))
+    holds &= side > larger_than
     if not holds.any():
         return len(tiles) - 1
     smallest = side[holds].min()

@@ -8,17 +8,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_samseg.core.errors import InvalidImageError, InvalidPromptError
-from napari_samseg.core.images import MODEL_PIXELS, read_plane
 from napari_samseg.core.io.image_file import open_image_file
 from napari_samseg.core.io.label_image import check_label_path, write_label_image
 from napari_samseg.core.io.output import check_output_file
 from napari_samseg.core.io.picture import check_picture_path, write_picture
 from napari_samseg.core.io.prompt_table import build_prompts, read_prompt_files
+from napari_samseg.core.planes import measure_plane
 from napari_samseg.core.types import Progress
 
 if TYPE_CHECKING:
     from napari_samseg.core.images import PlaneSource
-    from napari_samseg.core.settings import ImageSettings, ModelSettings
+    from napari_samseg.core.settings import (
+        ImageSettings,
+        ModelSettings,
+        TileSettings,
+    )
     from napari_samseg.core.types import MaskPrediction
 
 __all__ = ["SegmentJob", "segment_file"]
@@ -55,7 +59,10 @@ class SegmentJob:
 
 
 def segment_file(
-    job: SegmentJob, image_settings: ImageSettings, model_settings: ModelSettings
+    job: SegmentJob,
+    image_settings: ImageSettings,
+    model_settings: ModelSettings,
+    tile_settings: TileSettings,
 ) -> Generator[Progress, None, MaskPrediction]:
     """Segment the objects that the prompt files show.
 
@@ -79,34 +86,32 @@ def segment_file(
         rows = read_prompt_files(
             points=job.points, boxes=job.boxes, prompts=job.prompts, plane=job.plane
         )
-        plane = read_plane(source, job.plane, image_settings, max_pixels=MODEL_PIXELS)
         plane_size = source.plane_size(image_settings.level)
+        try:
+            prompts = build_prompts(rows, plane_size)
+        except InvalidPromptError as error:
+            files = ", ".join(str(path) for path in inputs[1:] if path is not None)
+            raise InvalidPromptError(f"{files}: {error}") from error
+        plane = measure_plane(source, job.plane, image_settings)
+
+        yield Progress("loading the model")
+        from napari_samseg.core.models import load_model
+        from napari_samseg.core.predict import Predictor
+        from napari_samseg.core.tiled import TiledPlane, plan_tiles
+
+        model = load_model(
+            model_settings.model,
+            device=model_settings.device,
+            precision=model_settings.precision,
+        )
+        tiles = plan_tiles(plane_size, model.input_size, tile_settings)
+        tiled = TiledPlane(Predictor(model), plane, tiles)
+        prediction = yield from tiled.predict_steps(prompts)
+        write_label_image(job.out, prediction.to_labels())
         if job.overlay is not None:
-            picture = read_plane(source, job.plane, image_settings)
-    try:
-        prompts = build_prompts(rows, plane_size)
-    except InvalidPromptError as error:
-        files = ", ".join(str(path) for path in inputs[1:] if path is not None)
-        raise InvalidPromptError(f"{files}: {error}") from error
+            from napari_samseg.core.overlay import draw_overlay
 
-    yield Progress("loading the model")
-    from napari_samseg.core.models import load_model
-    from napari_samseg.core.predict import Predictor, predict_masks
-
-    model = load_model(
-        model_settings.model,
-        device=model_settings.device,
-        precision=model_settings.precision,
-    )
-    predictor = Predictor(model)
-    embedding = yield from predictor.encode_steps(plane, original_size=plane_size)
-    yield Progress("decoding")
-    prediction = predict_masks(model, embedding, prompts)
-    write_label_image(job.out, prediction.to_labels())
-    if job.overlay is not None:
-        from napari_samseg.core.overlay import draw_overlay
-
-        write_picture(job.overlay, draw_overlay(picture, prediction, prompts))
+            write_picture(job.overlay, draw_overlay(plane.read(), prediction, prompts))
     return prediction
 
 

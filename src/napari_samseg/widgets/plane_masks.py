@@ -6,10 +6,12 @@ the job is made.
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -17,11 +19,13 @@ import numpy.typing as npt
 from psygnal import Signal
 
 from napari_samseg.adapters.plugin_settings import PluginSettings, read_plugin_settings
+from napari_samseg.core.cache.memory import MemoryCache
 from napari_samseg.core.errors import InvalidPromptError
-from napari_samseg.core.images import MODEL_PIXELS, read_plane
 from napari_samseg.core.painting import Box, PlaneKey, render_objects
+from napari_samseg.core.planes import measure_plane
 from napari_samseg.core.prompts.from_geometry import Gesture, gather_prompts
-from napari_samseg.core.settings import ImageSettings, ModelSettings
+from napari_samseg.core.settings import ImageSettings, ModelSettings, TileSettings
+from napari_samseg.core.steps import run_steps
 from napari_samseg.core.types import MaskPrediction, Progress
 from napari_samseg.widgets.workers import LatestJob
 
@@ -29,11 +33,13 @@ if TYPE_CHECKING:
     from napari_samseg.adapters.read_layers import ImageView
     from napari_samseg.core.models.protocol import PromptableModel
     from napari_samseg.core.predict import Predictor
-    from napari_samseg.core.types import PlaneEmbedding
+    from napari_samseg.core.tiled import TiledPlane
 
 __all__ = ["DrawnMasks", "PlaneMasks"]
 
 HOVER_ALPHA, FILL_ALPHA = 40, 70
+# Share of the memory cache that the tiles of one plane may take.
+CACHE_SHARE = 0.75
 
 Prompts = Mapping[int, Sequence[Gesture]]
 Colors = npt.NDArray[np.uint8]
@@ -46,12 +52,10 @@ _LOADED: WeakValueDictionary[tuple[ModelSettings, int], Predictor] = (
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EncodedPlane:
-    """A plane as a model has encoded it."""
+    """A plane that a model has encoded as a whole, and maybe in tiles."""
 
-    predictor: Predictor
     plane: PlaneKey
-    plane_size: tuple[int, int]
-    embedding: PlaneEmbedding
+    tiled: TiledPlane
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,6 +75,8 @@ class PlaneMasks:
     encoded : EncodedPlane or None
     prediction : MaskPrediction or None
         Masks of the prompts asked for last, once they are there.
+    tile_settings : TileSettings
+        How planes larger than the model's input are cut.
     is_stale : bool
         Newer prompts than those of `prediction` wait for their masks.
     """
@@ -86,10 +92,12 @@ class PlaneMasks:
         self.encoded: EncodedPlane | None = None
         self.prediction: MaskPrediction | None = None
         self.is_stale = False
+        self.tile_settings = TileSettings()
         self._model: PromptableModel | ModelSettings | None = None
         self._predictor: Predictor | None = None
         self._encoding, self._predicting = LatestJob(), LatestJob()
         self._hovering = LatestJob()
+        self._tiling = LatestJob(background=True)
 
     @property
     def is_busy(self) -> bool:
@@ -124,14 +132,18 @@ class PlaneMasks:
 
     def cancel(self) -> None:
         """Stop all jobs; what waits is dropped."""
-        for job in (self._encoding, self._predicting, self._hovering):
+        for job in (self._encoding, self._predicting, self._hovering, self._tiling):
             job.cancel()
 
     def encode(
         self, plane: PlaneKey | None, view: ImageView, settings: ImageSettings
     ) -> None:
-        """Encode a plane in the background; `was_encoded` follows."""
+        """Encode a plane in the background; `was_encoded` follows.
+
+        Once it is encoded as a whole, its tiles follow.
+        """
         self._encoding.cancel()
+        self._tiling.cancel()
         if plane is None or self._model is None:
             self.progressed.emit(None)
             return
@@ -149,8 +161,8 @@ class PlaneMasks:
         """Encode a plane on this thread, for scripts."""
         if self.encoded is None or self.encoded.plane != plane:
             self._encoding.cancel()
-            self.encoded = _run(self._encode_steps(plane, view, settings))
-            self._predictor = self.encoded.predictor
+            self.encoded = run_steps(self._encode_steps(plane, view, settings))
+            self._predictor = self.encoded.tiled.predictor
             self.progressed.emit(None)
 
     def request(self, prompts: Prompts, colors: Colors) -> None:
@@ -171,7 +183,7 @@ class PlaneMasks:
             raise InvalidPromptError("the plane is not encoded yet")
         self.is_stale = True
         self._predicting.cancel()
-        drawn: DrawnMasks = _run(
+        drawn: DrawnMasks = run_steps(
             _predict_steps(self.encoded, prompts, colors, FILL_ALPHA)
         )
         self._on_predicted(drawn)
@@ -188,7 +200,7 @@ class PlaneMasks:
             self._hovering.cancel()
         else:
             self._hovering.request(
-                _predict_steps(self.encoded, prompts, colors, HOVER_ALPHA),
+                _hover_steps(self.encoded, prompts, colors),
                 self.was_hovered.emit,
                 # a preview that cannot be had is no news
                 lambda error: None,
@@ -200,13 +212,22 @@ class PlaneMasks:
         # preferences belong to napari, hence to the main thread
         source: Predictor | PromptableModel | ModelSettings
         source = self._predictor or self._model or ModelSettings()
-        return _encode_steps(plane, view, settings, source, read_plugin_settings())
+        return _encode_steps(
+            plane, view, settings, self.tile_settings, source, read_plugin_settings()
+        )
 
     def _on_encoded(self, encoded: EncodedPlane) -> None:
         self.encoded = encoded
-        self._predictor = encoded.predictor
+        self._predictor = encoded.tiled.predictor
         self.progressed.emit(None)
         self.was_encoded.emit()
+        self._tiling.request(
+            encoded.tiled.remaining_steps(_tiles_held(encoded)),
+            lambda nothing: self.progressed.emit(None),
+            self._on_failed,
+            self.progressed.emit,
+            self.warned.emit,
+        )
 
     def _on_failed(self, error: Exception) -> None:
         self.progressed.emit(None)
@@ -221,22 +242,29 @@ def _encode_steps(
     plane: PlaneKey,
     view: ImageView,
     settings: ImageSettings,
+    tile_settings: TileSettings,
     source: Predictor | PromptableModel | ModelSettings,
     plugin: PluginSettings,
 ) -> Generator[Progress, None, EncodedPlane]:
     predictor = yield from _predictor_steps(source, plugin)
+    from napari_samseg.core.tiled import TiledPlane, plan_tiles
+
     yield Progress("reading the plane")
-    pixels = read_plane(
-        view.source,
-        plane.index,
-        settings,
-        plane_axes=plane.axes,
-        max_pixels=MODEL_PIXELS,
-    )
-    size = view.plane_size(plane)
+    measured = measure_plane(view.source, plane.index, settings, plane_axes=plane.axes)
+    tiles = plan_tiles(measured.size, predictor.model.input_size, tile_settings)
+    tiled = TiledPlane(predictor, measured, tiles)
     yield Progress("encoding the plane")
-    embedding = yield from predictor.encode_steps(pixels, original_size=size)
-    return EncodedPlane(predictor, plane, size, embedding)
+    yield from tiled.embedding_steps(tiled.whole)
+    return EncodedPlane(plane, tiled)
+
+
+def _tiles_held(encoded: EncodedPlane) -> int:
+    """Tiles of a plane that may be kept, if the cache is to hold others, too."""
+    predictor = encoded.tiled.predictor
+    nbytes = 4 * math.prod(predictor.model.embedding_shape)
+    cache = predictor.cache
+    held = cache.max_bytes if isinstance(cache, MemoryCache) else 0
+    return int(CACHE_SHARE * held / nbytes)
 
 
 def _predictor_steps(
@@ -255,7 +283,6 @@ def _predictor_steps(
         if loaded is not None:
             return loaded
         yield Progress("loading torch")
-    from napari_samseg.core.cache.memory import MemoryCache
     from napari_samseg.core.predict import Predictor as NewPredictor
 
     if isinstance(source, NewPredictor):
@@ -279,20 +306,19 @@ def _predictor_steps(
 def _predict_steps(
     encoded: EncodedPlane, prompts: Prompts, colors: Colors, fill_alpha: int
 ) -> Generator[Progress, None, DrawnMasks]:
-    from napari_samseg.core.predict import predict_masks
-
+    tiled = encoded.tiled
+    size = tiled.plane.size
     yield Progress("decoding")
-    model, size = encoded.predictor.model, encoded.plane_size
-    given = gather_prompts(prompts, size, model.low_res_size)
-    prediction = predict_masks(model, encoded.embedding, given)
+    given = gather_prompts(prompts, size, tiled.mask_side)
+    prediction = yield from tiled.predict_steps(given)
     outline = max(1, round(max(size) / 400))
     picture = render_objects(prediction, colors, fill_alpha=fill_alpha, outline=outline)
     return DrawnMasks(encoded.plane, prediction, picture)
 
 
-def _run(steps: Generator[Progress, None, Any]) -> Any:
-    while True:
-        try:
-            next(steps)
-        except StopIteration as stop:
-            return stop.value
+def _hover_steps(
+    encoded: EncodedPlane, prompts: Prompts, colors: Colors
+) -> Generator[Progress, None, DrawnMasks]:
+    """Decode in tiles that are encoded: moving the mouse never starts long work."""
+    ready = dataclasses.replace(encoded, tiled=encoded.tiled.without_encoding())
+    return _predict_steps(ready, prompts, colors, HOVER_ALPHA)

@@ -10,6 +10,7 @@ exceptions, they come back as values. It does not close a generator after
 from __future__ import annotations
 
 import atexit
+import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,8 @@ __all__ = ["RUNNING", "Job", "LatestJob"]
 
 # Qt holds the methods it calls back only weakly: jobs live here until they end.
 RUNNING: set[Job] = set()
+# How long a job in the background sleeps before it looks again.
+PAUSE_SECONDS = 0.01
 
 Steps = Generator[Progress, None, Any]
 
@@ -56,6 +59,25 @@ def _guard(steps: Steps) -> Steps:
         return _Failure(error)
 
 
+def _let_others_go_first(steps: Steps, job: Job) -> Steps:
+    """Wait between steps while anything runs that a person waits for."""
+    try:
+        while True:
+            while not job.is_cancelled and _somebody_waits():
+                time.sleep(PAUSE_SECONDS)
+            try:
+                progress = next(steps)
+            except StopIteration as stop:
+                return stop.value
+            yield progress
+    finally:
+        steps.close()
+
+
+def _somebody_waits() -> bool:
+    return any(not job.background for job in tuple(RUNNING))
+
+
 class Job:
     """A generator of `Progress` running in a thread.
 
@@ -75,6 +97,8 @@ class Job:
         Gets the text of each warning, which Qt's thread would keep to itself.
     on_end : callable, optional
         Called last, also after `cancel`.
+    background : bool
+        Pause between steps while other jobs run.
     """
 
     def __init__(
@@ -86,6 +110,7 @@ class Job:
         on_progress: Callable[[Progress], None] | None = None,
         on_warning: Callable[[str], None] | None = None,
         on_end: Callable[[], None] | None = None,
+        background: bool = False,
     ) -> None:
         self._on_return = on_return
         self._on_error = on_error
@@ -93,11 +118,11 @@ class Job:
         self._on_warning = on_warning
         self._on_end = on_end
         self.is_cancelled = False
-        self._steps = steps
+        self.background = background
         self.is_running = False
         self._worker = create_worker(
             _guard,
-            steps,
+            _let_others_go_first(steps, self) if background else steps,
             _worker_class=_ClosingWorker,
             _ignore_errors=True,
             _start_thread=False,
@@ -157,9 +182,15 @@ class LatestJob:
     """Runs one job at a time, and of those that wait only the newest.
 
     The answer to a request is dropped once a newer one has been made.
+
+    Parameters
+    ----------
+    background : bool
+        Pause between steps while other jobs run.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, background: bool = False) -> None:
+        self._background = background
         self._running: Job | None = None
         self._waiting: Callable[[], Job] | None = None
 
@@ -192,6 +223,7 @@ class LatestJob:
                 on_progress=on_progress,
                 on_warning=on_warning,
                 on_end=self._next,
+                background=self._background,
             )
 
         if self._running is None:

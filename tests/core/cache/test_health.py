@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
 import re
@@ -12,10 +13,12 @@ import numpy as np
 import pytest
 from embedding_stores import RECIPE, SHORT, fill, get, put
 
+from napari_samseg.core.cache import layout
 from napari_samseg.core.cache.health import repair, verify
 from napari_samseg.core.cache.manage import export_zip
 from napari_samseg.core.cache.zarr_store import EmbeddingStore
 from napari_samseg.core.errors import CacheError, DamagedStoreError
+from napari_samseg.core.types import PlaneEmbedding
 
 PLANES = ((0,), (1,))
 
@@ -218,6 +221,22 @@ def test_what_interrupted_writers_left_is_removed(folder):
     }
 
 
+def test_all_files_of_a_plane_of_many_tiles_are_known(tmp_path):
+    tiles = tuple((0, i, 8, i + 8) for i in range(layout.TILES_PER_FILE + 1))
+    recipe = dataclasses.replace(SHORT, tiles=tiles, embedding_shape=(1, 2, 2))
+    values = PlaneEmbedding({"image_embed": np.ones((1, 2, 2))}, (8, 8), (64, 64), "e")
+    entry = EmbeddingStore(tmp_path).entry(recipe)
+    for plane in PLANES:
+        entry.put_tiles(plane, "pixels", dict.fromkeys(range(len(tiles)), values))
+    assert not is_reported(tmp_path)
+    (tmp_path / recipe.digest / "records" / "0").unlink()
+    (report,) = run(verify(EmbeddingStore(tmp_path, write=False))).entries
+    assert report.problems == ("2 files of features without a record",)
+    run(repair(tmp_path))
+    files = (tmp_path / recipe.digest / "features" / "c").rglob("*")
+    assert len([path for path in files if path.is_file()]) == 2
+
+
 def test_what_a_writer_is_at_stays(folder):
     entry = EmbeddingStore(folder).entry(SHORT)
     assert entry.claim((0,))
@@ -243,8 +262,6 @@ def test_quarantine_is_emptied_once_the_plane_is_there_again(folder):
 
 
 def test_entries_of_a_newer_version_are_left_alone(folder, monkeypatch):
-    from napari_samseg.core.cache import layout
-
     document = folder / SHORT.digest / "zarr.json"
     content = json.loads(document.read_text())
     about = content["attributes"][layout.ATTRIBUTE]

@@ -32,7 +32,7 @@ def folder(tmp_path):
 def entry(folder):
     """An entry with one plane, (1, 2)."""
     entry = EmbeddingStore(folder).entry(RECIPE)
-    entry.put_plane((1, 2), "pixels", embeddings(0))
+    entry.put_tiles((1, 2), "pixels", embeddings(0))
     return entry
 
 
@@ -48,7 +48,7 @@ def file_of(folder, entry, place=6):
 )
 def test_a_plane_comes_back(folder, storage, tolerance):
     recipe = dataclasses.replace(RECIPE, storage=storage)
-    EmbeddingStore(folder).entry(recipe).put_plane((1, 2), "pixels", embeddings(0))
+    EmbeddingStore(folder).entry(recipe).put_tiles((1, 2), "pixels", embeddings(0))
     entry = EmbeddingStore(folder, write=False).entry(recipe)
     for tile in range(2):
         got = get(entry, tile=tile)
@@ -68,14 +68,14 @@ def test_a_plane_comes_back(folder, storage, tolerance):
 
 def test_one_file_for_the_features_of_a_plane(folder, entry):
     assert file_of(folder, entry).is_file()
-    entry.put_plane((2, 3), "pixels", embeddings(4))
+    entry.put_tiles((2, 3), "pixels", embeddings(4))
     files = [p for p in (folder / RECIPE.digest / "features").rglob("*") if p.is_file()]
     assert len(files) == 1 + 2  # the array's own, and one for each plane
 
 
 def test_changed_pixels_are_another_plane(entry):
     assert get(entry, digest="changed") is None
-    entry.put_plane((1, 2), "changed", embeddings(7))
+    entry.put_tiles((1, 2), "changed", embeddings(7))
     assert get(entry) is None
     np.testing.assert_allclose(
         get(entry, digest="changed").features["image_embed"], features(7), atol=0.01
@@ -193,13 +193,15 @@ def test_eight_bits_are_within_half_a_step(low, span, seed):
 def test_what_does_not_fit_is_refused(entry):
     huge = np.full(SHAPE, 1e6, np.float32)
     with pytest.raises(CacheError, match="choose float32"):
-        entry.put_plane(
-            (0, 0), "p", [PlaneEmbedding({"image_embed": huge}, (30, 30), (4, 4), "e")]
+        entry.put_tiles(
+            (0, 0),
+            "p",
+            {0: PlaneEmbedding({"image_embed": huge}, (30, 30), (4, 4), "e")},
         )
     assert not entry.has((0, 0))
     small = PlaneEmbedding({"image_embed": huge[:, :2] * 0}, (1, 1), (1, 1), "e")
     with pytest.raises(CacheError, match="does not belong"):
-        entry.put_plane((0, 0), "p", [small, small])
+        entry.put_tiles((0, 0), "p", {0: small, 1: small})
     with pytest.raises(SettingsError, match="float8"):
         dataclasses.replace(RECIPE, storage="float8")
     with pytest.raises(SettingsError, match="no planes"):
@@ -260,7 +262,7 @@ def test_damage_is_found_and_put_right(folder, entry, damage, what):
     assert get(again) is None
     assert again.check((1, 2)) != "sound"
     assert not again.has((1, 2))
-    again.put_plane((1, 2), "pixels", embeddings(0))
+    again.put_tiles((1, 2), "pixels", embeddings(0))
     assert again.check((1, 2)) == "sound"
     assert get(again) is not None
 
@@ -272,10 +274,10 @@ def test_a_full_disk_keeps_what_was_finished(folder, entry, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(zarr.storage.LocalStore, "set", no_room)
         with pytest.raises(CacheError, match="No space left on device"):
-            entry.put_plane((0, 0), "p", embeddings(1))
+            entry.put_tiles((0, 0), "p", embeddings(1))
     assert not entry.has((0, 0))
     assert get(entry) is not None
-    entry.put_plane((0, 0), "p", embeddings(1))
+    entry.put_tiles((0, 0), "p", embeddings(1))
     assert entry.check((0, 0)) == "sound"
 
 

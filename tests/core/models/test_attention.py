@@ -85,3 +85,24 @@ def test_half_precision_is_near(pixels):
     assert half.dtype == torch.float32
     alike = torch.cosine_similarity(half, encoder(pixels), dim=1)
     assert alike.min() > 0.999
+
+
+@pytest.mark.parametrize(
+    "side", [512, pytest.param(1024, marks=pytest.mark.slow)], ids=["512", "1024"]
+)
+def test_blocks_of_vit_b_agree(side):
+    """One window block and one global block as in vit_b, padding and bands included."""
+    encoder = make_encoder(
+        side,
+        embed_dim=768,
+        depth=2,
+        num_heads=12,
+        out_chans=256,
+        window_size=14,
+    )
+    pixels = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        expected = encoder(pixels)
+    difference = (run(encoder, pixels) - expected).abs().max()
+    assert difference <= 1e-4
+    assert expected.std() > 0.5

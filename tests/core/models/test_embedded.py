@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from napari_samseg.core.contrast import normalise_plane
 from napari_samseg.core.demo import DEMO_IMAGES
-from napari_samseg.core.images import normalise_plane
 from napari_samseg.core.metrics.prompting import score_prompts
 from napari_samseg.core.models import load_model
 from napari_samseg.core.models.weights import EMBEDDED_FILE

@@ -29,9 +29,9 @@ class Claims:
     twice in turn, whole each time.
     """
 
-    def __init__(self, keys: StoreKeys) -> None:
+    def __init__(self, keys: StoreKeys, owner: str | None = None) -> None:
         self._keys = keys
-        self._owner = uuid.uuid4().hex
+        self._owner = uuid.uuid4().hex if owner is None else owner
 
     def take(self, place: int) -> bool:
         """Try to claim a plane, or renew an own claim."""

@@ -9,8 +9,9 @@ rewrite each other's.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from itertools import groupby
 from threading import RLock
 from typing import Any, Literal
 
@@ -21,6 +22,7 @@ import zarr
 from napari_samseg.core.cache.claims import Claims
 from napari_samseg.core.cache.key import EmbeddingKey
 from napari_samseg.core.cache.keys import StoreKeys
+from napari_samseg.core.cache.layout import TILES_PER_FILE
 from napari_samseg.core.cache.recipe import StackRecipe
 from napari_samseg.core.cache.records import (
     PlaneRecord,
@@ -96,47 +98,52 @@ class StackEntry:
         """Keep the embedding of one tile; other keys than this stack's are dropped."""
         if not self.recipe.makes(key) or self.read_only:
             return
-        with self._lock:
-            place = self.recipe.position(key.plane)
-            number = self.recipe.tiles.index(key.tile)
-            stored, tile = self._pack(embedding)
-            record = self._record(place)
-            tiles: dict[int, TileRecord] = {}
-            if record is not None and record.plane_digest == key.plane_digest:
-                # what lies beside it is written again, so it must be whole
-                tiles = {
-                    other: beside
-                    for other, beside in record.tiles.items()
-                    if other != number and self._read(place, other, beside) is not None
-                }
-            if not tiles:
-                self._drop_features(place)
-            self._features[place, number] = stored
-            tiles[number] = tile
-            self._write_record(place, PlaneRecord(key.plane_digest, tiles))
+        number = self.recipe.tiles.index(key.tile)
+        self.put_tiles(key.plane, key.plane_digest, {number: embedding})
 
     # -- plane by plane ------------------------------------------------------------
 
-    def put_plane(
+    def put_tiles(
         self,
         plane: tuple[int, ...],
         plane_digest: str,
-        embeddings: Sequence[PlaneEmbedding],
+        embeddings: Mapping[int, PlaneEmbedding],
     ) -> None:
-        """Keep all tiles of a plane, in the order of the recipe: one file, one record.
+        """Keep tiles of a plane, by their number in the recipe.
+
+        Tiles that share a file, `TILES_PER_FILE` of them, are best written together.
 
         Raises
         ------
         CacheError
-            If it cannot be written: no room, no permission, no answer.
+            If they cannot be written: no room, no permission, no answer.
         """
-        packed = [self._pack(embedding) for embedding in embeddings]
         place = self.recipe.position(plane)
-        tiles = {number: tile for number, (_, tile) in enumerate(packed)}
+        packed = {n: self._pack(embedding) for n, embedding in embeddings.items()}
         with self._lock:
-            self._drop_features(place)
-            self._features[place] = np.stack([stored for stored, _ in packed])
+            record = self._record(place)
+            tiles: dict[int, TileRecord] = {}
+            if record is not None and record.plane_digest == plane_digest:
+                tiles = record.tiles
+            else:
+                self._drop_plane(place)
+            for file, numbers in _by_file(packed):
+                new = {number: packed[number] for number in numbers}
+                tiles = self._write_file(place, file, plane_digest, tiles, new)
             self._write_record(place, PlaneRecord(plane_digest, tiles))
+
+    def missing_tiles(
+        self, plane: tuple[int, ...], plane_digest: str
+    ) -> tuple[int, ...]:
+        """Return the numbers of the tiles that are not recorded for these pixels.
+
+        The checksums of the others are not looked at.
+        """
+        record = self._record(self.recipe.position(plane))
+        every = range(len(self.recipe.tiles))
+        if record is None or record.plane_digest != plane_digest:
+            return tuple(every)
+        return tuple(number for number in every if number not in record.tiles)
 
     def has(self, plane: tuple[int, ...], plane_digest: str | None = None) -> bool:
         """Tell whether all tiles of a plane are recorded, for these pixels if given.
@@ -200,6 +207,13 @@ class StackEntry:
 
     # -- shares of the work --------------------------------------------------------
 
+    def claim_as(self, owner: str) -> None:
+        """Claim planes in a name that other writers use, too.
+
+        They do not keep planes from each other then.
+        """
+        self._claims = Claims(self._keys, owner)
+
     def claim(self, plane: tuple[int, ...]) -> bool:
         """Try to take a plane, so that other writers leave it; renews an own claim.
 
@@ -249,6 +263,17 @@ class StackEntry:
         )
 
     def _read(self, place: int, number: int, tile: TileRecord) -> FloatArray | None:
+        stored = self._stored(place, number, tile)
+        if stored is None:
+            return None
+        features = unpack_features(stored, tile.ranges)
+        features.flags.writeable = False  # caches hand the same array to everyone
+        return features
+
+    def _stored(
+        self, place: int, number: int, tile: TileRecord
+    ) -> npt.NDArray[Any] | None:
+        """Read a tile as it lies there, None unless it is what was recorded."""
         try:
             stored = np.asarray(self._features[place, number])
         except DamagedStoreError:
@@ -257,15 +282,44 @@ class StackEntry:
             raise
         except Exception:  # noqa: BLE001 - each codec has errors of its own
             return None
-        if checksum_features(stored, tile.ranges) != tile.checksum:
-            return None
-        features = unpack_features(stored, tile.ranges)
-        features.flags.writeable = False  # caches hand the same array to everyone
-        return features
+        sound = checksum_features(stored, tile.ranges) == tile.checksum
+        return stored if sound else None
 
-    def _drop_features(self, place: int) -> None:
-        """Remove a plane's file: zarr reads what it overwrites, sound or not."""
-        self._keys.delete(f"features/c/{place}/0/0/0/0")
+    def _write_file(
+        self,
+        place: int,
+        file: int,
+        plane_digest: str,
+        recorded: Mapping[int, TileRecord],
+        packed: Mapping[int, tuple[npt.NDArray[Any], TileRecord]],
+    ) -> dict[int, TileRecord]:
+        """Write the tiles of one file anew, with those beside them that are whole."""
+        first = file * TILES_PER_FILE
+        stop = min(first + TILES_PER_FILE, len(self.recipe.tiles))
+        tiles = {n: tile for n, tile in recorded.items() if not first <= n < stop}
+        shape = (stop - first, *self.recipe.embedding_shape)
+        values = np.zeros(shape, self.recipe.storage)
+        kept: dict[int, TileRecord] = {}
+        for number in range(first, stop):
+            if number in packed:
+                values[number - first], kept[number] = packed[number]
+            elif number in recorded:
+                beside = self._stored(place, number, recorded[number])
+                if beside is not None:
+                    values[number - first], kept[number] = beside, recorded[number]
+        if len(tiles) < len(recorded):
+            # the record must not speak of what is gone for a moment
+            self._write_record(place, PlaneRecord(plane_digest, tiles))
+        # zarr reads what it overwrites, sound or not
+        self._keys.delete(f"features/c/{place}/{file}/0/0/0")
+        self._features[place, first:stop] = values
+        return tiles | kept
+
+    def _drop_plane(self, place: int) -> None:
+        """Forget a plane, its record first: it must not speak of what is gone."""
+        self._keys.delete(f"records/{place}")
+        for file in range(-(-len(self.recipe.tiles) // TILES_PER_FILE)):
+            self._keys.delete(f"features/c/{place}/{file}/0/0/0")
 
     def _record(self, place: int) -> PlaneRecord | None:
         return PlaneRecord.from_bytes(self._keys.get(f"records/{place}") or b"")
@@ -281,6 +335,12 @@ class StackEntry:
         self._marked = time.monotonic()
         with suppress(CacheError):
             self._keys.set("used", to_sealed_bytes({"time": time.time()}))
+
+
+def _by_file(numbers: Iterable[int]) -> Iterator[tuple[int, list[int]]]:
+    """Group the numbers of tiles by the file they lie in."""
+    for file, group in groupby(sorted(numbers), lambda n: n // TILES_PER_FILE):
+        yield file, list(group)
 
 
 def recorded_places(keys: StoreKeys) -> set[int]:

@@ -4,8 +4,9 @@
 
     store/                    zarr v3 group; attributes: kind, schema
       <recipe digest>/        group, an entry; attributes: the recipe
-        features              array (planes, tiles, C, h, w); a chunk per tile,
-                              a shard (one file) per plane; the recipe once more
+        features              array (planes, tiles, C, h, w); a chunk per tile, a
+                              shard (one file) per plane, or per 64 tiles of a
+                              plane that has more; the recipe once more
         records/<plane>       JSON, written last: digest of the plane's pixels and a
                               checksum of each tile's features
         claims/<plane>        JSON: which writer is at it, and since when
@@ -40,6 +41,7 @@ __all__ = [
     "KIND",
     "METADATA",
     "PARTIAL",
+    "TILES_PER_FILE",
     "check_schema",
     "entry_digests",
     "entry_documents",
@@ -61,6 +63,9 @@ PARTIAL = ".partial"
 NODES = ("group", "array")
 FEATURES = f"features/{METADATA}"
 _MODES: dict[bool, Literal["r", "r+"]] = {False: "r", True: "r+"}
+# A shard is held in memory while it is written: 64 tiles of SAM are 128 MB in half
+# precision, and a plane of 6000 x 6000 pixels has about as many.
+TILES_PER_FILE = 64
 # Measured on SAM features (see docs/concepts/embedding-cache.md): 0.43 of float32 in
 # half precision, twice as fast to write as zstd, which saves another 2 %.
 COMPRESSOR = BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle")
@@ -223,7 +228,7 @@ def _shapes(recipe: StackRecipe) -> tuple[tuple[int, ...], ...]:
     return (
         (recipe.n_planes, n_tiles, *features),
         (1, 1, *features),
-        (1, n_tiles, *features),
+        (1, min(n_tiles, TILES_PER_FILE), *features),
     )
 
 

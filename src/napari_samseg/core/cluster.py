@@ -1,0 +1,139 @@
+"""The same jobs on a dask cluster: a workstation's processes, or a batch system's.
+
+The scheduler hands out small ranges of planes. A task that is run again, because its
+worker was lost, finds what was finished and encodes the rest; no two tasks write the
+same file, for no two have the same plane.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+import uuid
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from napari_samseg.core.embed.file_job import FileJob, open_stack_job
+from napari_samseg.core.embed.job import EmbedReport
+from napari_samseg.core.errors import MissingDependencyError, SettingsError
+from napari_samseg.core.steps import run_steps
+from napari_samseg.core.types import Progress
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+__all__ = ["embed_on_cluster"]
+
+LOCAL = "local"
+# Tasks for each worker: enough that all end at about the same time.
+SHARES = 8
+# That a worker is lost is not the fault of its task, unless it is lost every time.
+RETRIES = 3
+POLL_SECONDS = 0.2
+
+
+def embed_on_cluster(
+    job: FileJob, scheduler: str
+) -> Generator[Progress, None, EmbedReport]:
+    """Encode a stack on a cluster.
+
+    All workers must see the image, the store and, if it is no name, the checkpoint
+    under the same paths.
+
+    Parameters
+    ----------
+    job : FileJob
+    scheduler : str
+        Address of a dask scheduler, such as ``tcp://node1:8786``, or ``local`` for a
+        cluster of processes on this machine.
+
+    Raises
+    ------
+    MissingDependencyError
+        If dask.distributed is not installed.
+    SettingsError
+        If the scheduler cannot be reached.
+    SamSegError
+        Whatever keeps a plane from being encoded, as without a cluster.
+    """
+    with open_stack_job(job) as stack_job:
+        n_planes = len(stack_job.planes)
+        location = stack_job.location
+    start = job.planes[0]
+    # one name for all: a task that is run again elsewhere may go on at once
+    job = dataclasses.replace(job, location=location, owner=uuid.uuid4().hex)
+    began = time.monotonic()
+    yield Progress("connecting to the cluster")
+    with _connect(scheduler) as client:
+        n_workers = max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
+        size = max(1, n_planes // (SHARES * n_workers))
+        tasks = [
+            dataclasses.replace(
+                job, planes=(first, min(first + size, start + n_planes))
+            )
+            for first in range(start, start + n_planes, size)
+        ]
+        futures = client.map(_embed_share, tasks, retries=RETRIES, pure=False)
+        sizes = dict(zip(futures, (task.planes for task in tasks), strict=True))
+        try:
+            yield from _wait(futures, sizes, n_planes)
+            reports = client.gather(futures)
+        finally:
+            client.cancel(futures)
+    return EmbedReport(
+        sum(report.encoded for report in reports),
+        sum(report.kept for report in reports),
+        tuple(plane for report in reports for plane in report.unreadable),
+        time.monotonic() - began,
+    )
+
+
+def _wait(
+    futures: list[Any], sizes: dict[Any, tuple[int, int]], n_planes: int
+) -> Generator[Progress, None, None]:
+    while True:
+        ended = [future for future in futures if future.done()]
+        for future in ended:
+            if future.status == "error":
+                raise future.exception()
+        n_done = sum(sizes[future][1] - sizes[future][0] for future in ended)
+        yield Progress("encoding planes", n_done, n_planes)
+        if len(ended) == len(futures):
+            return
+        time.sleep(POLL_SECONDS)
+
+
+def _embed_share(job: FileJob) -> EmbedReport:
+    """Encode some planes, in a worker."""
+    with open_stack_job(job) as stack_job:
+        return run_steps(stack_job.embed_steps())
+
+
+@contextmanager
+def _connect(scheduler: str) -> Iterator[Client]:
+    try:
+        import distributed
+    except ImportError as error:
+        raise MissingDependencyError(
+            "a cluster needs dask.distributed: pip install 'napari-samseg[cluster]'"
+        ) from error
+    if scheduler == LOCAL:
+        # each worker's torch takes a share of the processor
+        with (
+            distributed.LocalCluster(
+                threads_per_worker=1, dashboard_address=None
+            ) as own,
+            distributed.Client(own) as client,
+        ):
+            yield client
+        return
+    try:
+        client = distributed.Client(scheduler, timeout="20s")
+    except (OSError, ValueError) as error:
+        raise SettingsError(
+            f"there is no dask scheduler at {scheduler}: start one with "
+            "`dask scheduler`, or use `local`"
+        ) from error
+    with client:
+        yield client

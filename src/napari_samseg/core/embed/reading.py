@@ -1,0 +1,221 @@
+"""Planes are read in a thread, so that reading and encoding overlap."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from queue import Empty, Full, Queue
+from threading import Event, Thread
+from typing import TYPE_CHECKING
+
+from napari_samseg.core.planes import MODEL_PIXELS, measure_plane
+
+if TYPE_CHECKING:
+    from napari_samseg.core.cache.entry import StackEntry
+    from napari_samseg.core.embed.order import PlaneOrder
+    from napari_samseg.core.embed.stack import PlaneIndex, Stack
+    from napari_samseg.core.types import FloatArray
+
+__all__ = ["PlaneKept", "PlaneUnreadable", "ReaderFailed", "StackReader", "TileRead"]
+
+# How long the thread waits before it looks whether it is to end.
+POLL_SECONDS = 0.1
+# How often a plane that another process is at is looked at.
+OTHERS_SECONDS = 0.5
+# A claim ends by itself after ten minutes: it is renewed long before.
+RENEW_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TileRead:
+    """A tile to encode.
+
+    Attributes
+    ----------
+    plane : tuple of int
+    plane_digest : str
+    number : int
+        Of the tile in the recipe.
+    size : (int, int)
+        (Y, X) in pixels of the plane.
+    pixels : (y, x, 3) float32
+    is_last : bool
+        The plane has no further tiles to encode.
+    """
+
+    plane: PlaneIndex
+    plane_digest: str
+    number: int
+    size: tuple[int, int]
+    pixels: FloatArray
+    is_last: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PlaneKept:
+    """A plane that is in the store, for these pixels."""
+
+    plane: PlaneIndex
+    by_others: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PlaneUnreadable:
+    """A plane that cannot be read, and why."""
+
+    plane: PlaneIndex
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReaderFailed:
+    """The store cannot be asked any more."""
+
+    error: Exception
+
+
+Read = TileRead | PlaneKept | PlaneUnreadable | ReaderFailed
+
+
+class StackReader:
+    """Reads the planes of a stack that are not in its entry, in a thread.
+
+    Each is claimed before it is read; planes that other processes have claimed come
+    last, when they are either done or free again.
+
+    Parameters
+    ----------
+    stack : Stack
+    entry : StackEntry
+    order : PlaneOrder
+    ahead : int
+        Tiles that may wait to be encoded.
+    """
+
+    def __init__(
+        self, stack: Stack, entry: StackEntry, order: PlaneOrder, ahead: int
+    ) -> None:
+        self._stack, self._entry, self._order = stack, entry, order
+        self._queue: Queue[Read | None] = Queue(ahead)
+        self._is_ending = Event()
+        self._is_over = False
+        self._claimed: dict[PlaneIndex, float] = {}
+        self._thread = Thread(target=self._run, name="samseg reader", daemon=True)
+
+    def start(self) -> None:
+        """Start reading ahead."""
+        self._thread.start()
+
+    def end(self) -> None:
+        """Stop reading, and give up the planes that were not written."""
+        self._is_ending.set()
+        self._thread.join()
+        for plane in list(self._claimed):
+            self.release(plane)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether everything has been handed out."""
+        return self._is_over
+
+    def next(self, timeout: float = POLL_SECONDS) -> Read | None:
+        """Return what was read next, None if there is nothing yet or any more."""
+        if self._is_over:
+            return None
+        try:
+            read = self._queue.get(block=timeout > 0, timeout=timeout or None)
+        except Empty:
+            return None
+        self._is_over = read is None
+        return read
+
+    def renew(self, plane: PlaneIndex) -> None:
+        """Tell others that somebody is still at a plane."""
+        if time.monotonic() - self._claimed.get(plane, 0) > RENEW_SECONDS:
+            self._claimed[plane] = time.monotonic()
+            self._entry.claim(plane)
+
+    def release(self, plane: PlaneIndex) -> None:
+        """Give up a plane that is written, or will not be."""
+        self._claimed.pop(plane, None)
+        self._entry.release(plane)
+
+    def _run(self) -> None:
+        try:
+            for read in self._read_all():
+                self._hand_out(read)
+        except Exception as error:  # noqa: BLE001 - told where planes are encoded
+            self._hand_out(ReaderFailed(error))
+        self._hand_out(None)
+
+    def _hand_out(self, read: Read | None) -> None:
+        while not self._is_ending.is_set():
+            try:
+                self._queue.put(read, timeout=POLL_SECONDS)
+            except Full:
+                continue
+            return
+
+    def _read_all(self) -> Iterator[Read]:
+        with_others = []
+        while (plane := self._order.take()) is not None:
+            if self._is_ending.is_set():
+                return
+            if self._is_taken(plane):
+                with_others.append(plane)
+            else:
+                yield from self._read_plane(plane)
+        while with_others and not self._is_ending.is_set():
+            still = [plane for plane in with_others if self._is_taken(plane)]
+            for plane in with_others:
+                if plane not in still:
+                    yield from self._read_plane(plane, was_taken=True)
+            if len(still) == len(with_others):
+                self._is_ending.wait(OTHERS_SECONDS)
+            with_others = still
+
+    def _is_taken(self, plane: PlaneIndex) -> bool:
+        """Whether another process is at a plane; claims it if not."""
+        if self._entry.plane_digest(plane) is None and not self._entry.claim(plane):
+            # it may have been finished between the two looks
+            return self._entry.plane_digest(plane) is None
+        return False
+
+    def _read_plane(
+        self, plane: PlaneIndex, *, was_taken: bool = False
+    ) -> Iterator[Read]:
+        try:
+            measured = measure_plane(
+                self._stack.source,
+                plane,
+                self._stack.settings,
+                plane_axes=self._stack.plane_axes,
+            )
+        # whatever the library of a file format raises
+        except Exception as error:  # noqa: BLE001
+            self.release(plane)
+            yield PlaneUnreadable(plane, str(error) or type(error).__name__)
+            return
+        tiles = self._entry.recipe.tiles
+        missing = self._entry.missing_tiles(plane, measured.digest)
+        if not missing:
+            self._entry.release(plane)
+            yield PlaneKept(plane, was_taken)
+            return
+        # a plane whose pixels have changed has a record, and was not claimed
+        self._entry.claim(plane)
+        self._claimed[plane] = time.monotonic()
+        for number in missing:
+            if self._is_ending.is_set():
+                return
+            box = tiles[number] or (0, 0, *measured.size)
+            try:
+                pixels = measured.read(box, MODEL_PIXELS)
+            except Exception as error:  # noqa: BLE001
+                self.release(plane)
+                yield PlaneUnreadable(plane, str(error) or type(error).__name__)
+                return
+            size = box[2] - box[0], box[3] - box[1]
+            is_last = number == missing[-1]
+            yield TileRead(plane, measured.digest, number, size, pixels, is_last)

@@ -1,0 +1,193 @@
+"""From an image and settings to a stack in a store: what a command or a button runs."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napari_samseg.core.cache.place import check_room, default_store_folder
+from napari_samseg.core.embed.order import PlaneOrder
+from napari_samseg.core.embed.stack import Stack, select_planes
+from napari_samseg.core.errors import CacheError
+from napari_samseg.core.settings import EmbedSettings, ModelSettings, TileSettings
+from napari_samseg.core.types import Progress
+
+if TYPE_CHECKING:
+    from napari_samseg.core.cache.recipe import StackRecipe
+    from napari_samseg.core.cache.zarr_store import StackEntry
+    from napari_samseg.core.embed.job import EmbedReport
+    from napari_samseg.core.embed.stack import EmbedEstimate, PlaneIndex
+    from napari_samseg.core.models.protocol import PromptableModel
+
+__all__ = ["StackJob"]
+
+
+class StackJob:
+    """Encodes a stack with a model into a store.
+
+    Parameters
+    ----------
+    stack : Stack
+    model : ModelSettings or PromptableModel
+        Which model to load, or one that is loaded.
+    location : str, optional
+        Folder or URL of the store; the cache folder's if not given.
+    planes : (start, stop), optional
+        Half-open, in C order over the axes that are not in the plane; all of them
+        if not given.
+    tile_settings : TileSettings, optional
+    settings : EmbedSettings, optional
+    models_folder : Path, optional
+        Where downloaded models lie.
+    owner : str, optional
+        Jobs of the same owner do not keep planes from each other: for those that
+        somebody else has given different planes.
+
+    Attributes
+    ----------
+    order : PlaneOrder
+        The planes; its focus may be moved while they are encoded.
+
+    Raises
+    ------
+    SettingsError
+        If there is no such plane.
+    """
+
+    def __init__(
+        self,
+        stack: Stack,
+        model: ModelSettings | PromptableModel,
+        *,
+        location: str | None = None,
+        planes: tuple[int, int | None] = (0, None),
+        tile_settings: TileSettings | None = None,
+        settings: EmbedSettings | None = None,
+        models_folder: Path | None = None,
+        owner: str | None = None,
+    ) -> None:
+        self.stack = stack
+        self.location = str(default_store_folder()) if location is None else location
+        self.planes = select_planes(stack.lengths, *planes)
+        self.order = PlaneOrder(self.planes)
+        self.settings = EmbedSettings() if settings is None else settings
+        self.tile_settings = TileSettings() if tile_settings is None else tile_settings
+        self._model = model
+        self._models_folder = models_folder
+        self._owner = owner
+
+    def estimate_steps(self) -> Generator[Progress, None, EmbedEstimate]:
+        """Tell what the job will take, and write nothing.
+
+        Raises
+        ------
+        SamSegError
+            If the model cannot be had, or something else lies in the store's place.
+        """
+        from napari_samseg.core.embed.stack import estimate_steps
+
+        model = yield from self._model_steps()
+        recipe = self._recipe(model)
+        entry = self._find_entry(recipe)
+        return (
+            yield from estimate_steps(model, recipe, self.planes, entry, self.location)
+        )
+
+    def embed_steps(self) -> Generator[Progress, None, EmbedReport]:
+        """Encode what is missing; see `napari_samseg.core.embed.job.embed_stack`.
+
+        Raises
+        ------
+        CacheError
+            If the store cannot be written, or there is too little room for what is
+            missing.
+        SamSegError
+            If the model cannot be had.
+        """
+        from napari_samseg.core.embed.job import embed_stack
+
+        estimate = yield from self.estimate_steps()
+        check_room(self.location, estimate.nbytes)
+        model = yield from self._model_steps()
+        entry = self._make_entry(self._recipe(model))
+        if self._owner is not None:
+            entry.claim_as(self._owner)
+        return (
+            yield from embed_stack(
+                self.stack,
+                model,
+                entry,
+                self.location,
+                self.order,
+                skip_unreadable=self.settings.unreadable == "skip",
+            )
+        )
+
+    def _model_steps(self) -> Generator[Progress, None, PromptableModel]:
+        settings = self._model
+        if not isinstance(settings, ModelSettings):
+            return settings
+        yield Progress("loading torch")
+        from napari_samseg.core.models import load_model_steps
+
+        self._model = yield from load_model_steps(
+            settings.model,
+            device=settings.device,
+            precision=settings.precision,
+            folder=self._models_folder,
+        )
+        return self._model
+
+    def _recipe(self, model: PromptableModel) -> StackRecipe:
+        from napari_samseg.core.embed.stack import stack_recipe
+
+        return stack_recipe(
+            self.stack, model, self.tile_settings, self.settings.storage
+        )
+
+    def _find_entry(self, recipe: StackRecipe) -> StackEntry | None:
+        """Return what has been encoded so far, None if there is no store or entry."""
+        from napari_samseg.core.cache.keys import StoreKeys, local_path, open_keys
+        from napari_samseg.core.cache.zarr_store import EmbeddingStore
+
+        path = local_path(self.location)
+        if path is not None and not path.exists():
+            return None
+        if not StoreKeys(open_keys(self.location, write=False)).names():
+            return None
+        return EmbeddingStore(self.location, write=False).entry(recipe, self._sample())
+
+    def _make_entry(self, recipe: StackRecipe) -> StackEntry:
+        from napari_samseg.core.cache.zarr_store import EmbeddingStore
+
+        store = EmbeddingStore(self.location)
+        entry = None if store.read_only else store.entry(recipe, self._sample())
+        if entry is None:
+            raise CacheError(
+                f"{self.location} can only be read: choose another place for the "
+                "embeddings"
+            )
+        return entry
+
+    def _sample(self) -> tuple[PlaneIndex, str] | None:
+        """Return a plane and the digest of its pixels, None if it cannot be read."""
+        from napari_samseg.core.planes import measure_plane
+
+        # in the middle of a stack there is more to see than at its end
+        plane = _middle(self.planes)
+        try:
+            measured = measure_plane(
+                self.stack.source,
+                plane,
+                self.stack.settings,
+                plane_axes=self.stack.plane_axes,
+            )
+        # whatever the library of a file format raises: it is told when its turn comes
+        except Exception:  # noqa: BLE001
+            return None
+        return plane, measured.digest
+
+
+def _middle(planes: Sequence[PlaneIndex]) -> PlaneIndex:
+    return planes[len(planes) // 2]
