@@ -12,16 +12,13 @@ import time
 import uuid
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from napari_samseg.core.embed.file_job import FileJob, open_stack_job
 from napari_samseg.core.embed.job import EmbedReport
 from napari_samseg.core.errors import MissingDependencyError, SettingsError
 from napari_samseg.core.steps import run_steps
 from napari_samseg.core.types import Progress
-
-if TYPE_CHECKING:
-    from distributed import Client
 
 __all__ = ["embed_on_cluster"]
 
@@ -60,7 +57,6 @@ def embed_on_cluster(
     with open_stack_job(job) as stack_job:
         n_planes = len(stack_job.planes)
         location = stack_job.location
-    start = job.planes[0]
     # one name for all: a task that is run again elsewhere may go on at once
     job = dataclasses.replace(job, location=location, owner=uuid.uuid4().hex)
     began = time.monotonic()
@@ -68,14 +64,14 @@ def embed_on_cluster(
     with _connect(scheduler) as client:
         n_workers = max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
         size = max(1, n_planes // (SHARES * n_workers))
-        tasks = [
-            dataclasses.replace(
-                job, planes=(first, min(first + size, start + n_planes))
-            )
-            for first in range(start, start + n_planes, size)
-        ]
+        start, end = job.planes[0], job.planes[0] + n_planes
+        ranges = [(first, min(first + size, end)) for first in range(start, end, size)]
+        tasks = [dataclasses.replace(job, planes=planes) for planes in ranges]
         futures = client.map(_embed_share, tasks, retries=RETRIES, pure=False)
-        sizes = dict(zip(futures, (task.planes for task in tasks), strict=True))
+        sizes = {
+            future: stop - first
+            for future, (first, stop) in zip(futures, ranges, strict=True)
+        }
         try:
             yield from _wait(futures, sizes, n_planes)
             reports = client.gather(futures)
@@ -90,14 +86,14 @@ def embed_on_cluster(
 
 
 def _wait(
-    futures: list[Any], sizes: dict[Any, tuple[int, int]], n_planes: int
+    futures: list[Any], sizes: dict[Any, int], n_planes: int
 ) -> Generator[Progress, None, None]:
     while True:
         ended = [future for future in futures if future.done()]
         for future in ended:
             if future.status == "error":
                 raise future.exception()
-        n_done = sum(sizes[future][1] - sizes[future][0] for future in ended)
+        n_done = sum(sizes[future] for future in ended)
         yield Progress("encoding planes", n_done, n_planes)
         if len(ended) == len(futures):
             return
@@ -111,25 +107,23 @@ def _embed_share(job: FileJob) -> EmbedReport:
 
 
 @contextmanager
-def _connect(scheduler: str) -> Iterator[Client]:
+def _connect(scheduler: str) -> Iterator[Any]:
     try:
         import distributed
     except ImportError as error:
         raise MissingDependencyError(
             "a cluster needs dask.distributed: pip install 'napari-samseg[cluster]'"
         ) from error
+    # the library is without types
+    make_client: Any = distributed.Client
     if scheduler == LOCAL:
-        # each worker's torch takes a share of the processor
-        with (
-            distributed.LocalCluster(
-                threads_per_worker=1, dashboard_address=None
-            ) as own,
-            distributed.Client(own) as client,
-        ):
+        options = {"threads_per_worker": 1, "dashboard_address": None}
+        make_cluster: Any = distributed.LocalCluster
+        with make_cluster(**options) as cluster, make_client(cluster) as client:
             yield client
         return
     try:
-        client = distributed.Client(scheduler, timeout="20s")
+        client = make_client(scheduler, timeout="20s")
     except (OSError, ValueError) as error:
         raise SettingsError(
             f"there is no dask scheduler at {scheduler}: start one with "

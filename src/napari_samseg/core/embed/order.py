@@ -29,7 +29,7 @@ class PlaneOrder:
         self, planes: Iterable[PlaneIndex], focus: PlaneIndex | None = None
     ) -> None:
         self._planes = list(planes)
-        self._places = np.array(self._planes, np.int64).reshape(len(self._planes), -1)
+        self._places = np.array(self._planes or [()], np.int64)
         self._is_open = np.ones(len(self._planes), bool)
         self._n_open = len(self._planes)
         self._focus = focus
