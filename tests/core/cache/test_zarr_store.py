@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import errno
 import json
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 
 import numpy as np
 import pytest
 import zarr.storage
-from embedding_stores import RECIPE, SHAPE, embeddings, features, get
+from embedding_stores import RECIPE, SHAPE, embeddings, features, get, put
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -116,37 +117,51 @@ def test_the_name_of_the_model_and_the_version_are_labels(folder, entry):
     assert found.recipe.plugin_version == version("napari-samseg")
 
 
+def pixels_are(digest):
+    """All planes of an image have these pixels."""
+    return lambda plane: digest
+
+
 def test_an_image_that_moved_finds_its_entry(folder, entry):
     moved = dataclasses.replace(RECIPE, image="elsewhere/stack.tif", model="n")
-    sample = ((1, 2), "pixels")
     store = EmbeddingStore(folder)
-    found = store.entry(moved, sample)
+    found = store.entry(moved, pixels_are("pixels"))
     assert found.recipe.image == "stack.tif"
     assert get(found) is not None
     assert set(store.recipes()) == {RECIPE.digest}
     reader = EmbeddingStore(folder, write=False)
-    assert get(reader.entry(moved, sample)) is not None
+    assert get(reader.entry(moved, pixels_are("pixels"))) is not None
     assert reader.entry(moved) is None
-    assert reader.entry(moved, ((1, 2), "others")) is None
+    assert reader.entry(moved, pixels_are("others")) is None
+    assert reader.entry(moved, pixels_are(None)) is None, "cannot be read"
+
+
+def test_pixels_are_asked_for_only_where_there_is_something_to_find(folder, entry):
+    asked = []
+    other = dataclasses.replace(RECIPE, image="b.tif", dtype="uint8")
+    EmbeddingStore(folder).entry(other, asked.append)
+    assert asked == []
+    for place in (0, 11):
+        put(entry, RECIPE.plane_at(place), place)
+    moved = dataclasses.replace(RECIPE, image="moved.tif")
+    EmbeddingStore(folder).entry(moved, asked.append)
+    assert asked == [(1, 2)], "the middle of what is there"
 
 
 def test_images_of_the_same_shape_do_not_share_an_entry(folder, entry):
     store = EmbeddingStore(folder)
     other = dataclasses.replace(RECIPE, image="other.tif")
-    theirs = store.entry(other, ((1, 2), "other pixels"))
+    theirs = store.entry(other, pixels_are("other pixels"))
     assert theirs.recipe.image == "other.tif"
-    theirs.put_tiles((1, 2), "other pixels", embeddings(5))
-    assert get(store.entry(RECIPE, ((1, 2), "pixels"))) is not None
-    # a plane that has not been encoded says nothing
-    third = dataclasses.replace(RECIPE, image="third.tif")
-    assert store.entry(third, ((0, 0), "pixels")).recipe.image == "third.tif"
+    put(theirs, (1, 2), 5, "other pixels")
+    assert get(store.entry(RECIPE, pixels_are("pixels"))) is not None
     # each finds its own where their names were swapped
-    swapped = store.entry(other, ((1, 2), "pixels"))
+    swapped = store.entry(other, pixels_are("pixels"))
     assert swapped.recipe.image == "stack.tif"
 
 
 def test_an_image_that_changed_keeps_its_entry(folder, entry):
-    again = EmbeddingStore(folder).entry(RECIPE, ((1, 2), "new pixels"))
+    again = EmbeddingStore(folder).entry(RECIPE, pixels_are("new pixels"))
     assert again.recipe == RECIPE
     assert again.plane_digest((1, 2)) == "pixels"
     assert again.plane_digest((0, 0)) is None
@@ -159,7 +174,7 @@ def test_an_image_that_changed_keeps_its_entry(folder, entry):
 )
 def test_equal_pixels_do_not_make_up_for_another_encoder(folder, entry, change):
     other = dataclasses.replace(RECIPE, image="moved.tif", **change)
-    found = EmbeddingStore(folder).entry(other, ((1, 2), "pixels"))
+    found = EmbeddingStore(folder).entry(other, pixels_are("pixels"))
     assert found.recipe == other
 
 
@@ -285,7 +300,7 @@ def test_a_plane_written_again_while_it_is_read_is_read_again(entry, monkeypatch
 
     def write_first(*args):
         monkeypatch.setattr(entry, "_read", read)
-        entry.put_tiles((1, 2), "pixels", embeddings(3))
+        put(entry, (1, 2), 3)
         return None if args[2].checksum else read(*args)
 
     monkeypatch.setattr(entry, "_read", write_first)
@@ -313,3 +328,18 @@ def test_a_tile_put_beside_a_damaged_one_is_whole(folder, entry, what):
 def test_features_without_a_record_do_not_count(folder, entry):
     (folder / RECIPE.digest / "records" / "6").unlink()
     assert get(EmbeddingStore(folder).entry(RECIPE)) is None
+
+
+def test_writers_that_begin_at_once_make_one_store(tmp_path):
+    for i in range(10):
+        folder = tmp_path / str(i)
+
+        def begin(place, folder=folder):
+            entry = EmbeddingStore(folder).entry(RECIPE)
+            put(entry, RECIPE.plane_at(place), place)
+
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(begin, range(8)))
+        entry = EmbeddingStore(folder, write=False).entry(RECIPE)
+        assert entry.recorded() == set(range(8))
+        assert entry.check((1, 2)) == "sound"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -156,13 +156,13 @@ class StackJob:
             return None
         if not StoreKeys(open_keys(self.location, write=False)).names():
             return None
-        return EmbeddingStore(self.location, write=False).entry(recipe, self._sample())
+        return EmbeddingStore(self.location, write=False).entry(recipe, self._digest_of)
 
     def _make_entry(self, recipe: StackRecipe) -> StackEntry:
         from napari_samseg.core.cache.zarr_store import EmbeddingStore
 
         store = EmbeddingStore(self.location)
-        entry = None if store.read_only else store.entry(recipe, self._sample())
+        entry = None if store.read_only else store.entry(recipe, self._digest_of)
         if entry is None:
             raise CacheError(
                 f"{self.location} can only be read: choose another place for the "
@@ -170,12 +170,10 @@ class StackJob:
             )
         return entry
 
-    def _sample(self) -> tuple[PlaneIndex, str] | None:
-        """Return a plane and the digest of its pixels, None if it cannot be read."""
+    def _digest_of(self, plane: PlaneIndex) -> str | None:
+        """Return the digest of the pixels of a plane, None if it cannot be read."""
         from napari_samseg.core.planes import measure_plane
 
-        # in the middle of a stack there is more to see than at its end
-        plane = _middle(self.planes)
         try:
             measured = measure_plane(
                 self.stack.source,
@@ -186,8 +184,4 @@ class StackJob:
         # whatever the library of a file format raises: it is told when its turn comes
         except Exception:  # noqa: BLE001
             return None
-        return plane, measured.digest
-
-
-def _middle(planes: Sequence[PlaneIndex]) -> PlaneIndex:
-    return planes[len(planes) // 2]
+        return measured.digest
