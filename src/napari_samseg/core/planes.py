@@ -179,6 +179,9 @@ def measure_plane(
     grid = grid_step(size, share=1)
     is_held = math.prod(size) * len(channels) <= HELD_VALUES
     held = read_raw(source, index, settings, plane_axes) if is_held else None
+    if held is not None and isinstance(source.levels[settings.level], np.ndarray):
+        # a view: what is written into the image now must not get into later tiles
+        held = held.copy()
     bands = (
         read_bands(source, index, settings, plane_axes, grid)
         if held is None
@@ -233,6 +236,7 @@ def describe_preprocessing(
     described: list[tuple[str, str | int | float | None]] = [
         ("level", settings.level),
         ("axes", _numbers(axis % source.ndim for axis in plane_axes)),
+        ("channel axis", source.channel_axis),
         ("channels", _numbers(chosen_channels(source, settings))),
         ("colour", "rgb" if source.rgb else "channels"),
         ("normalisation", settings.normalisation),
