@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 import torch
-from embedding_stores import RECIPE, SHORT, embeddings, fill, get
+from embedding_stores import RECIPE, SHORT, fill, get, put
 from typer.testing import CliRunner
 
 from napari_samseg.cli import app
@@ -42,7 +42,7 @@ def folder(tmp_path):
 
 
 def test_the_list_is_that_of_the_store(run, folder):
-    EmbeddingStore(folder).entry(RECIPE).put_tiles((0, 0), "p", embeddings(0))
+    put(EmbeddingStore(folder).entry(RECIPE), (0, 0), 0, "p")
     status, output, _ = run("list", folder)
     assert status == 0
     rows = [line.split("│") for line in output.splitlines() if "│" in line]
@@ -110,7 +110,7 @@ def test_verify_fails_if_anything_is_off_and_repair_helps(run, folder):
     status, output, _ = run("verify", folder)
     assert status == 1
     assert "1 missing: 1" in output
-    EmbeddingStore(folder).entry(SHORT).put_tiles((1,), "pixels", embeddings(1))
+    put(EmbeddingStore(folder).entry(SHORT), (1,), 1)
     assert run("verify", folder)[0] == 0
     run("repair", folder)
     assert run("repair", folder)[1] == "nothing had to be done\n"

@@ -9,7 +9,7 @@ import shutil
 import fsspec
 import pytest
 import zarr.storage
-from embedding_stores import RECIPE, SHORT, embeddings, fill, get
+from embedding_stores import RECIPE, SHORT, embeddings, fill, get, put
 from fsspec.exceptions import FSTimeoutError
 from fsspec.implementations.memory import MemoryFileSystem
 
@@ -108,7 +108,7 @@ def test_a_store_that_may_only_be_read_is_not_touched(folder):
     assert get(entry, (0,)) is not None
     assert store.entry(RECIPE) is None
     with pytest.raises(CacheError, match="read"):
-        entry.put_tiles((0,), "pixels", embeddings(7))
+        put(entry, (0,), 7)
     assert {p: p.stat().st_mtime_ns for p in folder.rglob("*")} == before
 
 
@@ -152,7 +152,7 @@ def test_a_remote_store_out_of_reach_says_so_and_is_not_taken_for_damaged(
         lambda: EmbeddingStore(cloud),
         lambda: EmbeddingStore(cloud, write=False),
         lambda: get(entry, (0,)),
-        lambda: entry.put_tiles((0,), "pixels", embeddings(5)),
+        lambda: put(entry, (0,), 5),
         lambda: entry.check((0,)),
         lambda: entry.claim((0,)),
         lambda: entry.recorded(),

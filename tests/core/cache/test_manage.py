@@ -11,7 +11,7 @@ import zipfile
 import numpy as np
 import pytest
 import zarr.storage
-from embedding_stores import RECIPE, SHORT, embeddings, fill, get
+from embedding_stores import RECIPE, SHORT, embeddings, fill, get, put
 
 from napari_samseg.core.cache import manage
 from napari_samseg.core.cache.seal import to_sealed_bytes
@@ -40,7 +40,7 @@ def store(folder):
     store = EmbeddingStore(folder)
     fill(store)
     fill(store, OTHER)
-    store.entry(RECIPE).put_tiles((1, 2), "pixels", embeddings(0))
+    put(store.entry(RECIPE), (1, 2), 0)
     for hour, recipe in enumerate((SHORT, OTHER, RECIPE)):
         use(store, recipe, 3600 * hour)
     return store
@@ -138,7 +138,7 @@ def test_reading_and_writing_mark_an_entry_at_most_once_a_minute(store, monkeypa
     get(entry, (0,))
     assert entry.last_used() == 1000
     now[0] = 1061
-    entry.put_tiles((0,), "pixels", embeddings(0))
+    put(entry, (0,), 0)
     assert entry.last_used() == 1061
 
 

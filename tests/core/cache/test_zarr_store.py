@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import errno
 import json
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 
 import numpy as np
 import pytest
 import zarr.storage
-from embedding_stores import RECIPE, SHAPE, embeddings, features, get
+from embedding_stores import RECIPE, SHAPE, embeddings, features, get, put
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -135,7 +136,7 @@ def test_images_of_the_same_shape_do_not_share_an_entry(folder, entry):
     other = dataclasses.replace(RECIPE, image="other.tif")
     theirs = store.entry(other, ((1, 2), "other pixels"))
     assert theirs.recipe.image == "other.tif"
-    theirs.put_tiles((1, 2), "other pixels", embeddings(5))
+    put(theirs, (1, 2), 5, "other pixels")
     assert get(store.entry(RECIPE, ((1, 2), "pixels"))) is not None
     # a plane that has not been encoded says nothing
     third = dataclasses.replace(RECIPE, image="third.tif")
@@ -285,7 +286,7 @@ def test_a_plane_written_again_while_it_is_read_is_read_again(entry, monkeypatch
 
     def write_first(*args):
         monkeypatch.setattr(entry, "_read", read)
-        entry.put_tiles((1, 2), "pixels", embeddings(3))
+        put(entry, (1, 2), 3)
         return None if args[2].checksum else read(*args)
 
     monkeypatch.setattr(entry, "_read", write_first)
@@ -313,3 +314,18 @@ def test_a_tile_put_beside_a_damaged_one_is_whole(folder, entry, what):
 def test_features_without_a_record_do_not_count(folder, entry):
     (folder / RECIPE.digest / "records" / "6").unlink()
     assert get(EmbeddingStore(folder).entry(RECIPE)) is None
+
+
+def test_writers_that_begin_at_once_make_one_store(tmp_path):
+    for i in range(10):
+        folder = tmp_path / str(i)
+
+        def begin(place, folder=folder):
+            entry = EmbeddingStore(folder).entry(RECIPE)
+            put(entry, RECIPE.plane_at(place), place)
+
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(begin, range(8)))
+        entry = EmbeddingStore(folder, write=False).entry(RECIPE)
+        assert entry.recorded() == set(range(8))
+        assert entry.check((1, 2)) == "sound"

@@ -17,6 +17,7 @@ from napari_samseg.core.cache.keys import StoreKeys, open_keys
 from napari_samseg.core.cache.layout import (
     FEATURES,
     METADATA,
+    PARTIAL,
     entry_digests,
     entry_documents,
     has_sound_features,
@@ -24,7 +25,6 @@ from napari_samseg.core.cache.layout import (
     read_recipe,
     root_document,
 )
-from napari_samseg.core.cache.manage import PARTIAL
 from napari_samseg.core.cache.recipe import StackRecipe
 from napari_samseg.core.cache.seal import unsealed
 from napari_samseg.core.cache.zarr_store import EmbeddingStore
@@ -33,7 +33,8 @@ from napari_samseg.core.types import Progress
 
 __all__ = ["EntryReport", "VerifyReport", "repair", "verify"]
 
-NUMBERED = re.compile(r"(records|claims|quarantine|features/c)/(\d+)(/0/0/0/0)?")
+# a plane's number comes first in the names of chunks
+NUMBERED = re.compile(r"(records|claims|quarantine|features/c)/(\d+)(/\d+)*")
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,8 +36,11 @@ from napari_samseg.core.cache.seal import sealed, unsealed
 from napari_samseg.core.errors import CacheError, DamagedStoreError, NewerStoreError
 
 __all__ = [
+    "DIGEST",
     "FEATURES",
+    "KIND",
     "METADATA",
+    "PARTIAL",
     "TILES_PER_FILE",
     "check_schema",
     "entry_digests",
@@ -55,14 +58,16 @@ SCHEMA = 1
 ATTRIBUTE = "napari_samseg"
 METADATA = "zarr.json"
 DIGEST = re.compile("[0-9a-f]{32}")
+# How zarr ends the name of a file that it has not finished.
+PARTIAL = ".partial"
 NODES = ("group", "array")
 FEATURES = f"features/{METADATA}"
 _MODES: dict[bool, Literal["r", "r+"]] = {False: "r", True: "r+"}
-# Measured on SAM features (see docs/concepts/embedding-cache.md): 0.43 of float32 in
-# half precision, twice as fast to write as zstd, which saves another 2 %.
 # A shard is held in memory while it is written: 64 tiles of SAM are 128 MB in half
 # precision, and a plane of 6000 x 6000 pixels has about as many.
 TILES_PER_FILE = 64
+# Measured on SAM features (see docs/concepts/embedding-cache.md): 0.43 of float32 in
+# half precision, twice as fast to write as zstd, which saves another 2 %.
 COMPRESSOR = BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle")
 
 

@@ -10,9 +10,11 @@ from zarr.abc.store import Store
 from napari_samseg.core.cache.entry import StackEntry
 from napari_samseg.core.cache.keys import StoreKeys, open_keys
 from napari_samseg.core.cache.layout import (
+    DIGEST,
     FEATURES,
     KIND,
     METADATA,
+    PARTIAL,
     check_schema,
     entry_digests,
     entry_documents,
@@ -200,24 +202,35 @@ class EmbeddingStore:
 
     def _open_root(self) -> None:
         document = self._keys.get(METADATA)
+        if document is None:
+            names = self._keys.names()
+            # another writer may just be making the store, in which this comes first
+            document = self._keys.get(METADATA)
+            if document is None:
+                self._make_root(names)
+                return
         try:
-            about = None if document is None else read_about(document)
+            about = read_about(document)
         except DamagedStoreError as error:
             raise self._damaged() from error
         if about is not None and about.get("kind") == KIND:
             check_schema(about, f"the store in {self.location}")
         elif self.digests():
             raise self._damaged()
-        elif document is not None:
+        else:
             raise CacheError(f"{self.location} is something else than embeddings")
-        elif self.read_only:
+
+    def _make_root(self, names: list[str]) -> None:
+        """Make a store beside what is there, which must be nothing."""
+        if any(DIGEST.fullmatch(name) for name in names):
+            raise self._damaged()
+        if self.read_only:
             raise CacheError(f"there is no store of embeddings in {self.location}")
-        elif self._keys.names():
+        if not all(name.endswith(PARTIAL) for name in names):
             raise CacheError(
                 f"{self.location} holds other files: choose a new or empty folder"
             )
-        else:
-            self._keys.set(METADATA, root_document())
+        self._keys.set(METADATA, root_document())
 
     def _damaged(self) -> DamagedStoreError:
         return DamagedStoreError(f"the store in {self.location} is damaged: {REPAIR}")
