@@ -134,7 +134,7 @@ class PlaneSource:
             samples = [
                 band[::grid, ::grid].reshape(-1, band.shape[-1])
                 for index in self._sample_indices(settings.level, plane_axes)
-                for band in read_bands(self, index, settings, plane_axes, grid)
+                for band in _sampled_bands(self, index, settings, plane_axes, grid)
             ]
             stacked = np.concatenate(samples)[:, np.newaxis]
             self._volume_limits[key] = measure_limits(stacked, settings, joint=self.rgb)
@@ -193,6 +193,27 @@ def open_image(
             f"channel_axis {channel_axis} is not an axis of an image of shape {shape}"
         )
     return _source(levels, channel_axis % len(shape), rgb=False)
+
+
+def _sampled_bands(
+    source: PlaneSource,
+    index: tuple[int, ...],
+    settings: ImageSettings,
+    plane_axes: tuple[int, int],
+    grid: int,
+) -> Iterator[npt.NDArray[Any]]:
+    """Yield the bands of a plane on which the contrast of the volume rests."""
+    try:
+        yield from read_bands(source, index, settings, plane_axes, grid)
+    except InvalidImageError:
+        raise
+    # whatever the library of a file format raises
+    except Exception as error:
+        place = ", ".join(str(i) for i in index)
+        raise InvalidImageError(
+            f"plane {place} cannot be read, so the contrast of the volume is not "
+            f"known: {error}. Take the contrast from each plane"
+        ) from error
 
 
 def read_bands(
