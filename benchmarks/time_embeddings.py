@@ -43,6 +43,7 @@ from napari_samseg.core.planes import measure_plane
 from napari_samseg.core.settings import ImageSettings, TileSettings
 from napari_samseg.core.steps import run_steps
 
+PARTS = ("memory", "encoding", "storage", "reading")
 WHOLE = TileSettings("whole")
 # Planes of the two stacks whose memory is compared, small so that reading is nothing.
 MEMORY_SIDE = 128
@@ -66,10 +67,11 @@ def main() -> None:
 def read_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--short", action="store_true", help="only see that it runs")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--planes", type=int, default=40, help="to encode in a turn")
     parser.add_argument("--repeats", type=int, default=3, help="turns of encoding")
     parser.add_argument("--stored", type=int, default=1000, help="planes to open")
-    parser.add_argument("--images", type=int, default=12, help="of dsb2018, for masks")
+    parser.add_argument("--images", type=int, default=8, help="of dsb2018, for masks")
     parser.add_argument(
         "--memory", type=int, nargs=2, default=(64, 512), help="planes of two stacks"
     )
@@ -84,18 +86,22 @@ def read_options() -> argparse.Namespace:
 
 def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Return all figures, in bytes and seconds."""
-    model = load_model("default", device="cpu")
-    return {
+    report = {
         "torch": torch.__version__,
         "zarr": zarr.__version__,
         "threads": torch.get_num_threads(),
-        "planes": options.planes,
-        "encoding": measure_encoding(options, model, folder),
-        "storage": compare_masks(model, folder / "masks", options.images),
-        "stored": options.stored,
-        "reading": measure_reading(options.stored, model, folder / "stored"),
-        "peak_bytes": {str(n): memory_of(n) for n in options.memory},
     }
+    # first, while this process leaves room
+    if "memory" in options.parts:
+        report["memory"] = {str(n): memory_of(n) for n in options.memory}
+    model = load_model("default", device="cpu")
+    if "encoding" in options.parts:
+        report["encoding"] = measure_encoding(options, model, folder)
+    if "storage" in options.parts:
+        report["storage"] = compare_masks(model, folder / "masks", options.images)
+    if "reading" in options.parts:
+        report["reading"] = measure_reading(options.stored, model, folder / "stored")
+    return report
 
 
 def make_stack(folder: Path, n: int, side: int) -> Path:
@@ -118,7 +124,7 @@ def embed_job(path: Path, model: PromptableModel, store: Path) -> StackJob:
 
 def measure_encoding(
     options: argparse.Namespace, model: PromptableModel, folder: Path
-) -> dict[str, list[float]]:
+) -> dict[str, Any]:
     """Time a stack from file to store, and nothing but the encoding of its planes."""
     path = make_stack(folder, options.planes, 512)
     source = open_image(zarr.open_array(path, mode="r"))
@@ -134,13 +140,15 @@ def measure_encoding(
             run_steps(encode_planes_steps(model, [plane]))
 
     calls = {"from file to store": from_file_to_store, "encoder only": encoder_only}
-    # a first turn is long enough to be warm after a few planes
-    return interleave(calls, options.repeats)
+    return {
+        "planes": options.planes,
+        "seconds": interleave(calls, options.repeats),
+    }
 
 
 def measure_reading(
     n_planes: int, model: PromptableModel, folder: Path
-) -> dict[str, dict[str, list[float]]]:
+) -> dict[str, Any]:
     """Time a store of many planes beside zarr reading the same files."""
     entry = fill_store(n_planes, model, folder)
     digest, recipe = entry.recipe.digest, entry.recipe
@@ -162,6 +170,7 @@ def measure_reading(
         return np.asarray(array[next(places["zarr"]), 0])
 
     return {
+        "planes": n_planes,
         "open": interleave({"store": open_store, "zarr": open_zarr}, 40),
         "read": interleave({"store": read_store, "zarr": read_zarr}, 40),
     }
@@ -215,38 +224,52 @@ def peak_memory(n_planes: int) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def rows(report: dict[str, Any]) -> Iterator[tuple[str, str, float, str]]:
+Row = tuple[str, str, float, str]
+
+
+def memory_rows(peaks: dict[str, int]) -> Iterator[Row]:
     """Yield what was measured, how much it was, its ratio, and what it should be."""
-    seconds = report["encoding"]
+    (few, less), (many, more) = peaks.items()
+    sizes = f"{more / 1e6:.0f} of {less / 1e6:.0f} MB"
+    yield f"peak memory of {many} planes, beside {few}", sizes, more / less, "<= 1.1"
+
+
+def encoding_rows(figures: dict[str, Any]) -> Iterator[Row]:
+    n_planes, seconds = figures["planes"], figures["seconds"]
     ours, theirs = (
         statistics.median(seconds[name])
         for name in ("from file to store", "encoder only")
     )
-    rate = 60 * report["planes"] / ours
-    yield (
-        "planes per minute, of the encoder's alone",
-        f"{rate:.3g} of {60 * report['planes'] / theirs:.3g}",
-        theirs / ours,
-        ">= 0.9",
-    )
+    rates = f"{60 * n_planes / ours:.3g} of {60 * n_planes / theirs:.3g}"
+    title = f"planes per minute of {n_planes}, beside the encoder alone"
+    yield title, rates, theirs / ours, ">= 0.9"
+
+
+def storage_rows(figures: dict[str, Any]) -> Iterator[Row]:
     for name, most in (("float16", "<= 0.5"), ("uint8", "<= 0.25")):
-        kept = report["storage"][name]
+        kept = figures[name]
         share = kept["bytes"] / kept["float32_bytes"]
         size = f"{kept['bytes'] / 1e6:.3f} of {kept['float32_bytes'] / 1e6:.3f} MB"
-        yield f"{name}: bytes per plane, of float32", size, share, most
+        yield f"{name}: bytes per plane, beside float32", size, share, most
         iou = kept["iou"]
-        spread_of = f"{len(iou)} objects, lowest {min(iou):.3f}"
-        yield f"{name}: IoU of masks", spread_of, statistics.mean(iou), ">= 0.99"
+        lowest = f"{len(iou)} objects, lowest {min(iou):.3f}"
+        yield f"{name}: IoU of masks", lowest, statistics.mean(iou), ">= 0.99"
+
+
+def reading_rows(figures: dict[str, Any]) -> Iterator[Row]:
     for verb, what in (("open", "opening"), ("read", "reading one plane of")):
-        median = {
-            name: statistics.median(s) for name, s in report["reading"][verb].items()
-        }
+        median = {name: statistics.median(s) for name, s in figures[verb].items()}
         times = f"{1e3 * median['store']:.2f} of {1e3 * median['zarr']:.2f} ms"
-        title = f"{what} {report['stored']} planes, beside zarr"
+        title = f"{what} {figures['planes']} planes, beside zarr"
         yield title, times, median["store"] / median["zarr"], "<= 2"
-    (few, less), (many, more) = report["peak_bytes"].items()
-    sizes = f"{more / 1e6:.0f} of {less / 1e6:.0f} MB"
-    yield f"peak memory of {many} planes, beside {few}", sizes, more / less, "<= 1.1"
+
+
+ROWS = {
+    "memory": memory_rows,
+    "encoding": encoding_rows,
+    "storage": storage_rows,
+    "reading": reading_rows,
+}
 
 
 def show(report: dict[str, Any]) -> None:
@@ -254,8 +277,10 @@ def show(report: dict[str, Any]) -> None:
     table = Table(title=f"embedded model, {report['threads']} threads")
     for column in ("", "measured", "ratio", "wanted"):
         table.add_column(column, justify="right" if column else "left")
-    for title, measured, ratio, wanted in rows(report):
-        table.add_row(title, measured, f"{ratio:.3f}", wanted)
+    for part in PARTS:
+        figures = report.get(part)
+        for title, measured, ratio, wanted in ROWS[part](figures) if figures else ():
+            table.add_row(title, measured, f"{ratio:.3f}", wanted)
     Console(width=120).print(table)
 
 
