@@ -141,6 +141,7 @@ def _print_report(report: EmbedReport, location: str) -> None:
     say(f"store: {location}")
     for plane, reason in report.unreadable:
         place = ", ".join(str(i) for i in plane)
-        messages.print(f"plane {place} was skipped: {reason}", markup=False)
+        text = f"plane {place} was skipped: {reason}"
+        messages.print(text, markup=False, soft_wrap=True)
     if report.unreadable:
         raise typer.Exit(1)

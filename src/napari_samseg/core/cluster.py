@@ -12,8 +12,10 @@ import time
 import uuid
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+from napari_samseg.core.cache.keys import local_path
 from napari_samseg.core.embed.file_job import FileJob, open_stack_job
 from napari_samseg.core.embed.job import EmbedReport
 from napari_samseg.core.errors import MissingDependencyError, SettingsError
@@ -58,7 +60,7 @@ def embed_on_cluster(
         n_planes = len(stack_job.planes)
         location = stack_job.location
     # one name for all: a task that is run again elsewhere may go on at once
-    job = dataclasses.replace(job, location=location, owner=uuid.uuid4().hex)
+    job = dataclasses.replace(_with_full_paths(job, location), owner=uuid.uuid4().hex)
     began = time.monotonic()
     yield Progress("connecting to the cluster")
     with _connect(scheduler) as client:
@@ -82,6 +84,19 @@ def embed_on_cluster(
         sum(report.kept for report in reports),
         tuple(plane for report in reports for plane in report.unreadable),
         time.monotonic() - began,
+    )
+
+
+def _with_full_paths(job: FileJob, location: str) -> FileJob:
+    """Return the job as it is understood in other folders, too."""
+    store, model = local_path(location), job.model_settings
+    if Path(model.model).is_file():
+        model = dataclasses.replace(model, model=str(Path(model.model).absolute()))
+    return dataclasses.replace(
+        job,
+        image=job.image.absolute(),
+        location=location if store is None else str(store.absolute()),
+        model_settings=model,
     )
 
 

@@ -237,7 +237,7 @@ def test_a_folder_that_may_only_be_read(folder, entry):
 
 def test_something_else_is_left_alone(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(CacheError, match="holds other files"):
+    with pytest.raises(CacheError, match="but other files"):
         EmbeddingStore(tmp_path)
     with pytest.raises(CacheError, match="is a file"):
         EmbeddingStore(tmp_path / "notes.txt")

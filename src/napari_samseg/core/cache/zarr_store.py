@@ -223,12 +223,13 @@ class EmbeddingStore:
         """Make a store beside what is there, which must be nothing."""
         if any(DIGEST.fullmatch(name) for name in names):
             raise self._damaged()
-        if self.read_only:
-            raise CacheError(f"there is no store of embeddings in {self.location}")
         if not all(name.endswith(PARTIAL) for name in names):
             raise CacheError(
-                f"{self.location} holds other files: choose a new or empty folder"
+                f"there is no store of embeddings in {self.location}, but other files: "
+                "choose a store, or a new or empty folder"
             )
+        if self.read_only:
+            raise CacheError(f"there is no store of embeddings in {self.location}")
         self._keys.set(METADATA, root_document())
 
     def _damaged(self) -> DamagedStoreError:

@@ -96,7 +96,7 @@ def embed_stack(
     ahead = 2 * _batch(model) + 1
     reader = StackReader(stack, entry, order, ahead)
     writer = StackWriter(entry, location, reader)
-    job = _Job(model, reader, writer, len(order), skip_unreadable)
+    job = _Job(stack.name, model, reader, writer, len(order), skip_unreadable)
     reader.start()
     writer.start()
     try:
@@ -112,6 +112,7 @@ def embed_stack(
 
 @dataclass(slots=True, eq=False)
 class _Job:
+    name: str
     model: PromptableModel
     reader: StackReader
     writer: StackWriter
@@ -169,8 +170,9 @@ class _Job:
         self.parts.pop(read.plane, None)
         if not self.skip_unreadable:
             raise InvalidImageError(
-                f"plane {_name(read.plane)} cannot be read: {read.reason}. What is "
-                "finished is kept; skip unreadable planes to go on without it"
+                f"{self.name}: plane {_name(read.plane)} cannot be read: "
+                f"{read.reason}. What is finished is kept; skip unreadable planes "
+                "(--skip-unreadable) to go on without it"
             )
 
     def _encode(self, tiles: Sequence[TileRead]) -> Generator[Progress, None, None]:
