@@ -27,6 +27,7 @@ LOCAL = "local"
 SHARES = 8
 # That a worker is lost is not the fault of its task, unless it is lost every time.
 RETRIES = 3
+CONNECT_SECONDS = 20
 POLL_SECONDS = 0.2
 
 
@@ -123,7 +124,7 @@ def _connect(scheduler: str) -> Iterator[Any]:
             yield client
         return
     try:
-        client = make_client(scheduler, timeout="20s")
+        client = make_client(scheduler, timeout=CONNECT_SECONDS)
     except (OSError, ValueError) as error:
         raise SettingsError(
             f"there is no dask scheduler at {scheduler}: start one with "

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from napari_samseg.core.cache.claims import Claims
 from napari_samseg.core.cache.entry import read_last_used, recorded_places
-from napari_samseg.core.cache.keys import StoreKeys
+from napari_samseg.core.cache.keys import PARTIAL, StoreKeys
 from napari_samseg.core.cache.layout import METADATA
 from napari_samseg.core.cache.place import check_room
 from napari_samseg.core.cache.recipe import StackRecipe
@@ -38,8 +38,6 @@ __all__ = [
 
 # What only writers need.
 NOT_EXPORTED = ("claims/", "quarantine/", "used")
-# How zarr ends the name of a file that it has not finished.
-PARTIAL = ".partial"
 
 
 @dataclass(frozen=True, slots=True)

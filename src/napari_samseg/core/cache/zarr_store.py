@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from typing import Any
 
+import zarr
 from zarr.abc.store import Store
 
 from napari_samseg.core.cache.entry import StackEntry
@@ -16,6 +18,7 @@ from napari_samseg.core.cache.layout import (
     check_schema,
     entry_digests,
     entry_documents,
+    has_sound_features,
     open_features,
     read_about,
     read_recipe,
@@ -177,9 +180,10 @@ class EmbeddingStore:
             # the name of the folder says which recipe it was
             self._write_documents(recipe)
             features = open_features(self.store, recipe, write=write)
-        stored = recipe_of(features, digest)
-        if stored is None and write:
+        if write and not self._has_sound_documents(features, recipe):
             self._write_documents(recipe)
+            features = open_features(self.store, recipe, write=write)
+        stored = recipe_of(features, digest)
         return StackEntry(stored or recipe, features, self.keys(digest))
 
     def _find_by_content(
@@ -192,6 +196,14 @@ class EmbeddingStore:
             if entry is not None and _agrees(entry, sample):
                 return entry
         return None
+
+    def _has_sound_documents(
+        self, features: zarr.Array[Any], recipe: StackRecipe
+    ) -> bool:
+        keys = self.keys(recipe.digest)
+        return has_sound_features(features, recipe) and all(
+            read_recipe(keys, recipe.digest, name) for name in (METADATA, FEATURES)
+        )
 
     def _write_documents(self, recipe: StackRecipe) -> None:
         """Write the metadata of an entry; two writers write the same."""
