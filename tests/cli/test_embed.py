@@ -252,11 +252,10 @@ def test_an_unreadable_plane_ends_the_job_and_what_is_finished_stays(
     assert {(0,), (1,)} <= {place for place, _ in read_all(tmp_path / "store")}
 
 
-def test_contrast_of_a_volume_with_an_unreadable_plane(run, damaged, tmp_path):
+def test_contrast_of_a_volume_with_an_unreadable_plane(run, damaged):
     status, _, messages = run(damaged, "--scope", "volume", "--skip-unreadable")
-    assert status == 2
-    assert "plane 2 cannot be read, so the contrast of the volume is not" in messages
-    assert messages.count("\n") == 1
+    assert status == 1
+    assert messages.startswith("plane 2 was skipped: ")
 
 
 def zero_planes(path):
@@ -385,7 +384,7 @@ def test_workers_in_other_folders_understand_relative_paths(
         location="store",
         model_settings=ModelSettings("small.safetensors", "cpu"),
     )
-    options = {"n_workers": 1, "processes": False, "dashboard_address": None}
+    options = {"n_workers": 1, "processes": False, "dashboard_address": ":0"}
     with distributed.LocalCluster(**options) as cluster:
         steps = embed_on_cluster(job, cluster.scheduler_address)
         while next(steps).stage != "connecting to the cluster":
@@ -397,7 +396,7 @@ def test_workers_in_other_folders_understand_relative_paths(
 
 
 def test_a_scheduler_by_its_address(run, stack, tmp_path):
-    options = {"n_workers": 1, "processes": False, "dashboard_address": None}
+    options = {"n_workers": 1, "processes": False, "dashboard_address": ":0"}
     with distributed.LocalCluster(**options) as cluster:
         status, output, messages = run(stack, "--scheduler", cluster.scheduler_address)
     assert (status, messages) == (0, "")

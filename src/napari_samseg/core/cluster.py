@@ -29,6 +29,7 @@ LOCAL = "local"
 SHARES = 8
 # That a worker is lost is not the fault of its task, unless it is lost every time.
 RETRIES = 3
+CONNECT_SECONDS = 20
 POLL_SECONDS = 0.2
 
 
@@ -132,13 +133,13 @@ def _connect(scheduler: str) -> Iterator[Any]:
     # the library is without types
     make_client: Any = distributed.Client
     if scheduler == LOCAL:
-        options = {"threads_per_worker": 1, "dashboard_address": None}
+        options = {"threads_per_worker": 1, "dashboard_address": ":0"}
         make_cluster: Any = distributed.LocalCluster
         with make_cluster(**options) as cluster, make_client(cluster) as client:
             yield client
         return
     try:
-        client = make_client(scheduler, timeout="20s")
+        client = make_client(scheduler, timeout=CONNECT_SECONDS)
     except (OSError, ValueError) as error:
         raise SettingsError(
             f"there is no dask scheduler at {scheduler}: start one with "

@@ -38,6 +38,7 @@ __all__ = [
     "MODEL_PIXELS",
     "MeasuredPlane",
     "describe_preprocessing",
+    "digest_plane",
     "measure_plane",
     "read_plane",
 ]
@@ -110,6 +111,12 @@ class MeasuredPlane:
         return normalise_plane(
             raw, self.settings, limits=self.limits, rgb=self.source.rgb
         )
+
+    def digest_of(self, index: tuple[int, ...]) -> str | None:
+        """Return the digest of a plane of the same image, None if it cannot be read."""
+        if index == self.index:
+            return self.digest
+        return digest_plane(self.source, index, self.settings, self.plane_axes)
 
     def _pixels(self, rows: slice, columns: slice) -> npt.NDArray[Any]:
         if self.held is not None:
@@ -204,6 +211,25 @@ def measure_plane(
     return MeasuredPlane(
         source, index, settings, plane_axes, limits, digest.hexdigest(), held
     )
+
+
+def digest_plane(
+    source: PlaneSource,
+    index: tuple[int, ...],
+    settings: ImageSettings,
+    plane_axes: tuple[int, int] = (-2, -1),
+) -> str | None:
+    """Return the digest of a plane (`MeasuredPlane.digest`), None if it is unreadable.
+
+    To look for an image by its pixels: what is wrong with it is told when it is read.
+    """
+    try:
+        return measure_plane(source, index, settings, plane_axes=plane_axes).digest
+    except MemoryError:
+        raise
+    # whatever the library of a file format raises
+    except Exception:  # noqa: BLE001
+        return None
 
 
 def read_plane(

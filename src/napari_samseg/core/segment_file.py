@@ -169,7 +169,7 @@ def _find_entry(
     stack = Stack(plane.source, str(image.absolute()), plane.settings)
     for storage in STORAGE_FORMATS:
         recipe = stack_recipe(stack, model, tile_settings, storage)
-        entry = store.entry(recipe, (plane.index, plane.digest))
+        entry = store.entry(recipe, plane.digest_of)
         if entry is not None:
             return EmbeddingStore(store.location).open_entry(entry.recipe.digest)
     raise CacheError(

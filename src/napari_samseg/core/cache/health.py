@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Generator, Iterator
+from collections.abc import Collection, Generator, Iterator
 from dataclasses import dataclass
 
 from zarr.abc.store import Store
@@ -13,11 +13,10 @@ from zarr.abc.store import Store
 from napari_samseg.core.cache.checked_store import CheckedStore
 from napari_samseg.core.cache.claims import Claims
 from napari_samseg.core.cache.entry import StackEntry
-from napari_samseg.core.cache.keys import StoreKeys, open_keys
+from napari_samseg.core.cache.keys import PARTIAL, StoreKeys, open_keys
 from napari_samseg.core.cache.layout import (
     FEATURES,
     METADATA,
-    PARTIAL,
     entry_digests,
     entry_documents,
     has_sound_features,
@@ -31,7 +30,14 @@ from napari_samseg.core.cache.zarr_store import EmbeddingStore
 from napari_samseg.core.errors import CacheError, DamagedStoreError, NewerStoreError
 from napari_samseg.core.types import Progress
 
-__all__ = ["EntryReport", "VerifyReport", "repair", "verify"]
+__all__ = [
+    "EntryReport",
+    "VerifyReport",
+    "repair",
+    "sweep",
+    "unfinished_files",
+    "verify",
+]
 
 # a plane's number comes first in the names of chunks
 NUMBERED = re.compile(r"(records|claims|quarantine|features/c)/(\d+)(/\d+)*")
@@ -134,6 +140,35 @@ def repair(
         done = yield from _repair_entry(store, name)
         lines += [f"entry {name}: {line}" for line in done]
     return lines
+
+
+def unfinished_files(keys: StoreKeys) -> frozenset[str]:
+    """Return the names of the files of an entry that are being written, or never were.
+
+    Which of the two, only time tells.
+    """
+    return frozenset(name for name in keys.files() if name.endswith(PARTIAL))
+
+
+def sweep(keys: StoreKeys, unfinished: Collection[str]) -> None:
+    """Remove what writers that were killed left behind in an entry.
+
+    Parameters
+    ----------
+    keys : StoreKeys
+        Of the entry.
+    unfinished : collection of str
+        What `unfinished_files` said so long ago that no file takes that long.
+
+    Raises
+    ------
+    CacheError
+        If the store is out of reach.
+    """
+    left = _left_behind(keys)
+    old = [name for name in left.get(UNFINISHED, []) if name in unfinished]
+    for name in [*left.get(GONE, []), *left.get(UNREADABLE, []), *old]:
+        keys.delete(name)
 
 
 # -- looking ---------------------------------------------------------------------------

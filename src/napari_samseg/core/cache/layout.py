@@ -40,7 +40,6 @@ __all__ = [
     "FEATURES",
     "KIND",
     "METADATA",
-    "PARTIAL",
     "TILES_PER_FILE",
     "check_schema",
     "entry_digests",
@@ -58,8 +57,6 @@ SCHEMA = 1
 ATTRIBUTE = "napari_samseg"
 METADATA = "zarr.json"
 DIGEST = re.compile("[0-9a-f]{32}")
-# How zarr ends the name of a file that it has not finished.
-PARTIAL = ".partial"
 NODES = ("group", "array")
 FEATURES = f"features/{METADATA}"
 _MODES: dict[bool, Literal["r", "r+"]] = {False: "r", True: "r+"}

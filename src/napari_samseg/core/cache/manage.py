@@ -12,8 +12,8 @@ from pathlib import Path
 
 from napari_samseg.core.cache.claims import Claims
 from napari_samseg.core.cache.entry import read_last_used, recorded_places
-from napari_samseg.core.cache.keys import StoreKeys
-from napari_samseg.core.cache.layout import METADATA, PARTIAL
+from napari_samseg.core.cache.keys import PARTIAL, StoreKeys
+from napari_samseg.core.cache.layout import METADATA
 from napari_samseg.core.cache.place import check_room
 from napari_samseg.core.cache.recipe import StackRecipe
 from napari_samseg.core.cache.zarr_store import EmbeddingStore

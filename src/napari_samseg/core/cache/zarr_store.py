@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from typing import Any
 
+import zarr
 from zarr.abc.store import Store
 
 from napari_samseg.core.cache.entry import StackEntry
@@ -14,10 +16,10 @@ from napari_samseg.core.cache.layout import (
     FEATURES,
     KIND,
     METADATA,
-    PARTIAL,
     check_schema,
     entry_digests,
     entry_documents,
+    has_sound_features,
     open_features,
     read_about,
     read_recipe,
@@ -181,9 +183,10 @@ class EmbeddingStore:
             # the name of the folder says which recipe it was
             self._write_documents(recipe)
             features = open_features(self.store, recipe, write=write)
-        stored = recipe_of(features, digest)
-        if stored is None and write:
+        if write and not self._has_sound_documents(features, recipe):
             self._write_documents(recipe)
+            features = open_features(self.store, recipe, write=write)
+        stored = recipe_of(features, digest)
         return StackEntry(stored or recipe, features, self.keys(digest))
 
     def _similar(self, recipe: StackRecipe) -> Iterator[StackEntry]:
@@ -193,6 +196,14 @@ class EmbeddingStore:
                 entry = self._open_entry(other)
                 if entry is not None:
                     yield entry
+
+    def _has_sound_documents(
+        self, features: zarr.Array[Any], recipe: StackRecipe
+    ) -> bool:
+        keys = self.keys(recipe.digest)
+        return has_sound_features(features, recipe) and all(
+            read_recipe(keys, recipe.digest, name) for name in (METADATA, FEATURES)
+        )
 
     def _write_documents(self, recipe: StackRecipe) -> None:
         """Write the metadata of an entry; two writers write the same."""
@@ -223,7 +234,7 @@ class EmbeddingStore:
         """Make a store beside what is there, which must be nothing."""
         if any(DIGEST.fullmatch(name) for name in names):
             raise self._damaged()
-        if not all(name.endswith(PARTIAL) for name in names):
+        if names:
             raise CacheError(
                 f"there is no store of embeddings in {self.location}, but other files: "
                 "choose a store, or a new or empty folder"

@@ -82,7 +82,8 @@ class StackReader:
     """Reads the planes of a stack that are not in its entry, in a thread.
 
     Each is claimed before it is read; planes that other processes have claimed come
-    last, when they are either done or free again.
+    last, when they are either done or free again. What is there is read, too: a plane
+    whose checksum is off is encoded again.
 
     Parameters
     ----------
@@ -101,6 +102,7 @@ class StackReader:
         self._is_ending = Event()
         self._is_over = False
         self._claimed: dict[PlaneIndex, float] = {}
+        self._with_others: list[PlaneIndex] = []
         self._thread = Thread(target=self._run, name="samseg reader", daemon=True)
 
     def start(self) -> None:
@@ -158,33 +160,33 @@ class StackReader:
             return
 
     def _read_all(self) -> Iterator[Read]:
-        with_others = []
         while (plane := self._order.take()) is not None:
             if self._is_ending.is_set():
                 return
-            if self._is_taken(plane):
-                with_others.append(plane)
-            else:
-                yield from self._read_plane(plane)
-        while with_others and not self._is_ending.is_set():
-            still = [plane for plane in with_others if self._is_taken(plane)]
-            for plane in with_others:
-                if plane not in still:
-                    yield from self._read_plane(plane, was_taken=True)
-            if len(still) == len(with_others):
+            yield from self._read_unless_taken(plane)
+        while self._with_others and not self._is_ending.is_set():
+            waiting, self._with_others = self._with_others, []
+            for plane in waiting:
+                yield from self._read_unless_taken(plane, was_taken=True)
+            if len(self._with_others) == len(waiting):
                 self._is_ending.wait(OTHERS_SECONDS)
-            with_others = still
 
-    def _is_taken(self, plane: PlaneIndex) -> bool:
-        """Whether another process is at a plane; claims it if not."""
-        if self._entry.plane_digest(plane) is None and not self._entry.claim(plane):
-            # it may have been finished between the two looks
-            return self._entry.plane_digest(plane) is None
-        return False
-
-    def _read_plane(
+    def _read_unless_taken(
         self, plane: PlaneIndex, *, was_taken: bool = False
     ) -> Iterator[Read]:
+        if self._entry.plane_digest(plane) is None and not self._claim(plane):
+            self._with_others.append(plane)
+        else:
+            yield from self._read_plane(plane, was_taken=was_taken)
+
+    def _claim(self, plane: PlaneIndex) -> bool:
+        """Try to take a plane, and remember to give it up."""
+        is_mine = self._entry.claim(plane)
+        if is_mine:
+            self._claimed[plane] = time.monotonic()
+        return is_mine
+
+    def _read_plane(self, plane: PlaneIndex, *, was_taken: bool) -> Iterator[Read]:
         try:
             measured = measure_plane(
                 self._stack.source,
@@ -198,14 +200,14 @@ class StackReader:
             yield PlaneUnreadable(plane, str(error) or type(error).__name__)
             return
         tiles = self._entry.recipe.tiles
-        missing = self._entry.missing_tiles(plane, measured.digest)
+        missing = self._find_missing(plane, measured.digest)
+        if missing is None:
+            self._with_others.append(plane)
+            return
         if not missing:
-            self._entry.release(plane)
+            self.release(plane)
             yield PlaneKept(plane, was_taken)
             return
-        # a plane whose pixels have changed has a record, and was not claimed
-        self._entry.claim(plane)
-        self._claimed[plane] = time.monotonic()
         for number in missing:
             if self._is_ending.is_set():
                 return
@@ -219,3 +221,24 @@ class StackReader:
             size = box[2] - box[0], box[3] - box[1]
             is_last = number == missing[-1]
             yield TileRead(plane, measured.digest, number, size, pixels, is_last)
+
+    def _find_missing(self, plane: PlaneIndex, digest: str) -> tuple[int, ...] | None:
+        """Return the tiles to encode, None if another process is at the plane.
+
+        What is damaged is set aside.
+        """
+        missing = self._entry.missing_tiles(plane, digest)
+        if len(missing) == len(self._entry.recipe.tiles):
+            is_sound = True  # nothing that is there will be used
+        else:
+            is_sound = self._entry.check(plane) != "damaged"
+        if is_sound and not missing:
+            return ()
+        # a plane that is damaged, or whose pixels changed, has a record: it was not
+        # claimed before it was read
+        if not self._claim(plane):
+            return None
+        # it may have been written again between the looks
+        if not is_sound and self._entry.check(plane) == "damaged":
+            self._entry.quarantine(plane)
+        return self._entry.missing_tiles(plane, digest)

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_samseg.core.cache.place import check_room, default_store_folder
 from napari_samseg.core.embed.order import PlaneOrder
 from napari_samseg.core.embed.stack import Stack, select_planes
-from napari_samseg.core.errors import CacheError
+from napari_samseg.core.errors import CacheError, DamagedStoreError
 from napari_samseg.core.settings import EmbedSettings, ModelSettings, TileSettings
 from napari_samseg.core.types import Progress
 
 if TYPE_CHECKING:
     from napari_samseg.core.cache.recipe import StackRecipe
-    from napari_samseg.core.cache.zarr_store import StackEntry
+    from napari_samseg.core.cache.zarr_store import EmbeddingStore, StackEntry
     from napari_samseg.core.embed.job import EmbedReport
     from napari_samseg.core.embed.stack import EmbedEstimate, PlaneIndex
     from napari_samseg.core.models.protocol import PromptableModel
@@ -76,6 +77,8 @@ class StackJob:
         self._model = model
         self._models_folder = models_folder
         self._owner = owner
+        # of planes by which stores are asked for the image, again and again
+        self._digests: dict[PlaneIndex, str | None] = {}
 
     def estimate_steps(self) -> Generator[Progress, None, EmbedEstimate]:
         """Tell what the job will take, and write nothing.
@@ -105,24 +108,30 @@ class StackJob:
         SamSegError
             If the model cannot be had.
         """
+        from napari_samseg.core.cache.health import sweep, unfinished_files
         from napari_samseg.core.embed.job import embed_stack
 
         estimate = yield from self.estimate_steps()
         check_room(self.location, estimate.nbytes)
         model = yield from self._model_steps()
-        entry = self._make_entry(self._recipe(model))
+        store = self._open_store()
+        entry = self._make_entry(store, self._recipe(model))
         if self._owner is not None:
             entry.claim_as(self._owner)
-        return (
-            yield from embed_stack(
-                self.stack,
-                model,
-                entry,
-                self.location,
-                self.order,
-                skip_unreadable=self.settings.unreadable == "skip",
-            )
+        keys = store.keys(entry.recipe.digest)
+        unfinished = unfinished_files(keys)
+        report = yield from embed_stack(
+            self.stack,
+            model,
+            entry,
+            self.location,
+            self.order,
+            skip_unreadable=self.settings.unreadable == "skip",
         )
+        # the planes are safe, whatever comes of it
+        with suppress(CacheError):
+            sweep(keys, unfinished)
+        return report
 
     def _model_steps(self) -> Generator[Progress, None, PromptableModel]:
         settings = self._model
@@ -156,32 +165,34 @@ class StackJob:
             return None
         if not StoreKeys(open_keys(self.location, write=False)).names():
             return None
-        return EmbeddingStore(self.location, write=False).entry(recipe, self._digest_of)
+        store = EmbeddingStore(self.location, write=False)
+        with suppress(DamagedStoreError):  # whoever writes puts it right
+            return store.entry(recipe, self._digest_of)
+        return None
 
-    def _make_entry(self, recipe: StackRecipe) -> StackEntry:
+    def _open_store(self) -> EmbeddingStore:
         from napari_samseg.core.cache.zarr_store import EmbeddingStore
 
         store = EmbeddingStore(self.location)
-        entry = None if store.read_only else store.entry(recipe, self._digest_of)
-        if entry is None:
+        if store.read_only:
             raise CacheError(
                 f"{self.location} can only be read: choose another place for the "
                 "embeddings"
             )
+        return store
+
+    def _make_entry(self, store: EmbeddingStore, recipe: StackRecipe) -> StackEntry:
+        entry = store.entry(recipe, self._digest_of)
+        assert entry is not None  # a store that can be written makes it
         return entry
 
     def _digest_of(self, plane: PlaneIndex) -> str | None:
         """Return the digest of the pixels of a plane, None if it cannot be read."""
-        from napari_samseg.core.planes import measure_plane
+        from napari_samseg.core.planes import digest_plane
 
-        try:
-            measured = measure_plane(
-                self.stack.source,
-                plane,
-                self.stack.settings,
-                plane_axes=self.stack.plane_axes,
+        if plane not in self._digests:
+            stack = self.stack
+            self._digests[plane] = digest_plane(
+                stack.source, plane, stack.settings, stack.plane_axes
             )
-        # whatever the library of a file format raises: it is told when its turn comes
-        except Exception:  # noqa: BLE001
-            return None
-        return measured.digest
+        return self._digests[plane]
