@@ -20,7 +20,7 @@ from napari_samseg.core.cache.memory import MemoryCache
 from napari_samseg.core.demo import DEMO_IMAGES
 from napari_samseg.core.predict import Predictor
 from napari_samseg.core.settings import ImageSettings, ModelSettings
-from napari_samseg.widgets.plane_masks import _LOADED
+from napari_samseg.widgets.loaded_models import LOADED
 from napari_samseg.widgets.segment import SegmentWidget
 from napari_samseg.widgets.segment_layout import OVERLAP_TITLES
 from napari_samseg.widgets.session import _SESSIONS, Session, open_session
@@ -37,7 +37,7 @@ def viewer(make_napari_viewer, qtbot, model, monkeypatch):
     """A shown viewer; the embedded model is loaded already."""
     monkeypatch.setenv("NAPARI_ENSURE_PLUGIN_MAIN_THREAD", "1")
     loaded = Predictor(model, MemoryCache(2**28))
-    monkeypatch.setitem(_LOADED, (ModelSettings(), 0), loaded)
+    monkeypatch.setitem(LOADED, (ModelSettings(), 0), loaded)
     viewer = make_napari_viewer(show=True)
     viewer.window.resize(1200, 800)
     yield viewer
