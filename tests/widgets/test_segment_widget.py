@@ -499,15 +499,16 @@ while RUNNING:
     assert done.returncode == 0, done.stderr
 
 
-def test_the_panel_needs_no_torch_before_a_model():
+def test_no_panel_needs_torch_before_a_model():
     code = """
 import sys
 import napari
 from napari.components import ViewerModel
 from qtpy.QtWidgets import QApplication
 app = QApplication([])
+from napari_samseg.widgets.embedding import EmbeddingWidget
 from napari_samseg.widgets.segment import SegmentWidget
-widget = SegmentWidget(ViewerModel())
+widgets = SegmentWidget(ViewerModel()), EmbeddingWidget(ViewerModel())
 assert "torch" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -96,7 +96,7 @@ class EmbeddingWidget(EmbeddingLayout):
         encoder = self._encoder
         encoder.surveyed.connect(self._on_surveyed)
         encoder.progressed.connect(self._on_progress)
-        encoder.recorded.connect(self._show_strip)
+        encoder.recorded.connect(self._on_recorded)
         encoder.finished.connect(self._on_finished)
         encoder.failed.connect(self._on_failed)
         encoder.ended.connect(self._on_ended)
@@ -355,6 +355,12 @@ class EmbeddingWidget(EmbeddingLayout):
         if not self._encoder.is_running:
             show_text(self._estimate, "")
             self._refresh()
+
+    def _on_recorded(self, places: frozenset[int]) -> None:
+        if not self._strip.stored:
+            # the entry is new in the list, too
+            self._store_list.refresh()
+        self._show_strip(places)
 
     def _on_ended(self, was_cancelled: bool) -> None:
         """Show what a job has left behind."""

@@ -29,7 +29,7 @@ from napari_samseg.widgets.dock_panel import (
     make_status_label,
 )
 from napari_samseg.widgets.plane_strip import PlaneStrip
-from napari_samseg.widgets.settings_form import SettingsForm
+from napari_samseg.widgets.settings_form import SettingsForm, align_labels
 from napari_samseg.widgets.store_list import StoreList
 
 __all__ = ["EmbeddingLayout"]
@@ -112,6 +112,7 @@ class EmbeddingLayout(DockPanel):
         rows.setContentsMargins(0, 0, 0, 0)
         self._tile_form = SettingsForm(TileSettings())
         self._storage_form = SettingsForm(EmbedSettings())
+        align_labels(self._tile_form, self._storage_form)
         rows.addWidget(self._tile_form)
         rows.addWidget(self._storage_form)
         return panel
@@ -126,6 +127,7 @@ class EmbeddingLayout(DockPanel):
             names=("device", "precision"),
             suggestions={"device": DEVICES},
         )
+        align_labels(self._image_form, self._device_form)
         rows.addWidget(self._image_form)
         rows.addWidget(self._device_form)
         return panel

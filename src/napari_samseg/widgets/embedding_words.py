@@ -9,7 +9,12 @@ if TYPE_CHECKING:
     from napari_samseg.core.embed.stack import EmbedEstimate
     from napari_samseg.core.types import Progress
 
-__all__ = ["describe_estimate", "describe_progress", "describe_report"]
+__all__ = [
+    "describe_bytes",
+    "describe_estimate",
+    "describe_progress",
+    "describe_report",
+]
 
 # More unreadable planes than this are only counted.
 LISTED = 10
@@ -26,10 +31,10 @@ def describe_estimate(estimate: EmbedEstimate) -> str:
         planes += f" in {estimate.tiles} tiles"
     if estimate.seconds is not None:
         planes += f": {describe_seconds(estimate.seconds)}"
-    free = "" if estimate.free is None else f" ({_gigabytes(estimate.free)} free)"
+    free = "" if estimate.free is None else f" ({describe_bytes(estimate.free)} free)"
     return (
-        f"{planes}.\n{_gigabytes(estimate.nbytes)} on disk{free}, "
-        f"{_gigabytes(estimate.memory)} of memory beside the model."
+        f"{planes}.\nOn disk {describe_bytes(estimate.nbytes)}{free}; memory "
+        f"{describe_bytes(estimate.memory)} beside the model."
     )
 
 
@@ -50,7 +55,7 @@ def describe_report(report: EmbedReport) -> str:
         f"{describe_seconds(report.seconds)}."
     )
     if report.unreadable:
-        text += f"\n{len(report.unreadable)} planes cannot be read and were skipped:"
+        text += f"\n{len(report.unreadable)} skipped, as they cannot be read:"
         for plane, reason in report.unreadable[:LISTED]:
             text += f"\n{', '.join(str(i) for i in plane)}: {reason}"
         if len(report.unreadable) > LISTED:
@@ -58,5 +63,10 @@ def describe_report(report: EmbedReport) -> str:
     return text
 
 
-def _gigabytes(nbytes: int) -> str:
-    return f"{nbytes / 1e9:.3g} GB"
+def describe_bytes(nbytes: float) -> str:
+    """Say a size as a person would: 34 MB, 1.2 GB."""
+    if nbytes < 999.5e3:
+        return f"{nbytes / 1e3:.3g} kB"
+    if nbytes < 999.5e6:
+        return f"{nbytes / 1e6:.3g} MB"
+    return f"{nbytes / 1e9:.3g} GB" if nbytes < 999.5e9 else f"{nbytes / 1e9:.0f} GB"

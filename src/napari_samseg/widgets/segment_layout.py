@@ -28,7 +28,7 @@ from napari_samseg.widgets.dock_panel import (
     make_model_combo,
     make_status_label,
 )
-from napari_samseg.widgets.settings_form import SettingsForm
+from napari_samseg.widgets.settings_form import SettingsForm, align_labels
 
 __all__ = ["OVERLAP_TITLES", "SegmentLayout"]
 
@@ -198,6 +198,7 @@ class SegmentLayout(DockPanel):
         )
         self._tile_form = SettingsForm(TileSettings(), names=("tiling",))
         self._image_form = SettingsForm(ImageSettings())
+        align_labels(self._device_form, self._tile_form, self._image_form)
         rows.addWidget(self._device_form)
         rows.addWidget(self._tile_form)
         rows.addWidget(self._image_form)

@@ -27,6 +27,7 @@ from napari_samseg.core.cache.place import free_bytes
 from napari_samseg.core.cache.zarr_store import EmbeddingStore
 from napari_samseg.core.errors import CacheError, SamSegError
 from napari_samseg.core.types import Progress
+from napari_samseg.widgets.embedding_words import describe_bytes
 from napari_samseg.widgets.workers import LatestJob
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class StoreList(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self._location = self._image = ""
+        self._picked = ""
         self._listing, self._working = (LatestJob(background=True) for _ in range(2))
         rows = QVBoxLayout(self)
         rows.setContentsMargins(0, 0, 0, 0)
@@ -67,7 +69,8 @@ class StoreList(QWidget):
         self._list.setTextElideMode(Qt.TextElideMode.ElideMiddle)
         self._list.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self._list.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
-        self._list.setFixedHeight(116)
+        self._list.setSpacing(2)
+        self._list.setFixedHeight(124)
         self._total = QLabel(EMPTY)
         self._total.setWordWrap(True)
         self._verify_button = QPushButton("Verify")
@@ -80,6 +83,7 @@ class StoreList(QWidget):
         rows.addWidget(self._list)
         rows.addWidget(self._total)
         rows.addLayout(buttons)
+        self._list.itemClicked.connect(self._pick)
         self._list.itemSelectionChanged.connect(self._enable)
         self._verify_button.clicked.connect(self._on_verify)
         self._delete_button.clicked.connect(self._on_delete)
@@ -99,7 +103,8 @@ class StoreList(QWidget):
 
     def refresh(self) -> None:
         """Look again."""
-        self._listing.request(_list_steps(self._location), self._fill, self._refuse)
+        steps = _list_steps(self._location)
+        self._listing.request(steps, self._fill, self._show_nothing)
 
     def cancel(self) -> None:
         """Stop looking."""
@@ -109,18 +114,22 @@ class StoreList(QWidget):
     # -- what is shown -------------------------------------------------------------
 
     def _fill(self, listing: _Listing) -> None:
-        chosen = self._chosen()
         self._list.clear()
         for entry in sorted(listing.entries, key=lambda entry: not self._is_own(entry)):
             item = QListWidgetItem(_describe(entry, is_own=self._is_own(entry)))
             item.setData(ROLE, entry)
             item.setToolTip(_describe_fully(entry))
             self._list.addItem(item)
-            if chosen is not None and entry.digest == chosen.digest:
+            if entry.digest == self._picked:
                 self._list.setCurrentItem(item)
         if self._list.count() and self._list.currentItem() is None:
             self._list.setCurrentRow(0)
         self._total.setText(_sum_up(listing))
+        self._enable()
+
+    def _show_nothing(self, error: Exception) -> None:
+        self._list.clear()
+        self._total.setText(str(error).replace("/", "/\u200b"))
         self._enable()
 
     def _is_own(self, entry: EntrySummary) -> bool:
@@ -129,6 +138,9 @@ class StoreList(QWidget):
     def _chosen(self) -> EntrySummary | None:
         item = self._list.currentItem()
         return None if item is None else item.data(ROLE)
+
+    def _pick(self, item: QListWidgetItem) -> None:
+        self._picked = item.data(ROLE).digest
 
     def _enable(self) -> None:
         is_working = self._working.will_answer
@@ -177,7 +189,7 @@ class StoreList(QWidget):
             self._work(_delete_steps(self._location, entry.digest), self._on_deleted)
 
     def _on_deleted(self, nbytes: int) -> None:
-        self.reported.emit(f"{_size(nbytes)} were freed.", False)
+        self.reported.emit(f"{describe_bytes(nbytes)} were freed.", False)
         self.refresh()
         self.changed.emit()
 
@@ -240,12 +252,12 @@ def _delete_steps(location: str, digest: str) -> Generator[Progress, None, int]:
 def _describe(entry: EntrySummary, *, is_own: bool) -> str:
     recipe = entry.recipe
     if recipe is None:
-        return f"{entry.digest[:8]}: cannot be read\n{_size(entry.nbytes)}"
+        return f"{entry.digest[:8]}: cannot be read\n{describe_bytes(entry.nbytes)}"
     name = recipe.image.rstrip("/").rpartition("/")[2]
     title = f"{name} (this image)" if is_own else name
     return (
-        f"{title}\n{recipe.model}, {entry.planes_done} of {recipe.n_planes}, "
-        f"{_size(entry.nbytes)}, {_ago(entry.last_used)}"
+        f"{title}\n{recipe.model}, {entry.planes_done} of {recipe.n_planes} planes, "
+        f"{describe_bytes(entry.nbytes)}, {_ago(entry.last_used)}"
     )
 
 
@@ -259,7 +271,7 @@ def _describe_fully(entry: EntrySummary) -> str:
         f"{recipe.image}\n{entry.planes_done} of {recipe.n_planes} planes of "
         f"{height} x {width} {recipe.dtype}, {tiles}\n"
         f"model {recipe.model}, {recipe.precision}, stored as {recipe.storage}\n"
-        f"{_size(entry.nbytes)}, used {_ago(entry.last_used)}"
+        f"{describe_bytes(entry.nbytes)}, used {_ago(entry.last_used)}"
     )
 
 
@@ -277,16 +289,10 @@ def _sum_up(listing: _Listing) -> str:
         return EMPTY
     n = len(listing.entries)
     nbytes = sum(entry.nbytes for entry in listing.entries)
-    free = "" if listing.free is None else f"; {_size(listing.free)} free"
-    return f"{n} {'stack' if n == 1 else 'stacks'}, {_size(nbytes)} on disk{free}"
-
-
-def _size(nbytes: float) -> str:
-    for unit in ("kB", "MB"):
-        nbytes /= 1000
-        if nbytes < 999.5:
-            return f"{nbytes:.3g} {unit}"
-    return f"{nbytes / 1000:.3g} GB" if nbytes < 1e6 else f"{nbytes / 1000:.0f} GB"
+    free = "" if listing.free is None else f"; {describe_bytes(listing.free)} free"
+    return (
+        f"{n} {'stack' if n == 1 else 'stacks'}, {describe_bytes(nbytes)} on disk{free}"
+    )
 
 
 def _ago(moment: float | None) -> str:

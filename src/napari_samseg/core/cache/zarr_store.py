@@ -210,12 +210,13 @@ class EmbeddingStore:
             raise self._damaged()
         elif document is not None:
             raise CacheError(f"{self.location} is something else than embeddings")
-        elif self.read_only:
-            raise CacheError(f"there is no store of embeddings in {self.location}")
         elif self._keys.names():
             raise CacheError(
-                f"{self.location} holds other files: choose a new or empty folder"
+                f"{self.location} holds other files: choose a store, or a new or empty "
+                "folder"
             )
+        elif self.read_only:
+            raise CacheError(f"there is no store of embeddings in {self.location}")
         else:
             self._keys.set(METADATA, root_document())
 
