@@ -20,7 +20,7 @@ from napari_samseg.core.cache.memory import MemoryCache
 from napari_samseg.core.demo import DEMO_IMAGES
 from napari_samseg.core.predict import Predictor
 from napari_samseg.core.settings import ImageSettings, ModelSettings
-from napari_samseg.widgets.plane_masks import _LOADED
+from napari_samseg.widgets.loaded_models import LOADED
 from napari_samseg.widgets.segment import SegmentWidget
 from napari_samseg.widgets.segment_layout import OVERLAP_TITLES
 from napari_samseg.widgets.session import _SESSIONS, Session, open_session
@@ -37,7 +37,7 @@ def viewer(make_napari_viewer, qtbot, model, monkeypatch):
     """A shown viewer; the embedded model is loaded already."""
     monkeypatch.setenv("NAPARI_ENSURE_PLUGIN_MAIN_THREAD", "1")
     loaded = Predictor(model, MemoryCache(2**28))
-    monkeypatch.setitem(_LOADED, (ModelSettings(), 0), loaded)
+    monkeypatch.setitem(LOADED, (ModelSettings(), 0), loaded)
     viewer = make_napari_viewer(show=True)
     viewer.window.resize(1200, 800)
     yield viewer
@@ -499,15 +499,16 @@ while RUNNING:
     assert done.returncode == 0, done.stderr
 
 
-def test_the_panel_needs_no_torch_before_a_model():
+def test_no_panel_needs_torch_before_a_model():
     code = """
 import sys
 import napari
 from napari.components import ViewerModel
 from qtpy.QtWidgets import QApplication
 app = QApplication([])
+from napari_samseg.widgets.embedding import EmbeddingWidget
 from napari_samseg.widgets.segment import SegmentWidget
-widget = SegmentWidget(ViewerModel())
+widgets = SegmentWidget(ViewerModel()), EmbeddingWidget(ViewerModel())
 assert "torch" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True)

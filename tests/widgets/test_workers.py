@@ -147,3 +147,48 @@ Job(forever(), on_return=print, on_error=print).start()
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=120
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_paused_job_goes_on_where_it_was(qtbot):
+    log = Log()
+    job = Job(count(6, delay=0.02), **log.callbacks()).start()
+    wait_for(qtbot, log, "progress")
+    job.pause()
+    qtbot.wait(100)
+    seen = len(log.events)
+    qtbot.wait(200)
+    assert len(log.events) == seen < 6
+    job.resume()
+    wait_for(qtbot, log, "end")
+    assert log.events[-2] == ("return", 6)
+    assert log.names().count("progress") == 6
+
+
+def test_a_pause_taken_back_at_once_is_none(qtbot):
+    log = Log()
+    job = Job(count(3), **log.callbacks()).start()
+    job.pause()
+    job.resume()
+    wait_for(qtbot, log, "return")
+
+
+def test_a_paused_job_can_be_cancelled(qtbot):
+    log, closed = Log(), []
+    job = Job(count(1000, closed, 0.01), **log.callbacks()).start()
+    wait_for(qtbot, log, "progress")
+    job.pause()
+    qtbot.wait(50)
+    job.cancel()
+    wait_for(qtbot, log, "end")
+    assert "return" not in log.names()
+    assert closed
+
+
+def test_nobody_waits_for_a_paused_job(qtbot):
+    paused, log = Log(), Log()
+    job = Job(count(1000, delay=0.01), **paused.callbacks()).start()
+    job.pause()
+    Job(count(3), **log.callbacks(), background=True).start()
+    wait_for(qtbot, log, "return")
+    job.cancel()
+    wait_for(qtbot, paused, "end")

@@ -112,12 +112,6 @@ class MeasuredPlane:
             raw, self.settings, limits=self.limits, rgb=self.source.rgb
         )
 
-    def digest_of(self, index: tuple[int, ...]) -> str | None:
-        """Return the digest of a plane of the same image, None if it cannot be read."""
-        if index == self.index:
-            return self.digest
-        return digest_plane(self.source, index, self.settings, self.plane_axes)
-
     def _pixels(self, rows: slice, columns: slice) -> npt.NDArray[Any]:
         if self.held is not None:
             return self.held[rows, columns]

@@ -22,7 +22,6 @@ from napari_samseg.core.types import Progress
 
 if TYPE_CHECKING:
     from napari_samseg.core.cache.entry import StackEntry
-    from napari_samseg.core.cache.zarr_store import EmbeddingStore
     from napari_samseg.core.images import PlaneSource
     from napari_samseg.core.models.protocol import PromptableModel
     from napari_samseg.core.planes import MeasuredPlane
@@ -105,7 +104,8 @@ def segment_file(
             files = ", ".join(str(path) for path in inputs[1:] if path is not None)
             raise InvalidPromptError(f"{files}: {error}") from error
         plane = measure_plane(source, job.plane, image_settings)
-        store = None if job.embeddings is None else _open_store(job.embeddings)
+        if job.embeddings is not None:
+            _check_store(job.embeddings)
 
         yield Progress("loading the model")
         from napari_samseg.core.models import load_model
@@ -120,8 +120,8 @@ def segment_file(
         tiles = plan_tiles(plane_size, model.input_size, tile_settings)
         entry = (
             None
-            if store is None
-            else _find_entry(store, job.image, plane, model, tile_settings)
+            if job.embeddings is None
+            else _find_entry(job.embeddings, job.image, plane, model, tile_settings)
         )
         tiled = TiledPlane(Predictor(model, entry), plane, tiles)
         prediction = yield from tiled.predict_steps(prompts)
@@ -147,32 +147,29 @@ def _check_plane(job: SegmentJob, source: PlaneSource) -> None:
     )
 
 
-def _open_store(location: str) -> EmbeddingStore:
+def _check_store(location: str) -> None:
+    """Say at once if there is no store: loading a model takes a while."""
     from napari_samseg.core.cache.zarr_store import EmbeddingStore
 
-    # to read: a writer would make the store and the entry where there is none
-    return EmbeddingStore(location, write=False)
+    EmbeddingStore(location, write=False)
 
 
 def _find_entry(
-    store: EmbeddingStore,
+    location: str,
     image: Path,
     plane: MeasuredPlane,
     model: PromptableModel,
     tile_settings: TileSettings,
 ) -> StackEntry:
-    """Return the entry of the image, however its features lie on disk."""
-    from napari_samseg.core.cache.recipe import STORAGE_FORMATS
-    from napari_samseg.core.cache.zarr_store import EmbeddingStore
+    from napari_samseg.core.cache.lookup import find_entry
     from napari_samseg.core.embed.stack import Stack, stack_recipe
 
     stack = Stack(plane.source, str(image.absolute()), plane.settings)
-    for storage in STORAGE_FORMATS:
-        recipe = stack_recipe(stack, model, tile_settings, storage)
-        entry = store.entry(recipe, plane.digest_of)
-        if entry is not None:
-            return EmbeddingStore(store.location).open_entry(entry.recipe.digest)
-    raise CacheError(
-        f"{store.location} holds no embeddings of {image} made with this model and "
-        "these settings: make them with `napari-samseg embed`, or leave the store out"
-    )
+    recipe = stack_recipe(stack, model, tile_settings)
+    entry = find_entry(location, recipe, (plane.index, plane.digest))
+    if entry is None:
+        raise CacheError(
+            f"{location} holds no embeddings of {image} made with this model and these "
+            "settings: make them with `napari-samseg embed`, or leave the store out"
+        )
+    return entry

@@ -24,7 +24,7 @@ __all__ = ["RUNNING", "Job", "LatestJob"]
 
 # Qt holds the methods it calls back only weakly: jobs live here until they end.
 RUNNING: set[Job] = set()
-# How long a job in the background sleeps before it looks again.
+# How long a job that waits sleeps before it looks again.
 PAUSE_SECONDS = 0.01
 
 Steps = Generator[Progress, None, Any]
@@ -59,12 +59,17 @@ def _guard(steps: Steps) -> Steps:
         return _Failure(error)
 
 
-def _let_others_go_first(steps: Steps, job: Job) -> Steps:
-    """Wait between steps while anything runs that a person waits for."""
+def _take_turns(steps: Steps, job: Job) -> Steps:
+    """Wait between steps while the job is paused, or others are to go first.
+
+    napari's own pause is lost if `resume` comes before the worker has noticed it.
+    """
     try:
         while True:
-            while not job.is_cancelled and _somebody_waits():
+            while job.has_to_wait and not job.is_cancelled:
                 time.sleep(PAUSE_SECONDS)
+            if job.is_cancelled:
+                return None
             try:
                 progress = next(steps)
             except StopIteration as stop:
@@ -75,7 +80,7 @@ def _let_others_go_first(steps: Steps, job: Job) -> Steps:
 
 
 def _somebody_waits() -> bool:
-    return any(not job.background for job in tuple(RUNNING))
+    return any(not (job.background or job.is_paused) for job in tuple(RUNNING))
 
 
 class Job:
@@ -98,7 +103,11 @@ class Job:
     on_end : callable, optional
         Called last, also after `cancel`.
     background : bool
-        Pause between steps while other jobs run.
+        Wait between steps while other jobs run.
+
+    Attributes
+    ----------
+    is_running, is_paused, is_cancelled : bool
     """
 
     def __init__(
@@ -117,12 +126,12 @@ class Job:
         self._on_progress = on_progress
         self._on_warning = on_warning
         self._on_end = on_end
-        self.is_cancelled = False
+        self.is_cancelled = self.is_paused = False
         self.background = background
         self.is_running = False
         self._worker = create_worker(
             _guard,
-            _let_others_go_first(steps, self) if background else steps,
+            _take_turns(steps, self),
             _worker_class=_ClosingWorker,
             _ignore_errors=True,
             _start_thread=False,
@@ -138,6 +147,19 @@ class Job:
         RUNNING.add(self)
         self._worker.start()
         return self
+
+    @property
+    def has_to_wait(self) -> bool:
+        """Whether the next step is not to be taken yet."""
+        return self.is_paused or (self.background and _somebody_waits())
+
+    def pause(self) -> None:
+        """Wait before the next step until `resume`; others need not wait for it."""
+        self.is_paused = True
+
+    def resume(self) -> None:
+        """Go on after `pause`."""
+        self.is_paused = False
 
     def cancel(self) -> None:
         """Stop at the next step; nothing is called back but `on_end`."""

@@ -22,7 +22,7 @@ import zarr
 from napari_samseg.core.cache.claims import Claims
 from napari_samseg.core.cache.key import EmbeddingKey
 from napari_samseg.core.cache.keys import StoreKeys
-from napari_samseg.core.cache.layout import TILES_PER_FILE
+from napari_samseg.core.cache.layout import METADATA, TILES_PER_FILE
 from napari_samseg.core.cache.recipe import StackRecipe
 from napari_samseg.core.cache.records import (
     PlaneRecord,
@@ -193,6 +193,10 @@ class StackEntry:
         if content is not None and not self.read_only:
             self._keys.set(f"quarantine/{place}", content)
             self._keys.delete(f"records/{place}")
+
+    def exists(self) -> bool:
+        """Tell whether the entry is still there: somebody may have deleted it."""
+        return self._keys.get(METADATA) is not None
 
     def nbytes(self) -> int:
         """Bytes on disk."""

@@ -121,10 +121,18 @@ class _Job:
     kept: int = 0
     unreadable: list[tuple[PlaneIndex, str]] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
+    rested: float = 0.0
     parts: dict[PlaneIndex, dict[int, PlaneEmbedding]] = field(default_factory=dict)
 
     def run(self) -> Generator[Progress, None, None]:
         """Encode until everything has been read."""
+        for progress in self._run():
+            # whoever runs the job may let it rest between its steps
+            before = time.monotonic()
+            yield progress
+            self.rested += time.monotonic() - before
+
+    def _run(self) -> Generator[Progress, None, None]:
         wanted = _batch(self.model)
         waiting: list[TileRead] = []
         while not self.reader.is_over:
@@ -143,7 +151,7 @@ class _Job:
     def progress(self) -> Progress:
         """Say how far it is, how fast, and how long it will take."""
         n_done = self.writer.n_written + self.kept + len(self.unreadable)
-        spent = time.monotonic() - self.started
+        spent = time.monotonic() - self.started - self.rested
         detail = ""
         if self.writer.n_written and spent > 0:
             rate = self.writer.n_written / spent

@@ -49,6 +49,8 @@ class StackJob:
     ----------
     order : PlaneOrder
         The planes; its focus may be moved while they are encoded.
+    entry : StackEntry or None
+        What has been encoded so far, once the job has looked; None if nothing has.
 
     Raises
     ------
@@ -72,6 +74,7 @@ class StackJob:
         self.location = str(default_store_folder()) if location is None else location
         self.planes = select_planes(stack.lengths, *planes)
         self.order = PlaneOrder(self.planes)
+        self.entry: StackEntry | None = None
         self.settings = EmbedSettings() if settings is None else settings
         self.tile_settings = TileSettings() if tile_settings is None else tile_settings
         self._model = model
@@ -92,7 +95,7 @@ class StackJob:
 
         model = yield from self._model_steps()
         recipe = self._recipe(model)
-        entry = self._find_entry(recipe)
+        entry = self.entry = self._find_entry(recipe)
         return (
             yield from estimate_steps(model, recipe, self.planes, entry, self.location)
         )
@@ -115,7 +118,7 @@ class StackJob:
         check_room(self.location, estimate.nbytes)
         model = yield from self._model_steps()
         store = self._open_store()
-        entry = self._make_entry(store, self._recipe(model))
+        entry = self.entry = self._make_entry(store, self._recipe(model))
         if self._owner is not None:
             entry.claim_as(self._owner)
         keys = store.keys(entry.recipe.digest)
@@ -157,13 +160,10 @@ class StackJob:
 
     def _find_entry(self, recipe: StackRecipe) -> StackEntry | None:
         """Return what has been encoded so far, None if there is no store or entry."""
-        from napari_samseg.core.cache.keys import StoreKeys, local_path, open_keys
+        from napari_samseg.core.cache.lookup import has_store
         from napari_samseg.core.cache.zarr_store import EmbeddingStore
 
-        path = local_path(self.location)
-        if path is not None and not path.exists():
-            return None
-        if not StoreKeys(open_keys(self.location, write=False)).names():
+        if not has_store(self.location):
             return None
         store = EmbeddingStore(self.location, write=False)
         with suppress(DamagedStoreError):  # whoever writes puts it right
