@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import lru_cache
 from importlib.metadata import version
 from typing import Any, Literal
 
@@ -196,12 +197,20 @@ def open_features(store: Store, recipe: StackRecipe, *, write: bool) -> zarr.Arr
 
 def has_sound_features(features: zarr.Array[Any], recipe: StackRecipe) -> bool:
     """Tell whether the metadata of an array are those that the recipe asks for."""
+    ours = features.attrs.get(ATTRIBUTE)
+    found = features.metadata.to_dict() | {"attributes": {}}
+    return unsealed(ours) is not None and found == _expected_metadata(recipe)
+
+
+@lru_cache
+def _expected_metadata(recipe: StackRecipe) -> dict[str, Any]:
+    """Return the metadata of the array of a recipe, but for its attributes.
+
+    Kept, because every writer that opens the entry asks for them.
+    """
     scratch = zarr.create_group(zarr.storage.MemoryStore())
     expected = _create_features(scratch, recipe)
-    ours = features.attrs.get(ATTRIBUTE)
-    return unsealed(ours) is not None and features.metadata.to_dict() | {
-        "attributes": {}
-    } == expected.metadata.to_dict() | {"attributes": {}}
+    return expected.metadata.to_dict() | {"attributes": {}}
 
 
 def _create_features(group: zarr.Group, recipe: StackRecipe) -> zarr.Array[Any]:
