@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -158,6 +160,8 @@ def test_the_strip_shows_a_real_stack(
     widget._start_button.click()
     qtbot.waitUntil(lambda: len(widget._strip.stored) >= 3, timeout=120_000)
     qtbot.waitUntil(lambda: widget._store_list._list.count() == 2)
+    widget._store_list.refresh()
+    qtbot.waitUntil(lambda: not widget._store_list.is_busy)
     save_screenshot(viewer, "embedding-widget.png")
     stored = widget._strip.stored
     assert max(abs(place - 12) for place in stored) <= len(stored), "nearest first"
@@ -375,3 +379,22 @@ def test_unreadable_planes_are_skipped_and_listed(viewer, open_panel, qtbot, sta
     rest(qtbot, widget)
     assert "skipped, as they cannot be read:\n3: bad sector" in widget._status.text()
     assert only_entry().recorded() == {0, 1, 2}
+
+
+def test_the_model_stays_loaded_while_settings_change(
+    viewer, stack, open_panel, qtbot, model
+):
+    viewer.add_image(stack)
+    widget = open_panel()
+    kept = Predictor(model)
+    LOADED[ModelSettings(), 0] = kept
+    only_the_panel = weakref.ref(kept)
+    widget._stop_box.setValue(5)
+    rest(qtbot, widget)
+    del kept
+    for stop in (3, 4):
+        widget._stop_box.setValue(stop)
+        rest(qtbot, widget)
+        # nobody else holds it now
+        gc.collect()
+        assert widget.encoder.survey.predictor is only_the_panel()

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -131,6 +133,7 @@ def test_cancelled_latest_runs_nothing_more(qtbot):
 def test_leaving_python_ends_what_runs():
     code = """
 import time
+from pathlib import Path
 from qtpy.QtCore import QCoreApplication
 from napari_samseg.core.types import Progress
 from napari_samseg.widgets.workers import Job
@@ -192,3 +195,51 @@ def test_nobody_waits_for_a_paused_job(qtbot):
     wait_for(qtbot, log, "return")
     job.cancel()
     wait_for(qtbot, paused, "end")
+
+
+QUITTING = """
+import sys, time
+from qtpy.QtCore import QCoreApplication, QTimer
+from napari_samseg.core.cache.entry import StackEntry
+from napari_samseg.core.models import load_model
+from napari_samseg.widgets.workers import Job
+from embedding_jobs import make_job, make_volume
+
+app = QCoreApplication([])
+put = StackEntry.put_tiles
+
+def slowly(self, *args):
+    time.sleep(0.2)
+    put(self, *args)
+    print("written", flush=True)
+
+StackEntry.put_tiles = slowly
+job = make_job(make_volume(n=30), load_model("default"), sys.argv[1])
+
+def look(progress):
+    if progress.done >= 3:
+        app.quit()
+
+Job(
+    job.embed_steps(), on_return=print, on_error=print, on_progress=look
+).start()
+app.exec()
+"""
+
+
+def test_what_is_encoded_is_written_before_the_program_ends(tmp_path):
+    folder = Path(__file__).parent.parent
+    path = os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-c", QUITTING, str(tmp_path / "store")],
+        env=os.environ | {"PYTHONPATH": path, "SAMSEG_CACHE": str(tmp_path / "cache")},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=180,
+    )
+    assert done.returncode == 0, done.stderr
+    n_written = done.stdout.count("written")
+    assert 3 <= n_written < 30
+    assert len(list((tmp_path / "store").glob("*/records/*"))) == n_written
+    assert not list((tmp_path / "store").glob("*/claims/*"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,6 +42,8 @@ __all__ = ["EmbeddingWidget"]
 
 # Settings are often changed several at a time: look at what they take after the last.
 CHANGE_REST_MS = 300
+# The sizes of all entries take a while to add up: do so less often than planes end.
+LIST_SECONDS = 20.0
 STOPPED = "Stopped. What is finished stays in the store, and Start goes on from there."
 
 
@@ -66,6 +69,7 @@ class EmbeddingWidget(EmbeddingLayout):
         self._encoder = StackEncoder()
         self._starts_when_ready = False
         self._last: Progress | None = None
+        self._listed = 0.0
         self._rest = QTimer(self)
         self._rest.setSingleShot(True)
         self._rest.setInterval(CHANGE_REST_MS)
@@ -357,8 +361,9 @@ class EmbeddingWidget(EmbeddingLayout):
             self._refresh()
 
     def _on_recorded(self, places: frozenset[int]) -> None:
-        if not self._strip.stored:
-            # the entry is new in the list, too
+        now = time.monotonic()
+        if not self._strip.stored or now - self._listed > LIST_SECONDS:
+            self._listed = now
             self._store_list.refresh()
         self._show_strip(places)
 

@@ -176,6 +176,7 @@ class PlaneMasks:
         """Encode a plane on this thread, for scripts."""
         if self.encoded is None or self.encoded.plane != plane:
             self._encoding.cancel()
+            self._tiling.cancel()
             self.encoded = run_steps(self._encode_steps(plane, view, settings))
             self._predictor = self.encoded.shared
             self.progressed.emit(None)

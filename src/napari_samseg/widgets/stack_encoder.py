@@ -87,7 +87,7 @@ class Survey:
     ----------
     plan : EmbedPlan
     predictor : Predictor
-        The model, which stays loaded as long as the survey is kept.
+        The model.
     estimate : EmbedEstimate
     recorded : frozenset of int
         Places of all planes of the stack that are in the store.
@@ -118,6 +118,8 @@ class StackEncoder:
 
     def __init__(self) -> None:
         self.survey: Survey | None = None
+        # keeps the model loaded while other settings change
+        self._last_survey: Survey | None = None
         self._job: Job | None = None
         self._stack_job: StackJob | None = None
         self._surveying = LatestJob(background=True)
@@ -155,6 +157,9 @@ class StackEncoder:
     def look(self, plan: EmbedPlan) -> None:
         """Estimate what a plan will take; `surveyed` or `failed` follows."""
         self.survey, self._is_closed = None, False
+        last = self._last_survey
+        if last is not None and last.plan.model_settings != plan.model_settings:
+            self._last_survey = None
         self._surveying.request(
             _survey_steps(plan, read_plugin_settings()),
             self._on_surveyed,
@@ -211,10 +216,11 @@ class StackEncoder:
         self._is_closed = True
         self.cancel()
         self.forget()
+        self._last_survey = None
         self._polling.cancel()
 
     def _on_surveyed(self, survey: Survey) -> None:
-        self.survey = survey
+        self.survey = self._last_survey = survey
         self.surveyed.emit(survey)
 
     def _on_end(self) -> None:

@@ -13,10 +13,11 @@ import atexit
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from napari.qt.threading import GeneratorWorker, create_worker
-from qtpy.QtCore import QThreadPool
+from qtpy.QtCore import QCoreApplication, QThreadPool
 
 from napari_samseg.core.types import Progress
 
@@ -143,6 +144,9 @@ class Job:
 
     def start(self) -> Job:
         """Start the thread."""
+        application = QCoreApplication.instance()
+        if application is not None:
+            _watch_end(application)
         self.is_running = True
         RUNNING.add(self)
         self._worker.start()
@@ -188,6 +192,16 @@ class Job:
         RUNNING.discard(self)
         if self._on_end is not None:
             self._on_end()
+
+
+@cache
+def _watch_end(application: QCoreApplication) -> None:
+    """End jobs with the window, once for each application.
+
+    At exit of the interpreter it would be too late for what they still have to write:
+    the threads of other libraries have ended by then.
+    """
+    application.aboutToQuit.connect(_end_all)
 
 
 @atexit.register

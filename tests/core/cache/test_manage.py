@@ -214,3 +214,16 @@ def test_anyone_can_read_the_features_with_zarr(folder, store):
     recipe = about["attributes"]["napari_samseg"]
     assert recipe["plane_axes"] == [-2, -1]
     assert recipe["schema"] == 1
+
+
+def test_what_vanishes_while_it_is_measured_takes_no_room(store, monkeypatch):
+    held = store.keys(SHORT.digest).nbytes()
+    list_prefix = zarr.storage.LocalStore.list_prefix
+
+    async def with_a_claim(self, prefix):
+        async for name in list_prefix(self, prefix):
+            yield name
+        yield f"{prefix}claims/0"  # its writer has given it up by now
+
+    monkeypatch.setattr(zarr.storage.LocalStore, "list_prefix", with_a_claim)
+    assert store.keys(SHORT.digest).nbytes() == held

@@ -66,8 +66,17 @@ class CheckedStore(zarr.storage.WrapperStore[Store]):
         return await self._reading(super().exists(key))
 
     async def getsize(self, key: str) -> int:
-        """Return the bytes of a key, without reading it where the store can."""
-        return await self._reading(self._store.getsize(key))
+        """Return the bytes of a key, without reading it where the store can.
+
+        0 if there is none: writers delete what others have just listed.
+        """
+        return await self._reading(self._size(key))
+
+    async def _size(self, key: str) -> int:
+        try:
+            return await self._store.getsize(key)
+        except FileNotFoundError:
+            return 0
 
     async def set(self, key: str, value: Buffer) -> None:
         """Store a key."""
