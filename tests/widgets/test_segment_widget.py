@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 from magicgui import magicgui
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QApplication
+from qtpy.QtWidgets import QApplication, QComboBox
 from skimage import measure
 from widgets import canvas
 
 from napari_samseg.core.cache.memory import MemoryCache
 from napari_samseg.core.demo import DEMO_IMAGES
 from napari_samseg.core.predict import Predictor
-from napari_samseg.core.settings import ImageSettings, ModelSettings
+from napari_samseg.core.settings import ImageSettings, ModelSettings, TileSettings
 from napari_samseg.widgets.loaded_models import LOADED
 from napari_samseg.widgets.segment import SegmentWidget
 from napari_samseg.widgets.segment_layout import OVERLAP_TITLES
@@ -435,6 +435,18 @@ def test_layers_come_and_go(viewer, image, widget, coins):
     widget._target_box.activated.emit(position)
     assert widget.session.target is labels
     assert widget._image_box.count() == 1
+
+
+def test_tiles_are_chosen_in_the_panel_or_in_a_script(viewer, image, widget):
+    tiles = widget._tile_form.findChild(QComboBox)
+    assert tiles.currentText() == "auto"
+    tiles.setCurrentText("whole")
+    tiles.textActivated.emit("whole")
+    assert widget.session.tile_settings == TileSettings("whole")
+    widget.session.wait()
+    assert widget.session.is_encoded
+    open_session(viewer, image, tiles=TileSettings("auto", overlap=10))
+    assert tiles.currentText() == "auto"
 
 
 def test_errors_are_told_in_words(viewer, image, widget):
