@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 from embedding_stores import RECIPE, SHORT, fill, get, put
 
-from napari_samseg.core.cache import layout
+from napari_samseg.core.cache import health, layout
+from napari_samseg.core.cache.claims import Claims
 from napari_samseg.core.cache.health import repair, verify
+from napari_samseg.core.cache.keys import StoreKeys
 from napari_samseg.core.cache.manage import export_zip
 from napari_samseg.core.cache.zarr_store import EmbeddingStore
 from napari_samseg.core.errors import CacheError, DamagedStoreError
@@ -246,6 +248,58 @@ def test_what_a_writer_is_at_stays(folder):
     assert (report.missing, report.problems) == (((0,),), ())
     assert run(repair(folder)) == []
     assert (folder / SHORT.digest / "features" / "c" / "0").exists()
+
+
+def test_a_plane_finished_during_a_repair_keeps_its_features(folder, monkeypatch):
+    entry = EmbeddingStore(folder).entry(SHORT)
+    record = folder / SHORT.digest / "records" / "0"
+    content = record.read_bytes()
+    assert entry.claim((0,))
+    record.unlink()
+    files = StoreKeys.files
+
+    def finish(self, *args):
+        names = files(self, *args)
+        if not record.exists():
+            record.write_bytes(content)
+            entry.release((0,))
+        return names
+
+    monkeypatch.setattr(StoreKeys, "files", finish)
+    assert run(repair(folder)) == []
+    assert entry.check((0,)) == "sound"
+
+
+def test_a_plane_begun_after_the_look_keeps_its_features(folder, monkeypatch):
+    entry = EmbeddingStore(folder).entry(SHORT)
+    (folder / SHORT.digest / "records" / "0").unlink()
+    look = health._left_behind
+
+    def begin(keys):
+        left = look(keys)
+        assert entry.claim((0,))
+        return left
+
+    monkeypatch.setattr(health, "_left_behind", begin)
+    assert run(repair(folder)) == []
+    assert (folder / SHORT.digest / "features/c/0/0/0/0/0").exists()
+
+
+def test_a_claim_taken_over_during_a_sweep_stays(folder, monkeypatch):
+    entry = EmbeddingStore(folder).entry(SHORT)
+    keys = EmbeddingStore(folder).keys(SHORT.digest)
+    keys.set("claims/0", b"{}")
+    files = StoreKeys.files
+
+    def begin(self, *args):
+        names = files(self, *args)
+        monkeypatch.setattr(Claims, "live", lambda self: set())
+        assert entry.claim((0,))
+        return names
+
+    monkeypatch.setattr(StoreKeys, "files", begin)
+    health.sweep(keys, ())
+    assert Claims(keys).is_live(0)
 
 
 def test_quarantine_is_emptied_once_the_plane_is_there_again(folder):
