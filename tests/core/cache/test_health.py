@@ -270,6 +270,17 @@ def test_a_plane_finished_during_a_repair_keeps_its_features(folder, monkeypatch
     assert entry.check((0,)) == "sound"
 
 
+def test_a_damaged_plane_that_a_writer_is_at_is_left_to_it(folder):
+    entry = EmbeddingStore(folder).entry(SHORT)
+    assert entry.claim((0,))
+    record = folder / SHORT.digest / "records" / "0"
+    record.write_text("{")
+    assert run(repair(folder)) == []
+    assert record.read_text() == "{"
+    entry.release((0,))
+    assert "1 damaged planes" in run(repair(folder))[0]
+
+
 def test_a_plane_begun_after_the_look_keeps_its_features(folder, monkeypatch):
     entry = EmbeddingStore(folder).entry(SHORT)
     (folder / SHORT.digest / "records" / "0").unlink()
@@ -304,7 +315,9 @@ def test_a_claim_taken_over_during_a_sweep_stays(folder, monkeypatch):
 
 def test_quarantine_is_emptied_once_the_plane_is_there_again(folder):
     entry = EmbeddingStore(folder).entry(SHORT)
-    entry.quarantine((0,))
+    (folder / SHORT.digest / "records" / "0").write_text("{")
+    assert entry.quarantine((0,))
+    assert not entry.quarantine((0,))
     assert entry.check((0,)) == "missing"
     assert run(repair(folder)) != []  # the features have no record any more
     quarantined = folder / SHORT.digest / "quarantine" / "0"

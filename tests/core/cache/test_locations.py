@@ -79,7 +79,8 @@ def test_what_is_put_anywhere_is_got_again(tmp_path, location):
     assert writer.claim((0,))
     assert not EmbeddingStore(location).entry(SHORT).claim((0,))
     writer.release((0,))
-    writer.quarantine((0,))
+    EmbeddingStore(location).keys(SHORT.digest).set("records/0", b"{")
+    assert writer.quarantine((0,))
     assert writer.check((0,)) == "missing"
     EmbeddingStore(location).delete(SHORT.digest)
     assert EmbeddingStore(location).recipes() == {}
@@ -97,6 +98,7 @@ def test_a_zip_file_is_read(folder, tmp_path):
 
 
 def test_a_store_that_may_only_be_read_is_not_touched(folder):
+    (folder / SHORT.digest / "records" / "1").write_text("{")
     before = {p: p.stat().st_mtime_ns for p in folder.rglob("*")}
     source = zarr.storage.LocalStore(folder, read_only=True)
     store = EmbeddingStore(source)
@@ -104,7 +106,7 @@ def test_a_store_that_may_only_be_read_is_not_touched(folder):
     entry = store.entry(SHORT)
     key = SHORT.key((0,), SHORT.tiles[0], "pixels")
     entry.put(key, embeddings(7)[0])
-    entry.quarantine((0,))
+    assert not entry.quarantine((1,))
     assert get(entry, (0,)) is not None
     assert store.entry(RECIPE) is None
     with pytest.raises(CacheError, match="read"):

@@ -313,10 +313,10 @@ def _repair_entry(
     entry = store.open_entry(digest)
     states = yield from _check_planes(entry)
     damaged = [plane for plane, state in states.items() if state == "damaged"]
-    for plane in damaged:
-        entry.quarantine(plane)
-    if damaged:
-        done.append(f"{len(damaged)} damaged planes put into quarantine")
+    claimed = entry.claimed()  # who is at a plane puts it right
+    free = [plane for plane in damaged if recipe.position(plane) not in claimed]
+    if set_aside := sum(map(entry.quarantine, free)):
+        done.append(f"{set_aside} damaged planes put into quarantine")
     for what, names in _left_behind(keys).items():
         if removed := _remove(keys, names):
             done.append(f"removed {removed} {what}")
