@@ -94,7 +94,7 @@ def test_changed_pixels_are_another_plane(entry):
         {"plane_size": (40, 31)},
         {"dtype": "uint8"},
         {"planes": (12,)},
-        {"tiles": (None,)},
+        {"tiles": ((0, 0, 40, 30),)},
         {"plane_axes": (-3, -1)},
         {"input_size": 512},
     ],
@@ -170,7 +170,7 @@ def test_an_image_that_changed_keeps_its_entry(folder, entry):
 
 @pytest.mark.parametrize(
     "change",
-    [{"encoder_digest": "f"}, {"precision": "bfloat16"}, {"tiles": (None,)}],
+    [{"encoder_digest": "f"}, {"precision": "bfloat16"}, {"tiles": ((0, 0, 40, 30),)}],
     ids=lambda change: next(iter(change)),
 )
 def test_equal_pixels_do_not_make_up_for_another_encoder(folder, entry, change):
@@ -221,6 +221,8 @@ def test_what_does_not_fit_is_refused(entry):
         dataclasses.replace(RECIPE, storage="float8")
     with pytest.raises(SettingsError, match="no planes"):
         dataclasses.replace(RECIPE, planes=(0, 4))
+    with pytest.raises(SettingsError, match="no tiles"):
+        dataclasses.replace(RECIPE, tiles=())
 
 
 # -- where it lies ---------------------------------------------------------------------
