@@ -130,7 +130,8 @@ def repair(
         If the store is only read, is out of reach, or is none.
     """
     with contextlib.suppress(DamagedStoreError):
-        EmbeddingStore(location, write=False)  # to make nothing where nothing is
+        # to make nothing where nothing is
+        EmbeddingStore(location, write=False).close()
     opened = open_keys(location, write=True)
     if opened.read_only:
         raise CacheError(f"{location} may only be read: nothing can be repaired")
