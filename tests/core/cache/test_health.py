@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 from embedding_stores import RECIPE, SHORT, fill, get, put
 
-from napari_samseg.core.cache import layout
+from napari_samseg.core.cache import health, layout
+from napari_samseg.core.cache.claims import Claims
 from napari_samseg.core.cache.health import repair, verify
+from napari_samseg.core.cache.keys import StoreKeys
 from napari_samseg.core.cache.manage import export_zip
 from napari_samseg.core.cache.zarr_store import EmbeddingStore
 from napari_samseg.core.errors import CacheError, DamagedStoreError
@@ -91,7 +93,7 @@ def damages(name, size):
     draw = random.Random(name)
     for keep in (0, size // 3, size - 1):
         yield f"cut after {keep}", lambda content, keep=keep: content[:keep]
-    for _ in range(4):
+    for _ in range(2):
         position, bit = draw.randrange(size), draw.randrange(8)
 
         def flip(content, position=position, bit=bit):
@@ -124,21 +126,25 @@ def test_any_damage_is_found_and_put_right(whole, tmp_path, name):
         if name != "zarr.json":
             writer = EmbeddingStore(used).entry(SHORT)
             assert_nothing_else(writer, expected)
-            assert_heals(used, expected)
+            put_damaged(writer)
+            run(repair(used))
+            assert_is_whole(used, expected)
         # or it is repaired first
         run(repair(folder))
-        assert_heals(folder, expected)
+        put_damaged(EmbeddingStore(folder).entry(SHORT))
+        assert_is_whole(folder, expected)
 
 
-def assert_heals(folder, expected):
-    """What is missing can be put, and then the store is whole."""
-    entry = EmbeddingStore(folder).entry(SHORT)
+def put_damaged(entry):
     for place, plane in enumerate(PLANES):
         if entry.check(plane) != "sound":
             put(entry, plane, place)
-    run(repair(folder))
-    assert run(verify(EmbeddingStore(folder, write=False))).is_sound
-    assert assert_nothing_else(entry, expected) == len(expected)
+
+
+def assert_is_whole(folder, expected):
+    store = EmbeddingStore(folder, write=False)
+    assert run(verify(store)).is_sound
+    assert assert_nothing_else(store.entry(SHORT), expected) == len(expected)
 
 
 @pytest.mark.parametrize("name", FILES[:3])
@@ -248,9 +254,74 @@ def test_what_a_writer_is_at_stays(folder):
     assert (folder / SHORT.digest / "features" / "c" / "0").exists()
 
 
+def test_a_plane_finished_during_a_repair_keeps_its_features(folder, monkeypatch):
+    entry = EmbeddingStore(folder).entry(SHORT)
+    record = folder / SHORT.digest / "records" / "0"
+    content = record.read_bytes()
+    assert entry.claim((0,))
+    record.unlink()
+    files = StoreKeys.files
+
+    def finish(self, *args):
+        names = files(self, *args)
+        if not record.exists():
+            record.write_bytes(content)
+            entry.release((0,))
+        return names
+
+    monkeypatch.setattr(StoreKeys, "files", finish)
+    assert run(repair(folder)) == []
+    assert entry.check((0,)) == "sound"
+
+
+def test_a_damaged_plane_that_a_writer_is_at_is_left_to_it(folder):
+    entry = EmbeddingStore(folder).entry(SHORT)
+    assert entry.claim((0,))
+    record = folder / SHORT.digest / "records" / "0"
+    record.write_text("{")
+    assert run(repair(folder)) == []
+    assert record.read_text() == "{"
+    entry.release((0,))
+    assert "1 damaged planes" in run(repair(folder))[0]
+
+
+def test_a_plane_begun_after_the_look_keeps_its_features(folder, monkeypatch):
+    entry = EmbeddingStore(folder).entry(SHORT)
+    (folder / SHORT.digest / "records" / "0").unlink()
+    look = health._left_behind
+
+    def begin(keys):
+        left = look(keys)
+        assert entry.claim((0,))
+        return left
+
+    monkeypatch.setattr(health, "_left_behind", begin)
+    assert run(repair(folder)) == []
+    assert (folder / SHORT.digest / "features/c/0/0/0/0/0").exists()
+
+
+def test_a_claim_taken_over_during_a_sweep_stays(folder, monkeypatch):
+    entry = EmbeddingStore(folder).entry(SHORT)
+    keys = EmbeddingStore(folder).keys(SHORT.digest)
+    keys.set("claims/0", b"{}")
+    files = StoreKeys.files
+
+    def begin(self, *args):
+        names = files(self, *args)
+        monkeypatch.setattr(Claims, "live", lambda self: set())
+        assert entry.claim((0,))
+        return names
+
+    monkeypatch.setattr(StoreKeys, "files", begin)
+    health.sweep(keys, ())
+    assert Claims(keys).is_live(0)
+
+
 def test_quarantine_is_emptied_once_the_plane_is_there_again(folder):
     entry = EmbeddingStore(folder).entry(SHORT)
-    entry.quarantine((0,))
+    (folder / SHORT.digest / "records" / "0").write_text("{")
+    assert entry.quarantine((0,))
+    assert not entry.quarantine((0,))
     assert entry.check((0,)) == "missing"
     assert run(repair(folder)) != []  # the features have no record any more
     quarantined = folder / SHORT.digest / "quarantine" / "0"
@@ -293,7 +364,7 @@ def test_a_damaged_zip_file_gives_what_was_put_or_nothing(whole, tmp_path):
     run(export_zip(EmbeddingStore(whole[0], write=False), None, path))
     content = path.read_bytes()
     draw = random.Random(0)
-    for _ in range(60):
+    for _ in range(25):
         damaged = bytearray(content)
         # the table of contents at the end, too
         position = draw.choice([draw.randrange(len(content)), -draw.randrange(1, 900)])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import errno
 import json
-from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 
 import numpy as np
@@ -93,7 +92,7 @@ def test_changed_pixels_are_another_plane(entry):
         {"plane_size": (40, 31)},
         {"dtype": "uint8"},
         {"planes": (12,)},
-        {"tiles": (None,)},
+        {"tiles": ((0, 0, 40, 30),)},
         {"plane_axes": (-3, -1)},
         {"input_size": 512},
     ],
@@ -169,7 +168,7 @@ def test_an_image_that_changed_keeps_its_entry(folder, entry):
 
 @pytest.mark.parametrize(
     "change",
-    [{"encoder_digest": "f"}, {"precision": "bfloat16"}, {"tiles": (None,)}],
+    [{"encoder_digest": "f"}, {"precision": "bfloat16"}, {"tiles": ((0, 0, 40, 30),)}],
     ids=lambda change: next(iter(change)),
 )
 def test_equal_pixels_do_not_make_up_for_another_encoder(folder, entry, change):
@@ -220,6 +219,8 @@ def test_what_does_not_fit_is_refused(entry):
         dataclasses.replace(RECIPE, storage="float8")
     with pytest.raises(SettingsError, match="no planes"):
         dataclasses.replace(RECIPE, planes=(0, 4))
+    with pytest.raises(SettingsError, match="no tiles"):
+        dataclasses.replace(RECIPE, tiles=())
 
 
 # -- where it lies ---------------------------------------------------------------------
@@ -295,19 +296,33 @@ def test_a_full_disk_keeps_what_was_finished(folder, entry, monkeypatch):
     assert entry.check((0, 0)) == "sound"
 
 
-def test_a_plane_written_again_while_it_is_read_is_read_again(entry, monkeypatch):
-    read = entry._read
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), RuntimeError("cannot schedule new futures after shutdown")],
+    ids=["memory", "shutdown"],
+)
+@pytest.mark.parametrize("where", ["store", "codec"])
+def test_want_of_memory_or_threads_is_no_damage(entry, monkeypatch, error, where):
+    read = zarr.storage.LocalStore.get
 
-    def write_first(*args):
-        monkeypatch.setattr(entry, "_read", read)
-        put(entry, (1, 2), 3)
-        return None if args[2].checksum else read(*args)
+    async def fail(self, key, *args):
+        if "features/c" in key:
+            raise error
+        return await read(self, key, *args)
 
-    monkeypatch.setattr(entry, "_read", write_first)
-    np.testing.assert_allclose(
-        get(entry).features["image_embed"], features(3), atol=0.01
-    )
-    assert entry.has((1, 2)), "not put into quarantine"
+    class Failing:
+        def __getitem__(self, index):
+            raise error
+
+    if where == "store":
+        monkeypatch.setattr(zarr.storage.LocalStore, "get", fail)
+    else:
+        monkeypatch.setattr(entry, "_features", Failing())
+    with pytest.raises(type(error)):
+        get(entry)
+    with pytest.raises(type(error)):
+        entry.check((1, 2))
+    assert entry.recorded() == {6}
 
 
 @pytest.mark.parametrize("what", ["index", "tile"])
@@ -328,18 +343,3 @@ def test_a_tile_put_beside_a_damaged_one_is_whole(folder, entry, what):
 def test_features_without_a_record_do_not_count(folder, entry):
     (folder / RECIPE.digest / "records" / "6").unlink()
     assert get(EmbeddingStore(folder).entry(RECIPE)) is None
-
-
-def test_writers_that_begin_at_once_make_one_store(tmp_path):
-    for i in range(10):
-        folder = tmp_path / str(i)
-
-        def begin(place, folder=folder):
-            entry = EmbeddingStore(folder).entry(RECIPE)
-            put(entry, RECIPE.plane_at(place), place)
-
-        with ThreadPoolExecutor(8) as pool:
-            list(pool.map(begin, range(8)))
-        entry = EmbeddingStore(folder, write=False).entry(RECIPE)
-        assert entry.recorded() == set(range(8))
-        assert entry.check((1, 2)) == "sound"

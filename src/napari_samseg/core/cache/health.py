@@ -130,7 +130,8 @@ def repair(
         If the store is only read, is out of reach, or is none.
     """
     with contextlib.suppress(DamagedStoreError):
-        EmbeddingStore(location, write=False)  # to make nothing where nothing is
+        # to make nothing where nothing is
+        EmbeddingStore(location, write=False).close()
     opened = open_keys(location, write=True)
     if opened.read_only:
         raise CacheError(f"{location} may only be read: nothing can be repaired")
@@ -167,8 +168,7 @@ def sweep(keys: StoreKeys, unfinished: Collection[str]) -> None:
     """
     left = _left_behind(keys)
     old = [name for name in left.get(UNFINISHED, []) if name in unfinished]
-    for name in [*left.get(GONE, []), *left.get(UNREADABLE, []), *old]:
-        keys.delete(name)
+    _remove(keys, [*left.get(GONE, []), *left.get(UNREADABLE, []), *old])
 
 
 # -- looking ---------------------------------------------------------------------------
@@ -244,8 +244,11 @@ def _left_behind(keys: StoreKeys) -> dict[str, list[str]]:
 
     Nothing at which a writer may be is among them.
     """
+    # a writer may begin or finish a plane while the files are listed
+    claims = Claims(keys)
+    live = claims.live()
     names = keys.files()
-    live = Claims(keys).live()
+    live |= claims.live()
     recorded = {int(n[8:]) for n in names if re.fullmatch(r"records/\d+", n)}
     found: dict[str, list[str]] = {}
     for name in names:
@@ -311,12 +314,32 @@ def _repair_entry(
     entry = store.open_entry(digest)
     states = yield from _check_planes(entry)
     damaged = [plane for plane, state in states.items() if state == "damaged"]
-    for plane in damaged:
-        entry.quarantine(plane)
-    if damaged:
-        done.append(f"{len(damaged)} damaged planes put into quarantine")
+    claimed = entry.claimed()  # who is at a plane puts it right
+    free = [plane for plane in damaged if recipe.position(plane) not in claimed]
+    if set_aside := sum(map(entry.quarantine, free)):
+        done.append(f"{set_aside} damaged planes put into quarantine")
     for what, names in _left_behind(keys).items():
-        for name in names:
-            keys.delete(name)
-        done.append(f"removed {len(names)} {what}")
+        if removed := _remove(keys, names):
+            done.append(f"removed {removed} {what}")
     return done
+
+
+def _remove(keys: StoreKeys, names: Collection[str]) -> int:
+    """Remove what was left behind, but for what a writer uses by now; say how many."""
+    claims = Claims(keys)
+    removed = 0
+    for name in names:
+        if _is_spare(keys, claims, name):
+            keys.delete(name)
+            removed += 1
+    return removed
+
+
+def _is_spare(keys: StoreKeys, claims: Claims, name: str) -> bool:
+    match = NUMBERED.fullmatch(name)
+    if match is None:
+        return True
+    # in this order: a writer gives its claim up once the record is there
+    if claims.is_live(int(match[2])):
+        return False
+    return match[1] != "features/c" or keys.get(f"records/{match[2]}") is None

@@ -150,10 +150,15 @@ class StoreKeys:
     def set_new(self, name: str, value: bytes) -> bool:
         """Store a value unless there is one; True if it is this one then.
 
-        Where the storage knows no exclusive creation (fsspec), two writers may
-        both be told True.
+        Where the storage knows no exclusive creation (fsspec, drives without hard
+        links), two writers may both be told True.
         """
-        sync(self.store.set_if_not_exists(self._key(name), _buffer(value)))
+        try:
+            sync(self.store.set_if_not_exists(self._key(name), _buffer(value)))
+        except CacheError:
+            # what is really in the way is in the way of this, too, and told by it
+            if self.get(name) is None:
+                self.set(name, value)
         return self.get(name) == value
 
     def delete(self, name: str) -> None:

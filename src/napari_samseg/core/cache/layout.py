@@ -31,6 +31,7 @@ import zarr.storage
 from zarr.abc.store import Store
 from zarr.codecs import BloscCodec
 
+from napari_samseg.core.cache.checked_store import is_trouble_here
 from napari_samseg.core.cache.keys import StoreKeys
 from napari_samseg.core.cache.recipe import StackRecipe
 from napari_samseg.core.cache.seal import sealed, unsealed
@@ -183,6 +184,8 @@ def open_features(store: Store, recipe: StackRecipe, *, write: bool) -> zarr.Arr
     except (FileNotFoundError, CacheError):
         raise
     except Exception as error:  # each field of the metadata fails in its own way
+        if is_trouble_here(error):
+            raise
         raise DamagedStoreError(f"the metadata of {path} are damaged") from error
     shape, chunks, shards = _shapes(recipe)
     if (features.shape, features.chunks, features.shards, features.dtype) != (

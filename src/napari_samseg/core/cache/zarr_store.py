@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Self
 
 import zarr
 from zarr.abc.store import Store
@@ -61,7 +61,26 @@ class EmbeddingStore:
         self.store = open_keys(location, write=write)
         self.location = self.store.location
         self._keys = StoreKeys(self.store)
-        self._open_root()
+        self._opened_here = not isinstance(location, Store)
+        try:
+            self._open_root()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the files, of which a zip file's would stay open.
+
+        A store that was given open stays so. Entries must not be used any more.
+        """
+        if self._opened_here:
+            self.store.close()
 
     @property
     def read_only(self) -> bool:

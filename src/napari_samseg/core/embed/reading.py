@@ -211,7 +211,7 @@ class StackReader:
         for number in missing:
             if self._is_ending.is_set():
                 return
-            box = tiles[number] or (0, 0, *measured.size)
+            box = tiles[number]
             try:
                 pixels = measured.read(box, MODEL_PIXELS)
             except Exception as error:  # noqa: BLE001

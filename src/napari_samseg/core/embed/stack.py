@@ -236,7 +236,7 @@ def estimate_steps(
         speed = recall_speed(model)
     # one plane as it is, tiles as the model sees them, and what it makes of them
     plane = min(math.prod(recipe.plane_size), HELD_VALUES) * BYTES_PER_VALUE
-    largest = max(math.prod(_size(box)) for box in recipe.tiles if box is not None)
+    largest = max(math.prod(_size(box)) for box in recipe.tiles)
     tile = RGB_BYTES * min(largest, MODEL_PIXELS)
     features = 4 * math.prod(recipe.embedding_shape)
     in_file = min(len(recipe.tiles), TILES_PER_FILE)
