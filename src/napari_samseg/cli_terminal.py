@@ -38,7 +38,7 @@ def show_progress(steps: Generator[Progress, None, T]) -> T:
             except StopIteration as stop:
                 result: T = stop.value
                 return result
-            if step.stage != stage:
+            if task is None or step.stage != stage:
                 if task is not None:
                     bars.remove_task(task)
                 task, stage = bars.add_task(step.stage, total=None), step.stage
