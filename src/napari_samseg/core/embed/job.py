@@ -21,7 +21,7 @@ from napari_samseg.core.embed.reading import (
 )
 from napari_samseg.core.embed.stack import describe_seconds
 from napari_samseg.core.embed.writing import StackWriter
-from napari_samseg.core.errors import InvalidImageError
+from napari_samseg.core.errors import InvalidImageError, SamSegError
 from napari_samseg.core.models.batching import GPU_PLANES, encode_planes_steps
 from napari_samseg.core.steps import map_steps
 from napari_samseg.core.types import PlaneEmbedding, Progress
@@ -104,14 +104,19 @@ def embed_stack(
     writer.start()
     try:
         yield from job.run()
-    except BaseException as error:
+    except (GeneratorExit, KeyboardInterrupt):
         job.end()
-        if writer.error is not None and writer.error is not error:
+        error = writer.error
+        if error is not None:  # nobody gets to see it otherwise
             logger.error(
-                "%s: what was encoded last is not written",
+                "%s: what was encoded last is not written: %s",
                 stack.name,
-                exc_info=writer.error,
+                error,
+                exc_info=None if isinstance(error, SamSegError) else error,
             )
+        raise
+    except BaseException:
+        job.end()
         raise
     job.end()
     writer.check()
