@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import psutil
+
 from napari_samseg.cli import app
 
 __all__ = ["Command", "Trap", "serve_processes", "wait_until"]
@@ -51,9 +53,9 @@ class Trap:
         At which change it happens, counted from 1; never if 0.
     where : str
         Only changes of files with this in their path count.
-    what : "kill", "limit" or "fill"
-        Kill -9; no file may be larger than `SMALL_FILE` from then on; the disk of
-        the folder is filled.
+    what : "kill", "stop", "limit" or "fill"
+        Kill -9; the process stops until it gets SIGCONT; no file may be larger than
+        `SMALL_FILE` from then on; the disk of the folder is filled.
     pace : float
         Seconds to wait before each change.
     """
@@ -61,7 +63,7 @@ class Trap:
     folder: str
     at: int = 0
     where: str = ""
-    what: Literal["kill", "limit", "fill"] = "kill"
+    what: Literal["kill", "stop", "limit", "fill"] = "kill"
     pace: float = 0.0
     n: int = 0
 
@@ -82,6 +84,8 @@ class Trap:
     def _spring(self) -> None:
         if self.what == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
+        elif self.what == "stop":
+            os.kill(os.getpid(), signal.SIGSTOP)
         elif self.what == "limit":
             hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
             resource.setrlimit(resource.RLIMIT_FSIZE, (SMALL_FILE, hard))
@@ -131,6 +135,11 @@ class Command:
 
     def send(self, number: signal.Signals) -> None:
         os.kill(self.pid, number)
+
+    def wait_for_stop(self) -> None:
+        """Wait until it has stopped itself."""
+        process = psutil.Process(self.pid)
+        wait_until(lambda: process.status() == psutil.STATUS_STOPPED)
 
     def wait(self, seconds: float = 120) -> int:
         """Return the exit status, negative if a signal ended it."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from queue import Empty, Full, Queue
-from threading import Event, Thread
+from threading import Event, RLock, Thread
 from typing import TYPE_CHECKING
 
+from napari_samseg.core.errors import CacheError
 from napari_samseg.core.planes import MODEL_PIXELS, measure_plane
 
 if TYPE_CHECKING:
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from napari_samseg.core.types import FloatArray
 
 __all__ = ["PlaneKept", "PlaneUnreadable", "ReaderFailed", "StackReader", "TileRead"]
+
+logger = logging.getLogger("napari_samseg")
 
 # How long the thread waits before it looks whether it is to end.
 POLL_SECONDS = 0.1
@@ -57,7 +61,6 @@ class PlaneKept:
     """A plane that is in the store, for these pixels."""
 
     plane: PlaneIndex
-    by_others: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,25 +104,40 @@ class StackReader:
         self._queue: Queue[Read | None] = Queue(ahead)
         self._is_ending = Event()
         self._is_over = False
+        self._lock = RLock()
+        # when each was claimed or renewed; those that others are at, as they came
         self._claimed: dict[PlaneIndex, float] = {}
-        self._with_others: list[PlaneIndex] = []
+        self._with_others: dict[PlaneIndex, None] = {}
         self._thread = Thread(target=self._run, name="samseg reader", daemon=True)
 
     def start(self) -> None:
         """Start reading ahead."""
         self._thread.start()
 
+    def stop(self) -> None:
+        """Read and claim nothing more; returns at once."""
+        self._is_ending.set()
+
     def end(self) -> None:
         """Stop reading, and give up the planes that were not written."""
-        self._is_ending.set()
+        self.stop()
         self._thread.join()
         for plane in list(self._claimed):
-            self.release(plane)
+            try:
+                self.release(plane)
+            except CacheError as error:
+                # it must not hide why the job ends, and the claim ends by itself
+                logger.warning("The claim of plane %s stays: %s", plane, error)
 
     @property
     def is_over(self) -> bool:
         """Whether everything has been handed out."""
         return self._is_over
+
+    @property
+    def n_with_others(self) -> int:
+        """Planes looked at so far at which other processes are."""
+        return len(self._with_others)
 
     def next(self, timeout: float = POLL_SECONDS) -> Read | None:
         """Return what was read next, None if there is nothing yet or any more."""
@@ -132,16 +150,20 @@ class StackReader:
         self._is_over = read is None
         return read
 
-    def renew(self, plane: PlaneIndex) -> None:
-        """Tell others that somebody is still at a plane."""
-        if time.monotonic() - self._claimed.get(plane, 0) > RENEW_SECONDS:
-            self._claimed[plane] = time.monotonic()
-            self._entry.claim(plane)
+    def renew(self) -> None:
+        """Tell others, once in a while, that somebody is still at the planes."""
+        now = time.monotonic()
+        with self._lock:
+            for plane, claimed in list(self._claimed.items()):
+                if now - claimed > RENEW_SECONDS:
+                    self._entry.claim(plane)
+                    self._claimed[plane] = now
 
     def release(self, plane: PlaneIndex) -> None:
         """Give up a plane that is written, or will not be."""
-        self._claimed.pop(plane, None)
-        self._entry.release(plane)
+        with self._lock:
+            self._entry.release(plane)
+            self._claimed.pop(plane, None)
 
     def _run(self) -> None:
         try:
@@ -161,32 +183,37 @@ class StackReader:
 
     def _read_all(self) -> Iterator[Read]:
         while (plane := self._order.take()) is not None:
+            yield from self._read_unless_taken(plane)
             if self._is_ending.is_set():
                 return
-            yield from self._read_unless_taken(plane)
-        while self._with_others and not self._is_ending.is_set():
-            waiting, self._with_others = self._with_others, []
-            for plane in waiting:
-                yield from self._read_unless_taken(plane, was_taken=True)
-            if len(self._with_others) == len(waiting):
+        while self._with_others:
+            n_before = len(self._with_others)
+            for plane in tuple(self._with_others):
+                yield from self._read_unless_taken(plane)
+                if self._is_ending.is_set():
+                    return
+            if len(self._with_others) == n_before:
                 self._is_ending.wait(OTHERS_SECONDS)
 
-    def _read_unless_taken(
-        self, plane: PlaneIndex, *, was_taken: bool = False
-    ) -> Iterator[Read]:
-        if self._entry.plane_digest(plane) is None and not self._claim(plane):
-            self._with_others.append(plane)
+    def _read_unless_taken(self, plane: PlaneIndex) -> Iterator[Read]:
+        # of a plane that is not whole, another process may be making the rest
+        if self._entry.has(plane) or self._claim(plane):
+            self._with_others.pop(plane, None)
+            yield from self._read_plane(plane)
         else:
-            yield from self._read_plane(plane, was_taken=was_taken)
+            self._with_others[plane] = None
 
     def _claim(self, plane: PlaneIndex) -> bool:
         """Try to take a plane, and remember to give it up."""
-        is_mine = self._entry.claim(plane)
-        if is_mine:
+        with self._lock:
+            # before it is asked for: it may be taken although no answer comes
             self._claimed[plane] = time.monotonic()
+            is_mine = self._entry.claim(plane)
+            if not is_mine:
+                del self._claimed[plane]
         return is_mine
 
-    def _read_plane(self, plane: PlaneIndex, *, was_taken: bool) -> Iterator[Read]:
+    def _read_plane(self, plane: PlaneIndex) -> Iterator[Read]:
         try:
             measured = measure_plane(
                 self._stack.source,
@@ -194,19 +221,23 @@ class StackReader:
                 self._stack.settings,
                 plane_axes=self._stack.plane_axes,
             )
+        except MemoryError:
+            raise  # which is not the plane's fault
         # whatever the library of a file format raises
         except Exception as error:  # noqa: BLE001
             self.release(plane)
             yield PlaneUnreadable(plane, str(error) or type(error).__name__)
             return
+        if self._is_ending.is_set():
+            return
         tiles = self._entry.recipe.tiles
         missing = self._find_missing(plane, measured.digest)
         if missing is None:
-            self._with_others.append(plane)
+            self._with_others[plane] = None
             return
         if not missing:
             self.release(plane)
-            yield PlaneKept(plane, was_taken)
+            yield PlaneKept(plane)
             return
         for number in missing:
             if self._is_ending.is_set():
@@ -214,6 +245,8 @@ class StackReader:
             box = tiles[number]
             try:
                 pixels = measured.read(box, MODEL_PIXELS)
+            except MemoryError:
+                raise
             except Exception as error:  # noqa: BLE001
                 self.release(plane)
                 yield PlaneUnreadable(plane, str(error) or type(error).__name__)

@@ -232,7 +232,7 @@ def estimate_steps(
     speed = recall_speed(model)
     if speed is None:
         blank = np.zeros((model.input_size, model.input_size, 3), np.float32)
-        yield from encode_planes_steps(model, [blank])
+        yield from encode_planes_steps(model, [blank], on_cpu=False)
         speed = recall_speed(model)
     # one plane as it is, tiles as the model sees them, and what it makes of them
     plane = min(math.prod(recipe.plane_size), HELD_VALUES) * BYTES_PER_VALUE

@@ -21,7 +21,36 @@ if TYPE_CHECKING:
     from napari_samseg.core.embed.stack import EmbedEstimate, PlaneIndex
     from napari_samseg.core.models.protocol import PromptableModel
 
-__all__ = ["StackJob"]
+__all__ = ["StackJob", "model_steps"]
+
+
+def model_steps(
+    settings: ModelSettings, folder: Path | None = None
+) -> Generator[Progress, None, PromptableModel]:
+    """Load the model of some settings, and torch with it.
+
+    Parameters
+    ----------
+    settings : ModelSettings
+    folder : Path, optional
+        Where downloaded models lie.
+
+    Raises
+    ------
+    SamSegError
+        If the model cannot be had.
+    """
+    yield Progress("loading torch")
+    from napari_samseg.core.models import load_model_steps
+
+    return (
+        yield from load_model_steps(
+            settings.model,
+            device=settings.device,
+            precision=settings.precision,
+            folder=folder,
+        )
+    )
 
 
 class StackJob:
@@ -103,6 +132,8 @@ class StackJob:
     def embed_steps(self) -> Generator[Progress, None, EmbedReport]:
         """Encode what is missing; see `napari_samseg.core.embed.job.embed_stack`.
 
+        May be called again when it has ended, to go on: one run of a job at a time.
+
         Raises
         ------
         CacheError
@@ -123,6 +154,8 @@ class StackJob:
             entry.claim_as(self._owner)
         keys = store.keys(entry.recipe.digest)
         unfinished = unfinished_files(keys)
+        # an earlier run has taken planes that it did not finish
+        self.order.restart()
         report = yield from embed_stack(
             self.stack,
             model,
@@ -137,18 +170,8 @@ class StackJob:
         return report
 
     def _model_steps(self) -> Generator[Progress, None, PromptableModel]:
-        settings = self._model
-        if not isinstance(settings, ModelSettings):
-            return settings
-        yield Progress("loading torch")
-        from napari_samseg.core.models import load_model_steps
-
-        self._model = yield from load_model_steps(
-            settings.model,
-            device=settings.device,
-            precision=settings.precision,
-            folder=self._models_folder,
-        )
+        if isinstance(self._model, ModelSettings):
+            self._model = yield from model_steps(self._model, self._models_folder)
         return self._model
 
     def _recipe(self, model: PromptableModel) -> StackRecipe:
