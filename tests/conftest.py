@@ -10,7 +10,7 @@ import pytest
 from hypothesis import settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from segment_anything.modeling import Sam
 
@@ -19,6 +19,14 @@ settings.register_profile("samseg", deadline=None)
 settings.load_profile("samseg")
 
 REPOSITORY = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep what is remembered between sessions out of the user's folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SAMSEG_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ from skimage.io import imread
 from skimage.measure import label
 from skimage.segmentation import watershed
 
-from napari_samseg.core.images import normalise_plane
+from napari_samseg.core.contrast import normalise_plane
 
 Labels = npt.NDArray[np.uint16]
 

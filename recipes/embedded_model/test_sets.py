@@ -12,7 +12,7 @@ from pack import AXON_TEST, axon_labels, read_dsb2018
 from skimage.io import imread
 from skimage.measure import label
 
-from napari_samseg.core.images import normalise_plane
+from napari_samseg.core.contrast import normalise_plane
 from napari_samseg.core.types import FloatArray
 
 FIB_TEST_START = 200

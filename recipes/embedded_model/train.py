@@ -21,7 +21,7 @@ from objective import LATE, WARMUP, Objective, TrainedModel
 from pack import PackedImage, read_pack, read_training_sets, write_pack
 from torch import nn
 
-from napari_samseg.core.images import normalise_plane
+from napari_samseg.core.contrast import normalise_plane
 from napari_samseg.core.metrics.prompting import score_prompts
 from napari_samseg.core.models.sam import SamModel
 from napari_samseg.core.models.tiny import TinyConfig, fold_batch_norm, prompt_prior

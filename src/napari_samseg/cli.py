@@ -8,29 +8,44 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Generator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from typer.core import TyperGroup
 
-from napari_samseg.core.errors import SamSegError, SettingsError
-from napari_samseg.core.settings import ImageSettings, ModelSettings, describe
+from napari_samseg.cli_cache import cache_app
+from napari_samseg.cli_embed import embed
+from napari_samseg.cli_options import (
+    ChannelAxis,
+    Channels,
+    Contrast,
+    Device,
+    High,
+    Level,
+    Low,
+    Model,
+    Overlap,
+    Precision,
+    Scope,
+    Tile,
+    Tiling,
+    read_integers,
+)
+from napari_samseg.cli_terminal import messages, output, say, show_progress
+from napari_samseg.core.errors import SamSegError
+from napari_samseg.core.settings import (
+    ImageSettings,
+    ModelSettings,
+    TileSettings,
+)
 
 if TYPE_CHECKING:
     from napari_samseg.core.demo import DemoReport, DemoResult
-    from napari_samseg.core.types import Progress
 
 __all__ = ["app"]
-
-T = TypeVar("T")
-
-output = Console(highlight=False)
-messages = Console(stderr=True, highlight=False)
 
 
 class _PlainErrors(TyperGroup):
@@ -61,33 +76,15 @@ app = typer.Typer(
 )
 models_app = typer.Typer(no_args_is_help=True, help="List, look up, download models.")
 app.add_typer(models_app, name="models")
-
-
-def _option(settings: type, name: str, *flags: str) -> Any:
-    """Build the option of a setting: its help and bounds, its choices as a hint.
-
-    The settings themselves refuse what is not one of their choices.
-    """
-    info = next(info for info in describe(settings) if info.name == name)
-    return typer.Option(
-        *flags,
-        help=info.help,
-        min=info.minimum,
-        max=info.maximum,
-        metavar="|".join(info.choices) or None,
-    )
-
-
-Model = Annotated[str, _option(ModelSettings, "model")]
-Device = Annotated[str, _option(ModelSettings, "device")]
-Precision = Annotated[str, _option(ModelSettings, "precision")]
+app.command()(embed)
+app.add_typer(cache_app, name="cache")
 
 
 def _print_version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
 
-        _say(f"napari-samseg {version('napari-samseg')}")
+        say(f"napari-samseg {version('napari-samseg')}")
         raise typer.Exit
 
 
@@ -106,7 +103,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for labels and pictures.")],
     model: Model = "default",
     device: Device = "auto",
-    precision: Precision = "auto",
+    precision: Precision = "fast",
     viewer: Annotated[
         bool, typer.Option("--viewer", help="Show the result in napari.")
     ] = False,
@@ -118,7 +115,7 @@ def demo(
     from napari_samseg.core.demo import run_demo
 
     settings = ModelSettings(model, device, precision)
-    report = _show_progress(run_demo(out, settings))
+    report = show_progress(run_demo(out, settings))
     _print_demo(report)
     if viewer:
         _open_viewer(report)
@@ -140,21 +137,28 @@ def segment(
     plane: Annotated[
         str, typer.Option(help="Plane of a stack: 12, or 3,12 with two axes.")
     ] = "",
-    channel_axis: Annotated[
-        int | None, typer.Option(help="Axis that holds independent channels.")
-    ] = None,
-    channels: Annotated[str, _option(ImageSettings, "channels")] = "",
-    normalisation: Annotated[
-        str, _option(ImageSettings, "normalisation")
-    ] = "percentile",
-    low: Annotated[float, _option(ImageSettings, "low")] = 0.1,
-    high: Annotated[float, _option(ImageSettings, "high")] = 99.9,
-    scope: Annotated[str, _option(ImageSettings, "scope")] = "plane",
+    channel_axis: ChannelAxis = None,
+    channels: Channels = "",
+    normalisation: Contrast = "percentile",
+    low: Low = 0.1,
+    high: High = 99.9,
+    scope: Scope = "plane",
+    level: Level = 0,
     model: Model = "default",
     device: Device = "auto",
-    precision: Precision = "auto",
+    precision: Precision = "fast",
+    tiling: Tiling = "auto",
+    tile: Tile = 0,
+    overlap: Overlap = 25.0,
     overlay: Annotated[
         Path | None, typer.Option(help="Also write a picture, .png.")
+    ] = None,
+    embeddings: Annotated[
+        str | None,
+        typer.Option(
+            help="Store that `embed` made for this image, with the same settings: what "
+            "is in it is not encoded, and what is missing is added."
+        ),
     ] = None,
 ) -> None:
     """Segment the objects that points and boxes show in one plane of an image."""
@@ -167,18 +171,25 @@ def segment(
         points=points,
         boxes=boxes,
         prompts=prompts,
-        plane=_integers(plane, "--plane"),
+        plane=read_integers(plane, "--plane"),
         channel_axis=channel_axis,
+        embeddings=embeddings,
     )
     settings = ImageSettings(
         normalisation=normalisation,
         low=low,
         high=high,
         scope=scope,
-        channels=_integers(channels, "--channels") or None,
+        channels=read_integers(channels, "--channels") or None,
+        level=level,
     )
-    prediction = _show_progress(
-        segment_file(job, settings, ModelSettings(model, device, precision))
+    prediction = show_progress(
+        segment_file(
+            job,
+            settings,
+            ModelSettings(model, device, precision),
+            TileSettings(tiling, tile, overlap),
+        )
     )
     table = Table("object", "pixels", "predicted IoU")
     for object_id, crop, iou in zip(
@@ -188,7 +199,7 @@ def segment(
     output.print(table)
     for path in (out, overlay):
         if path is not None:
-            _say(f"wrote {path}")
+            say(f"wrote {path}")
 
 
 @models_app.command("list")
@@ -203,7 +214,7 @@ def print_models() -> None:
         here = name not in ZOO or (folder / ZOO[name].checkpoint.file_name).exists()
         table.add_row(name, "yes" if here else "", description)
     output.print(table)
-    _say(f"folder: {folder}")
+    say(f"folder: {folder}")
 
 
 @models_app.command("info")
@@ -227,7 +238,7 @@ def print_model(
         ("from", file.url),
         ("hash", file.hash),
     ):
-        _say(f"{label:8} {value}")
+        say(f"{label:8} {value}")
 
 
 @models_app.command("download")
@@ -238,46 +249,12 @@ def download_model(
     from napari_samseg.core.models.weights import download
 
     for name in names:
-        path = _show_progress(download(name))
-        _say(f"{name}: {path}")
-
-
-def _say(line: str) -> None:
-    """Print one line as it is, unwrapped, so that paths can be copied."""
-    output.print(line, markup=False, soft_wrap=True)
-
-
-def _integers(text: str, flag: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split(",") if part.strip())
-    except ValueError as error:
-        raise SettingsError(
-            f"{flag} takes whole numbers with commas between them, not {text!r}"
-        ) from error
-
-
-def _show_progress(steps: Generator[Progress, None, T]) -> T:
-    """Run long work to its end, with a bar for each of its stages."""
-    from rich.progress import Progress as Bars
-
-    hidden = not messages.is_terminal
-    with Bars(console=messages, transient=True, disable=hidden) as bars:
-        task, stage = None, None
-        while True:
-            try:
-                step = next(steps)
-            except StopIteration as stop:
-                result: T = stop.value
-                return result
-            if step.stage != stage:
-                if task is not None:
-                    bars.remove_task(task)
-                task, stage = bars.add_task(step.stage, total=None), step.stage
-            bars.update(task, completed=step.done, total=step.total or None)
+        path = show_progress(download(name))
+        say(f"{name}: {path}")
 
 
 def _print_demo(report: DemoReport) -> None:
-    _say(
+    say(
         f"model {report.model} on {report.device}, loaded in "
         f"{report.load_seconds:.1f} s"
     )
@@ -309,7 +286,7 @@ def _print_demo_result(result: DemoResult) -> None:
         f"time: {times}",
         f"wrote {result.labels_path} and {result.overlay_path}",
     ):
-        _say(line)
+        say(line)
 
 
 def _open_viewer(report: DemoReport) -> None:

@@ -29,8 +29,8 @@ from napari_samseg.adapters.write_layers import (
 )
 from napari_samseg.core.annotation import Annotation, ObjectClass
 from napari_samseg.core.errors import LabelOverflowError, LayerError
-from napari_samseg.core.images import read_plane
 from napari_samseg.core.painting import PlaneKey
+from napari_samseg.core.planes import read_plane
 from napari_samseg.core.prompts.from_geometry import Gesture
 from napari_samseg.core.settings import ImageSettings
 from napari_samseg.core.types import MaskPrediction

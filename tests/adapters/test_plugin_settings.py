@@ -25,7 +25,7 @@ def no_variables(monkeypatch):
 def stored(monkeypatch):
     """Preferences as napari 0.9 returns them."""
     preferences = SimpleNamespace(
-        models=SimpleNamespace(folder="/models", device="cpu", precision="float32"),
+        models=SimpleNamespace(folder="/models", device="cpu", precision="exact"),
         cache=SimpleNamespace(folder="/cache", size_gb=2.0),
     )
     monkeypatch.setattr(
@@ -38,7 +38,7 @@ def stored(monkeypatch):
 
 def test_preferences_are_read(stored):
     settings = read_plugin_settings()
-    assert settings == PluginSettings("/models", "cpu", "float32", "/cache", 2.0)
+    assert settings == PluginSettings("/models", "cpu", "exact", "/cache", 2.0)
     assert settings.models_path == Path("/models")
     assert settings.cache_path == Path("/cache")
     assert settings.cache_bytes == 2_000_000_000
@@ -80,7 +80,7 @@ def test_what_napari_itself_stores_is_read(monkeypatch, tmp_path):
     [
         ("SAMSEG_CACHE_GB", "much", "SAMSEG_CACHE_GB must be a number"),
         ("SAMSEG_CACHE_GB", "-1", "Cache size"),
-        ("SAMSEG_PRECISION", "float8", "float32"),
+        ("SAMSEG_PRECISION", "float8", "exact"),
     ],
 )
 def test_a_wrong_value_is_named(monkeypatch, variable, value, message):

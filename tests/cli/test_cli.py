@@ -132,7 +132,7 @@ def test_channel_options_reach_the_image(run, boxes, tiny_checkpoint, tmp_path):
         ({"--model": "vit_q"}, "there is no model 'vit_q'"),
         ({"--model": "nowhere.pth"}, "nowhere.pth"),
         ({"--device": "quantum"}, "device 'quantum' is not on this machine"),
-        ({"--precision": "float8"}, "'float8' is not one of auto, float32"),
+        ({"--precision": "float8"}, "'float8' is not one of fast, exact"),
         ({"--normalisation": "most"}, "'most' is not one of percentile"),
         ({"--low": "99.95"}, "must be below the high one"),
         ({"--out": "."}, "labels are written as .tif"),

@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from skimage import data as samples
 
-from napari_samseg.core import images
+from napari_samseg.core import images, planes
+from napari_samseg.core.contrast import normalise_plane
 from napari_samseg.core.errors import InvalidImageError, SettingsError
-from napari_samseg.core.images import normalise_plane, open_image, read_plane
+from napari_samseg.core.images import open_image
+from napari_samseg.core.planes import read_plane
 from napari_samseg.core.settings import ImageSettings
 
 NONE = ImageSettings(normalisation="none")
@@ -91,6 +93,8 @@ def test_a_large_plane_is_averaged_band_by_band(
     kind: str, normalisation: str, scope: str, axes: tuple[int, int], monkeypatch
 ) -> None:
     monkeypatch.setattr(images, "BAND_VALUES", 600)
+    monkeypatch.setattr(planes, "BAND_VALUES", 600)
+    monkeypatch.setattr(planes, "HELD_VALUES", 600)
     volume = np.random.default_rng(0).normal(90, 40, (2, 96, 144)).astype(np.float32)
     volume[1, 3, 5], volume[0, 7, 0] = np.nan, np.inf
     if normalisation == "none":
@@ -128,7 +132,7 @@ def test_a_huge_plane_is_read_in_little_memory() -> None:
             return np.full((rows[-1], 40_000), 1, np.uint8)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(images, "_stretch", lambda values, *_: values)
+        patch.setattr(planes, "stretch", lambda values, *_: values)
         plane = read_plane(open_image(Huge()), (), NONE, max_pixels=1 << 16)
     assert max(rows) * 40_000 <= 1.2 * images.BAND_VALUES
     assert plane.shape == (314, 209, 3)

@@ -40,10 +40,10 @@ class OutOfMemory(SamModel):
         self.device = torch.device(pretend)
         self.batches = []
 
-    def encode_steps(self, plane):
+    def encode_batch_steps(self, planes):
         if self.limit < 0:
             raise self.error
-        return (yield from super().encode_steps(plane))
+        return (yield from super().encode_batch_steps(planes))
 
     def decode(self, embedding, prompts, *, multimask):
         self.batches.append(len(prompts))
@@ -281,6 +281,8 @@ def test_encoding_goes_on_on_the_cpu_and_says_so(tiny_sam, model, plane):
     assert predictor.cache.get(key) is None
     exact = dataclasses.replace(key, precision="float32")
     assert predictor.cache.get(exact) is embedding
+    # and found there, rather than tried on the full device again
+    assert predictor.encode(plane) is embedding
 
 
 def test_a_model_is_copied_to_the_cpu_only_when_it_must(tiny_sam, plane):

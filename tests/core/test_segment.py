@@ -9,13 +9,15 @@ import pytest
 from skimage import data
 
 import napari_samseg as samseg
+from napari_samseg.core import tiled
 from napari_samseg.core.errors import (
     InvalidImageError,
     InvalidPromptError,
     UnknownNameError,
 )
-from napari_samseg.core.images import open_image, read_plane
+from napari_samseg.core.images import open_image
 from napari_samseg.core.models.sam import SamModel
+from napari_samseg.core.settings import TileSettings
 
 # the package offers the function under the name of its module
 segment_module = importlib.import_module("napari_samseg.core.segment")
@@ -57,17 +59,18 @@ def test_a_plane_of_a_volume_is_the_plane_alone(model, coins) -> None:
 
 def test_the_same_plane_is_encoded_once(model, coins, monkeypatch) -> None:
     encoded = []
-    steps = SamModel.encode_steps
+    steps = SamModel.encode_batch_steps
 
-    def counting(self, plane):
-        encoded.append(1)
-        return steps(self, plane)
+    def counting(self, planes):
+        encoded.extend(planes)
+        return steps(self, planes)
 
-    monkeypatch.setattr(SamModel, "encode_steps", counting)
+    monkeypatch.setattr(SamModel, "encode_batch_steps", counting)
+    whole = TileSettings("whole")
     for y in (20, 40, 60):
-        samseg.segment(coins, points=[(y, 30)], model=model)
+        samseg.segment(coins, points=[(y, 30)], model=model, tiles=whole)
     assert len(encoded) == 1
-    samseg.segment(coins[::-1], points=[(20, 30)], model=model)
+    samseg.segment(coins[::-1], points=[(20, 30)], model=model, tiles=whole)
     assert len(encoded) == 2
 
 
@@ -107,17 +110,21 @@ def test_a_large_plane_averaged_down_gives_the_same_masks(monkeypatch) -> None:
     # 2050 pixels wide for an encoder that sees 512; not a multiple of it
     large = np.kron(data.coins(), np.ones((6, 6), np.uint8))[:1820, :2050]
     boxes = 6 * np.array([(104, 25, 146, 67), (102, 82, 140, 120)])
-    whole = samseg.segment(large, boxes=boxes, device="cpu")
-    read = []
+    tiles = TileSettings("whole")
+    whole = samseg.segment(large, boxes=boxes, device="cpu", tiles=tiles)
+    encoded = []
+    steps = SamModel.encode_batch_steps
 
-    def count(*args, **options):
-        read.append(read_plane(*args, **options))
-        return read[-1]
+    def note(self, planes):
+        encoded.extend(plane.shape for plane in planes)
+        return steps(self, planes)
 
-    monkeypatch.setattr(segment_module, "MODEL_PIXELS", 1 << 20)
-    monkeypatch.setattr(segment_module, "read_plane", count)
-    averaged = samseg.segment(large, boxes=boxes, device="cpu")
-    assert read[0].shape == (964, 1087, 3)
+    monkeypatch.setattr(tiled, "MODEL_PIXELS", 1 << 20)
+    monkeypatch.setattr(SamModel, "encode_batch_steps", note)
+    # the embedding of the first call is still known
+    segment_module._loaded.cache_clear()
+    averaged = samseg.segment(large, boxes=boxes, device="cpu", tiles=tiles)
+    assert encoded == [(964, 1087, 3)]
     assert averaged.plane_size == whole.plane_size == large.shape
     for one, other in zip(whole.masks, averaged.masks, strict=True):
         assert one.any()

@@ -148,7 +148,7 @@ def test_trained_exported_and_loaded(
 
     out = tmp_path / "model.safetensors"
     assert export.export(state, out, CONFIG) == out.stat().st_size
-    model = load_model(out, device="cpu", precision="float32")
+    model = load_model(out, device="cpu", precision="exact")
     assert model.family == "tiny"
     assert model.embedding_shape == (32, 64, 64)
     from napari_samseg.core.models.tiny import fold_batch_norm

@@ -18,7 +18,7 @@ def model():
     """The embedded model, loaded once."""
     from napari_samseg.core.models import load_model
 
-    return load_model("default", device="cpu", precision="float32")
+    return load_model("default", device="cpu", precision="exact")
 
 
 @pytest.fixture(scope="session")

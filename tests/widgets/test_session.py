@@ -205,7 +205,7 @@ class NoRoom(SamModel):
         super().__init__(sam, name="tiny vit", family="sam")
         self.device = torch.device("cuda")
 
-    def encode_steps(self, plane):
+    def encode_batch_steps(self, planes):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 
 

@@ -41,7 +41,7 @@ class PluginSettings:
     )
     device: str = setting("auto", _MODEL["device"].title, _MODEL["device"].help)
     precision: str = setting(
-        "auto",
+        _MODEL["precision"].default,
         _MODEL["precision"].title,
         _MODEL["precision"].help,
         choices=_MODEL["precision"].choices,

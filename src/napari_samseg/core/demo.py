@@ -172,7 +172,7 @@ def run_demo(
 
 
 def _segment_image(name: str, predictor: Predictor, folder: Path) -> DemoResult:
-    from napari_samseg.core.images import normalise_plane
+    from napari_samseg.core.contrast import normalise_plane
     from napari_samseg.core.predict import predict_masks
 
     stopwatch = _Stopwatch()

@@ -8,7 +8,9 @@ that never ends.
 from __future__ import annotations
 
 __all__ = [
+    "CacheError",
     "CheckpointError",
+    "DamagedStoreError",
     "DeviceError",
     "DownloadError",
     "InvalidImageError",
@@ -19,6 +21,7 @@ __all__ = [
     "MissingDependencyError",
     "MissingFileError",
     "ModelMemoryError",
+    "NewerStoreError",
     "OutputError",
     "SamSegError",
     "SettingsError",
@@ -52,6 +55,18 @@ class UnknownNameError(SamSegError, LookupError):
 
 class MissingFileError(SamSegError, FileNotFoundError):
     """A file that was asked for is not there."""
+
+
+class CacheError(SamSegError, OSError):
+    """A store of embeddings is something else, newer, out of reach or not writable."""
+
+
+class DamagedStoreError(CacheError):
+    """Something in a store was cut off or changed after it was written."""
+
+
+class NewerStoreError(CacheError):
+    """A store or one of its entries was made by a newer version of the plugin."""
 
 
 class CheckpointError(SamSegError, ValueError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Generator, Iterator
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -16,7 +16,9 @@ from napari_samseg.core.errors import (
     SettingsError,
 )
 from napari_samseg.core.memory import is_memory_error, warn_fallback
+from napari_samseg.core.models.protocol import precision_of
 from napari_samseg.core.prompts.islands import drop_islands
+from napari_samseg.core.steps import run_steps
 from napari_samseg.core.types import MaskPrediction, PlanePrompts
 
 if TYPE_CHECKING:
@@ -30,11 +32,9 @@ if TYPE_CHECKING:
         Progress,
     )
 
-__all__ = ["Multimask", "Predictor", "predict_masks"]
+__all__ = ["Multimask", "Predictor", "check_inside", "predict_masks"]
 
 Multimask = Literal["auto", True, False]
-T = TypeVar("T")
-
 # Objects decoded at once. The decoder copies the embedding for every object: on a
 # processor more than a few copies fall out of its caches and cost time.
 CPU_BATCH = 4
@@ -62,7 +62,7 @@ class Predictor:
         return EmbeddingKey(
             plane_digest=digest_array(plane),
             encoder_digest=self.model.encoder_digest,
-            precision=_precision(self.model),
+            precision=precision_of(self.model),
         )
 
     def encode(
@@ -92,7 +92,7 @@ class Predictor:
         ModelMemoryError
             If memory runs out, on the CPU too.
         """
-        return _result(self.encode_steps(plane, key, original_size=original_size))
+        return run_steps(self.encode_steps(plane, key, original_size=original_size))
 
     def encode_steps(
         self,
@@ -104,41 +104,25 @@ class Predictor:
         """Encode as `encode` does, yielding `Progress` between parts of the work.
 
         Where the device runs out of memory, the CPU takes over, with a
-        `MemoryFallbackWarning`.
+        `MemoryFallbackWarning`; the cache keeps what it makes as float32.
         """
-        embedding = yield from self._encode_steps(plane, key)
-        if original_size is None:
-            return embedding
-        return dataclasses.replace(embedding, original_size=original_size)
+        from napari_samseg.core.models.batching import encode_planes_steps
 
-    def _encode_steps(
-        self, plane: FloatArray, key: EmbeddingKey | None
-    ) -> Generator[Progress, None, PlaneEmbedding]:
         key = self.key(plane) if key is None else key
         self._check_key(key)
-        model = self.model
-        while True:
-            used_key = dataclasses.replace(key, precision=_precision(model))
-            cached = self.cache.get(used_key)
+        precisions = [key.precision]
+        if self.model.device.type != "cpu":
+            # what the CPU made when memory ran out before
+            precisions.append("float32")
+        for precision in precisions:
+            cached = self.cache.get(dataclasses.replace(key, precision=precision))
             if cached is not None:
-                return cached
-            try:
-                embedding = yield from model.encode_steps(plane)
-            except (MemoryError, RuntimeError) as error:
-                if not is_memory_error(error):
-                    raise
-                if model.device.type == "cpu":
-                    y, x = plane.shape[:2]
-                    raise ModelMemoryError(
-                        f"there is not enough memory to encode a plane of {y} x {x} "
-                        f"pixels with model {model.name}: close other programs or "
-                        "choose a smaller model"
-                    ) from error
-                warn_fallback(model.device, "encoding on the CPU")
-                model = model.on_cpu()
-            else:
-                self.cache.put(used_key, embedding)
-                return embedding
+                return _of_size(cached, original_size)
+        (encoded,) = yield from encode_planes_steps(self.model, [plane])
+        used_key = dataclasses.replace(key, precision=encoded.precision)
+        embedding = _of_size(encoded.embedding, original_size)
+        self.cache.put(used_key, embedding)
+        return embedding
 
     def predict(
         self,
@@ -162,7 +146,7 @@ class Predictor:
         model = self.model
         if (key.encoder_digest, key.precision) != (
             model.encoder_digest,
-            _precision(model),
+            precision_of(model),
         ):
             raise SettingsError(
                 f"the key is of another encoder or precision than model {model.name}"
@@ -220,7 +204,7 @@ def predict_masks(
             "the embedding was made by another encoder: encode the plane with model "
             f"{model.name}"
         )
-    prompts = _inside(prompts, embedding.original_size)
+    prompts = check_inside(prompts, embedding.original_size)
     n, side = len(prompts), model.low_res_size
     logits = np.empty((n, side, side), np.float32)
     iou_predictions = np.empty(n, np.float32)
@@ -243,8 +227,14 @@ def _is_lone_point(members: PlanePrompts) -> bool:
     )
 
 
-def _inside(prompts: PlanePrompts, plane_size: tuple[int, int]) -> PlanePrompts:
-    """Refuse prompts outside the plane, and cut boxes at its border."""
+def check_inside(prompts: PlanePrompts, plane_size: tuple[int, int]) -> PlanePrompts:
+    """Refuse prompts outside the plane, and cut boxes at its border.
+
+    Raises
+    ------
+    InvalidPromptError
+        If there is no prompt, or one lies outside the plane.
+    """
     if not len(prompts):
         raise InvalidPromptError("there is no prompt: add a point, a box or a mask")
     size = np.array(plane_size, np.float32)
@@ -353,15 +343,9 @@ def _at_full_resolution(
     )
 
 
-def _precision(model: PromptableModel) -> str:
-    return str(model.dtype).removeprefix("torch.")
-
-
-def _result(steps: Generator[Progress, None, T]) -> T:
-    """Run a generator to its end and return what it returns."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as stop:
-            value: T = stop.value
-            return value
+def _of_size(
+    embedding: PlaneEmbedding, original_size: tuple[int, int] | None
+) -> PlaneEmbedding:
+    if original_size is None or original_size == embedding.original_size:
+        return embedding
+    return dataclasses.replace(embedding, original_size=original_size)

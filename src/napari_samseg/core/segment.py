@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy.typing as npt
 
 from napari_samseg.core.errors import InvalidImageError, InvalidPromptError
-from napari_samseg.core.images import MODEL_PIXELS, PlaneSource, open_image, read_plane
+from napari_samseg.core.images import PlaneSource, open_image
+from napari_samseg.core.planes import measure_plane
 from napari_samseg.core.prompts.from_geometry import pair_prompts
-from napari_samseg.core.settings import ImageSettings
+from napari_samseg.core.settings import ImageSettings, TileSettings
+from napari_samseg.core.steps import run_steps
 from napari_samseg.core.types import MaskPrediction, PlanePrompts
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ def segment(
     combine: bool = False,
     plane: int | tuple[int, ...] | None = None,
     settings: ImageSettings | None = None,
+    tiles: TileSettings | None = None,
     device: str = "auto",
 ) -> MaskPrediction:
     """Segment the objects that points and boxes show.
@@ -64,6 +67,9 @@ def segment(
     settings : ImageSettings, optional
         Contrast, channels and resolution level. Prompts and masks are in the
         pixels of that level.
+    tiles : TileSettings, optional
+        How a plane larger than the model's input is cut; only tiles that an
+        object lies in are encoded.
     device : str
         "auto", "cpu", "cuda", "cuda:1" or "mps"; not used for a loaded model.
 
@@ -85,7 +91,6 @@ def segment(
     settings = ImageSettings() if settings is None else settings
     source = image if isinstance(image, PlaneSource) else open_image(image)
     index = _plane_index(source, plane)
-    pixels = read_plane(source, index, settings, max_pixels=MODEL_PIXELS)
     plane_size = source.plane_size(settings.level)
     if prompts is None:
         prompts = pair_prompts(
@@ -93,11 +98,14 @@ def segment(
         )
     elif not (points is None and point_labels is None and boxes is None):
         raise InvalidPromptError("give either prompts or points and boxes, not both")
-    from napari_samseg.core.predict import predict_masks
+    measured = measure_plane(source, index, settings)
+    from napari_samseg.core.tiled import TiledPlane, plan_tiles
 
     predictor = _predictor_for(model, device)
-    embedding = predictor.encode(pixels, original_size=plane_size)
-    return predict_masks(predictor.model, embedding, prompts)
+    tiles = TileSettings() if tiles is None else tiles
+    boxes_yx = plan_tiles(plane_size, predictor.model.input_size, tiles)
+    tiled = TiledPlane(predictor, measured, boxes_yx)
+    return run_steps(tiled.predict_steps(prompts))
 
 
 def _plane_index(

@@ -7,18 +7,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_samseg.core.errors import InvalidImageError, InvalidPromptError
-from napari_samseg.core.images import MODEL_PIXELS, read_plane
+from napari_samseg.core.errors import (
+    CacheError,
+    InvalidImageError,
+    InvalidPromptError,
+)
 from napari_samseg.core.io.image_file import open_image_file
 from napari_samseg.core.io.label_image import check_label_path, write_label_image
 from napari_samseg.core.io.output import check_output_file
 from napari_samseg.core.io.picture import check_picture_path, write_picture
 from napari_samseg.core.io.prompt_table import build_prompts, read_prompt_files
+from napari_samseg.core.planes import measure_plane
 from napari_samseg.core.types import Progress
 
 if TYPE_CHECKING:
+    from napari_samseg.core.cache.entry import StackEntry
     from napari_samseg.core.images import PlaneSource
-    from napari_samseg.core.settings import ImageSettings, ModelSettings
+    from napari_samseg.core.models.protocol import PromptableModel
+    from napari_samseg.core.planes import MeasuredPlane
+    from napari_samseg.core.settings import (
+        ImageSettings,
+        ModelSettings,
+        TileSettings,
+    )
     from napari_samseg.core.types import MaskPrediction
 
 __all__ = ["SegmentJob", "segment_file"]
@@ -42,6 +53,9 @@ class SegmentJob:
         Axis that holds independent channels.
     overlay : Path or None
         Picture to write, ``.png``.
+    embeddings : str or None
+        Folder or URL of a store with embeddings of the image: tiles are taken from
+        there, and those that are encoded put there.
     """
 
     image: Path
@@ -52,10 +66,14 @@ class SegmentJob:
     plane: tuple[int, ...] = ()
     channel_axis: int | None = None
     overlay: Path | None = None
+    embeddings: str | None = None
 
 
 def segment_file(
-    job: SegmentJob, image_settings: ImageSettings, model_settings: ModelSettings
+    job: SegmentJob,
+    image_settings: ImageSettings,
+    model_settings: ModelSettings,
+    tile_settings: TileSettings,
 ) -> Generator[Progress, None, MaskPrediction]:
     """Segment the objects that the prompt files show.
 
@@ -79,34 +97,39 @@ def segment_file(
         rows = read_prompt_files(
             points=job.points, boxes=job.boxes, prompts=job.prompts, plane=job.plane
         )
-        plane = read_plane(source, job.plane, image_settings, max_pixels=MODEL_PIXELS)
         plane_size = source.plane_size(image_settings.level)
+        try:
+            prompts = build_prompts(rows, plane_size)
+        except InvalidPromptError as error:
+            files = ", ".join(str(path) for path in inputs[1:] if path is not None)
+            raise InvalidPromptError(f"{files}: {error}") from error
+        plane = measure_plane(source, job.plane, image_settings)
+        if job.embeddings is not None:
+            _check_store(job.embeddings)
+
+        yield Progress("loading the model")
+        from napari_samseg.core.models import load_model
+        from napari_samseg.core.predict import Predictor
+        from napari_samseg.core.tiled import TiledPlane, plan_tiles
+
+        model = load_model(
+            model_settings.model,
+            device=model_settings.device,
+            precision=model_settings.precision,
+        )
+        tiles = plan_tiles(plane_size, model.input_size, tile_settings)
+        entry = (
+            None
+            if job.embeddings is None
+            else _find_entry(job.embeddings, job.image, plane, model, tile_settings)
+        )
+        tiled = TiledPlane(Predictor(model, entry), plane, tiles)
+        prediction = yield from tiled.predict_steps(prompts)
+        write_label_image(job.out, prediction.to_labels())
         if job.overlay is not None:
-            picture = read_plane(source, job.plane, image_settings)
-    try:
-        prompts = build_prompts(rows, plane_size)
-    except InvalidPromptError as error:
-        files = ", ".join(str(path) for path in inputs[1:] if path is not None)
-        raise InvalidPromptError(f"{files}: {error}") from error
+            from napari_samseg.core.overlay import draw_overlay
 
-    yield Progress("loading the model")
-    from napari_samseg.core.models import load_model
-    from napari_samseg.core.predict import Predictor, predict_masks
-
-    model = load_model(
-        model_settings.model,
-        device=model_settings.device,
-        precision=model_settings.precision,
-    )
-    predictor = Predictor(model)
-    embedding = yield from predictor.encode_steps(plane, original_size=plane_size)
-    yield Progress("decoding")
-    prediction = predict_masks(model, embedding, prompts)
-    write_label_image(job.out, prediction.to_labels())
-    if job.overlay is not None:
-        from napari_samseg.core.overlay import draw_overlay
-
-        write_picture(job.overlay, draw_overlay(picture, prediction, prompts))
+            write_picture(job.overlay, draw_overlay(plane.read(), prediction, prompts))
     return prediction
 
 
@@ -122,3 +145,31 @@ def _check_plane(job: SegmentJob, source: PlaneSource) -> None:
         f"{job.image} is a stack of shape {source.shape}: choose one plane, a number "
         f"for each axis before (Y, X): {ranges}"
     )
+
+
+def _check_store(location: str) -> None:
+    """Say at once if there is no store: loading a model takes a while."""
+    from napari_samseg.core.cache.zarr_store import EmbeddingStore
+
+    EmbeddingStore(location, write=False)
+
+
+def _find_entry(
+    location: str,
+    image: Path,
+    plane: MeasuredPlane,
+    model: PromptableModel,
+    tile_settings: TileSettings,
+) -> StackEntry:
+    from napari_samseg.core.cache.lookup import find_entry
+    from napari_samseg.core.embed.stack import Stack, stack_recipe
+
+    stack = Stack(plane.source, str(image.absolute()), plane.settings)
+    recipe = stack_recipe(stack, model, tile_settings)
+    entry = find_entry(location, recipe, (plane.index, plane.digest))
+    if entry is None:
+        raise CacheError(
+            f"{location} holds no embeddings of {image} made with this model and these "
+            "settings: make them with `napari-samseg embed`, or leave the store out"
+        )
+    return entry

@@ -17,9 +17,11 @@ from typing import Any, TypeVar
 from napari_samseg.core.errors import SettingsError
 
 __all__ = [
+    "EmbedSettings",
     "ImageSettings",
     "ModelSettings",
     "SettingInfo",
+    "TileSettings",
     "check",
     "describe",
     "setting",
@@ -178,13 +180,74 @@ class ModelSettings:
         "auto takes a GPU if there is one; or cpu, cuda, cuda:1, mps.",
     )
     precision: str = setting(
-        "auto",
+        "fast",
         "Precision",
-        "auto computes in bfloat16 where the processor is good at it and in "
-        "float32 elsewhere.",
-        choices=("auto", "float32", "bfloat16", "float16"),
+        "fast encodes in bfloat16 where the processor is good at it and in float32 "
+        "elsewhere; exact in float32 everywhere; bfloat16 and float16 are for those "
+        "who know their processor.",
+        choices=("fast", "exact", "bfloat16", "float16"),
     )
 
     def __post_init__(self) -> None:
         check(self)
         object.__setattr__(self, "model", os.fspath(self.model))
+
+
+@dataclass(frozen=True, slots=True)
+class TileSettings:
+    """How a plane that is larger than the model's input is cut into tiles."""
+
+    tiling: str = setting(
+        "auto",
+        "Tiles",
+        "auto cuts planes larger than the model's input into overlapping tiles of "
+        "several scales, so that small objects keep their detail; whole shrinks "
+        "every plane to the model's input.",
+        choices=("auto", "whole"),
+    )
+    tile: int = setting(
+        0,
+        "Tile size",
+        "Side of the finest tiles; 0 takes the model's input size.",
+        minimum=0,
+        maximum=1 << 16,
+        unit="px",
+    )
+    overlap: float = setting(
+        25.0,
+        "Overlap",
+        "Share of a tile that it has in common with the next one.",
+        minimum=0,
+        maximum=50,
+        unit="%",
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
+        if 0 < self.tile < 16:
+            raise SettingsError(
+                f"tiles of {self.tile} px are too small: take 16 or more, or 0 for "
+                "the model's input size"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedSettings:
+    """How the embeddings of a stack are kept."""
+
+    storage: str = setting(
+        "float16",
+        "Storage",
+        "How embeddings lie on disk: half precision (masks do not change), full, or "
+        "8 bits (half the size again, masks change by less than a hundredth).",
+        choices=("float16", "float32", "uint8"),
+    )
+    unreadable: str = setting(
+        "stop",
+        "Unreadable planes",
+        "stop at a plane that cannot be read, or skip it and list it at the end.",
+        choices=("stop", "skip"),
+    )
+
+    def __post_init__(self) -> None:
+        check(self)

@@ -204,7 +204,10 @@ class MaskPrediction:
     iou_predictions : (N,) float32
         The model's own estimate of the IoU of each mask.
     low_res_masks : (N, h, w) float32
-        Logits at the decoder's resolution: the mask prompt of a next round.
+        Logits at the decoder's resolution, of the frame each was decoded in.
+    frames_yx : (N, 4) int64 or None
+        Half-open box of the tile that the logits show; None where they all show
+        the whole plane.
     """
 
     object_ids: IntArray
@@ -213,6 +216,7 @@ class MaskPrediction:
     plane_size: tuple[int, int]
     iou_predictions: FloatArray
     low_res_masks: FloatArray
+    frames_yx: IntArray | None = None
 
     def __post_init__(self) -> None:
         n = len(self.object_ids)
@@ -221,6 +225,7 @@ class MaskPrediction:
             len(self.boxes_yx),
             len(self.iou_predictions),
             len(self.low_res_masks),
+            n if self.frames_yx is None else len(self.frames_yx),
         )
         if any(length != n for length in lengths):
             raise ValueError(f"a prediction of {n} objects has fields of {lengths}")

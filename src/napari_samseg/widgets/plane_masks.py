@@ -6,52 +6,64 @@ the job is made.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+import dataclasses
+import math
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from weakref import WeakValueDictionary
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 from psygnal import Signal
 
 from napari_samseg.adapters.plugin_settings import PluginSettings, read_plugin_settings
+from napari_samseg.core.cache.layered import LayeredCache
+from napari_samseg.core.cache.lookup import EntryFinder
+from napari_samseg.core.cache.memory import MemoryCache
 from napari_samseg.core.errors import InvalidPromptError
-from napari_samseg.core.images import MODEL_PIXELS, read_plane
 from napari_samseg.core.painting import Box, PlaneKey, render_objects
+from napari_samseg.core.planes import measure_plane
 from napari_samseg.core.prompts.from_geometry import Gesture, gather_prompts
-from napari_samseg.core.settings import ImageSettings, ModelSettings
+from napari_samseg.core.settings import ImageSettings, ModelSettings, TileSettings
+from napari_samseg.core.steps import run_steps
 from napari_samseg.core.types import MaskPrediction, Progress
+from napari_samseg.widgets.loaded_models import predictor_steps
 from napari_samseg.widgets.workers import LatestJob
 
 if TYPE_CHECKING:
     from napari_samseg.adapters.read_layers import ImageView
+    from napari_samseg.core.cache.protocol import EmbeddingCache
     from napari_samseg.core.models.protocol import PromptableModel
+    from napari_samseg.core.planes import MeasuredPlane
     from napari_samseg.core.predict import Predictor
-    from napari_samseg.core.types import PlaneEmbedding
+    from napari_samseg.core.tiled import TiledPlane
 
 __all__ = ["DrawnMasks", "PlaneMasks"]
 
 HOVER_ALPHA, FILL_ALPHA = 40, 70
+# Share of the memory cache that the tiles of one plane may take.
+CACHE_SHARE = 0.75
 
 Prompts = Mapping[int, Sequence[Gesture]]
 Colors = npt.NDArray[np.uint8]
 
-# Models in use, shared by all sessions that ask for the same one.
-_LOADED: WeakValueDictionary[tuple[ModelSettings, int], Predictor] = (
-    WeakValueDictionary()
-)
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EncodedPlane:
-    """A plane as a model has encoded it."""
+    """A plane that a model has encoded as a whole, and maybe in tiles.
 
-    predictor: Predictor
+    Attributes
+    ----------
+    plane : PlaneKey
+    tiled : TiledPlane
+    shared : Predictor
+        The model with the memory that all sessions share; that of `tiled` may have
+        the embeddings of the image behind it.
+    """
+
     plane: PlaneKey
-    plane_size: tuple[int, int]
-    embedding: PlaneEmbedding
+    tiled: TiledPlane
+    shared: Predictor
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,11 +78,18 @@ class DrawnMasks:
 class PlaneMasks:
     """Encodes one plane at a time and decodes its prompts; the latest wins.
 
+    Parameters
+    ----------
+    find_store : callable
+        Gives the place where embeddings of the image may have been stored.
+
     Attributes
     ----------
     encoded : EncodedPlane or None
     prediction : MaskPrediction or None
         Masks of the prompts asked for last, once they are there.
+    tile_settings : TileSettings
+        How planes larger than the model's input are cut.
     is_stale : bool
         Newer prompts than those of `prediction` wait for their masks.
     """
@@ -82,14 +101,18 @@ class PlaneMasks:
     warned = Signal(str)
     progressed = Signal(object)
 
-    def __init__(self) -> None:
+    def __init__(self, find_store: Callable[[], str]) -> None:
+        self._find_store = find_store
+        self._finder = EntryFinder()
         self.encoded: EncodedPlane | None = None
         self.prediction: MaskPrediction | None = None
         self.is_stale = False
+        self.tile_settings = TileSettings()
         self._model: PromptableModel | ModelSettings | None = None
         self._predictor: Predictor | None = None
         self._encoding, self._predicting = LatestJob(), LatestJob()
         self._hovering = LatestJob()
+        self._tiling = LatestJob(background=True)
 
     @property
     def is_busy(self) -> bool:
@@ -124,14 +147,18 @@ class PlaneMasks:
 
     def cancel(self) -> None:
         """Stop all jobs; what waits is dropped."""
-        for job in (self._encoding, self._predicting, self._hovering):
+        for job in (self._encoding, self._predicting, self._hovering, self._tiling):
             job.cancel()
 
     def encode(
         self, plane: PlaneKey | None, view: ImageView, settings: ImageSettings
     ) -> None:
-        """Encode a plane in the background; `was_encoded` follows."""
+        """Encode a plane in the background; `was_encoded` follows.
+
+        Once it is encoded as a whole, its tiles follow.
+        """
         self._encoding.cancel()
+        self._tiling.cancel()
         if plane is None or self._model is None:
             self.progressed.emit(None)
             return
@@ -149,8 +176,9 @@ class PlaneMasks:
         """Encode a plane on this thread, for scripts."""
         if self.encoded is None or self.encoded.plane != plane:
             self._encoding.cancel()
-            self.encoded = _run(self._encode_steps(plane, view, settings))
-            self._predictor = self.encoded.predictor
+            self._tiling.cancel()
+            self.encoded = run_steps(self._encode_steps(plane, view, settings))
+            self._predictor = self.encoded.shared
             self.progressed.emit(None)
 
     def request(self, prompts: Prompts, colors: Colors) -> None:
@@ -171,7 +199,7 @@ class PlaneMasks:
             raise InvalidPromptError("the plane is not encoded yet")
         self.is_stale = True
         self._predicting.cancel()
-        drawn: DrawnMasks = _run(
+        drawn: DrawnMasks = run_steps(
             _predict_steps(self.encoded, prompts, colors, FILL_ALPHA)
         )
         self._on_predicted(drawn)
@@ -188,7 +216,7 @@ class PlaneMasks:
             self._hovering.cancel()
         else:
             self._hovering.request(
-                _predict_steps(self.encoded, prompts, colors, HOVER_ALPHA),
+                _hover_steps(self.encoded, prompts, colors),
                 self.was_hovered.emit,
                 # a preview that cannot be had is no news
                 lambda error: None,
@@ -200,13 +228,29 @@ class PlaneMasks:
         # preferences belong to napari, hence to the main thread
         source: Predictor | PromptableModel | ModelSettings
         source = self._predictor or self._model or ModelSettings()
-        return _encode_steps(plane, view, settings, source, read_plugin_settings())
+        stored = _StoredPlanes(self._finder, self._find_store(), view.name)
+        return _encode_steps(
+            plane,
+            view,
+            settings,
+            self.tile_settings,
+            source,
+            stored,
+            read_plugin_settings(),
+        )
 
     def _on_encoded(self, encoded: EncodedPlane) -> None:
         self.encoded = encoded
-        self._predictor = encoded.predictor
+        self._predictor = encoded.shared
         self.progressed.emit(None)
         self.was_encoded.emit()
+        self._tiling.request(
+            encoded.tiled.remaining_steps(_tiles_held(encoded)),
+            lambda nothing: self.progressed.emit(None),
+            self._on_failed,
+            self.progressed.emit,
+            self.warned.emit,
+        )
 
     def _on_failed(self, error: Exception) -> None:
         self.progressed.emit(None)
@@ -217,82 +261,77 @@ class PlaneMasks:
         self.was_predicted.emit(drawn)
 
 
+@dataclass(frozen=True, slots=True)
+class _StoredPlanes:
+    """Where planes of an image may have been stored before."""
+
+    finder: EntryFinder
+    location: str
+    name: str
+
+    def behind(
+        self, shared: Predictor, plane: MeasuredPlane, tiles: TileSettings
+    ) -> EmbeddingCache:
+        """Return the memory of a model, in front of what is stored of the image."""
+        from napari_samseg.core.embed.stack import Stack, stack_recipe
+
+        ndim = plane.source.ndim
+        if plane.plane_axes != (ndim - 2, ndim - 1):
+            return shared.cache  # stores hold planes of the usual axes only
+        stack = Stack(plane.source, self.name, plane.settings)
+        recipe = stack_recipe(stack, shared.model, tiles)
+        sample = plane.index, plane.digest
+        entry = self.finder.find(self.location, recipe, sample)
+        return shared.cache if entry is None else LayeredCache(shared.cache, entry)
+
+
 def _encode_steps(
     plane: PlaneKey,
     view: ImageView,
     settings: ImageSettings,
+    tile_settings: TileSettings,
     source: Predictor | PromptableModel | ModelSettings,
+    stored: _StoredPlanes,
     plugin: PluginSettings,
 ) -> Generator[Progress, None, EncodedPlane]:
-    predictor = yield from _predictor_steps(source, plugin)
-    yield Progress("reading the plane")
-    pixels = read_plane(
-        view.source,
-        plane.index,
-        settings,
-        plane_axes=plane.axes,
-        max_pixels=MODEL_PIXELS,
-    )
-    size = view.plane_size(plane)
-    yield Progress("encoding the plane")
-    embedding = yield from predictor.encode_steps(pixels, original_size=size)
-    return EncodedPlane(predictor, plane, size, embedding)
-
-
-def _predictor_steps(
-    source: Predictor | PromptableModel | ModelSettings, plugin: PluginSettings
-) -> Generator[Progress, None, Predictor]:
-    """Load a model with the planes it has encoded, or take the one in use.
-
-    torch is imported here, in the worker's thread, and not before.
-    """
-    if isinstance(source, ModelSettings):
-        path = Path(source.model)
-        # a checkpoint written again under its old name is another model
-        key = source, path.stat().st_mtime_ns if path.is_file() else 0
-        # one look only: what no session uses any more is gone at any moment
-        loaded = _LOADED.get(key)
-        if loaded is not None:
-            return loaded
-        yield Progress("loading torch")
-    from napari_samseg.core.cache.memory import MemoryCache
+    shared = yield from predictor_steps(source, plugin)
     from napari_samseg.core.predict import Predictor as NewPredictor
+    from napari_samseg.core.tiled import TiledPlane, plan_tiles
 
-    if isinstance(source, NewPredictor):
-        return source
-    cache = MemoryCache(plugin.cache_bytes)
-    if not isinstance(source, ModelSettings):
-        return NewPredictor(source, cache)
-    from napari_samseg.core.models import load_model_steps
+    yield Progress("reading the plane")
+    measured = measure_plane(view.source, plane.index, settings, plane_axes=plane.axes)
+    cache = stored.behind(shared, measured, tile_settings)
+    tiles = plan_tiles(measured.size, shared.model.input_size, tile_settings)
+    tiled = TiledPlane(NewPredictor(shared.model, cache), measured, tiles)
+    yield Progress("encoding the plane")
+    yield from tiled.embedding_steps(tiled.whole)
+    return EncodedPlane(plane, tiled, shared)
 
-    model = yield from load_model_steps(
-        source.model,
-        device=source.device,
-        precision=source.precision,
-        folder=plugin.models_path,
-    )
-    predictor = NewPredictor(model, cache)
-    _LOADED[key] = predictor
-    return predictor
+
+def _tiles_held(encoded: EncodedPlane) -> int:
+    """Tiles of a plane that may be kept, if the cache is to hold others, too."""
+    nbytes = 4 * math.prod(encoded.shared.model.embedding_shape)
+    cache = encoded.shared.cache
+    held = cache.max_bytes if isinstance(cache, MemoryCache) else 0
+    return int(CACHE_SHARE * held / nbytes)
 
 
 def _predict_steps(
     encoded: EncodedPlane, prompts: Prompts, colors: Colors, fill_alpha: int
 ) -> Generator[Progress, None, DrawnMasks]:
-    from napari_samseg.core.predict import predict_masks
-
+    tiled = encoded.tiled
+    size = tiled.plane.size
     yield Progress("decoding")
-    model, size = encoded.predictor.model, encoded.plane_size
-    given = gather_prompts(prompts, size, model.low_res_size)
-    prediction = predict_masks(model, encoded.embedding, given)
+    given = gather_prompts(prompts, size, tiled.mask_side)
+    prediction = yield from tiled.predict_steps(given)
     outline = max(1, round(max(size) / 400))
     picture = render_objects(prediction, colors, fill_alpha=fill_alpha, outline=outline)
     return DrawnMasks(encoded.plane, prediction, picture)
 
 
-def _run(steps: Generator[Progress, None, Any]) -> Any:
-    while True:
-        try:
-            next(steps)
-        except StopIteration as stop:
-            return stop.value
+def _hover_steps(
+    encoded: EncodedPlane, prompts: Prompts, colors: Colors
+) -> Generator[Progress, None, DrawnMasks]:
+    """Decode in tiles that are encoded: moving the mouse never starts long work."""
+    ready = dataclasses.replace(encoded, tiled=encoded.tiled.without_encoding())
+    return _predict_steps(ready, prompts, colors, HOVER_ALPHA)

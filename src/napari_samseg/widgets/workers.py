@@ -10,12 +10,14 @@ exceptions, they come back as values. It does not close a generator after
 from __future__ import annotations
 
 import atexit
+import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from napari.qt.threading import GeneratorWorker, create_worker
-from qtpy.QtCore import QThreadPool
+from qtpy.QtCore import QCoreApplication, QThreadPool
 
 from napari_samseg.core.types import Progress
 
@@ -23,6 +25,8 @@ __all__ = ["RUNNING", "Job", "LatestJob"]
 
 # Qt holds the methods it calls back only weakly: jobs live here until they end.
 RUNNING: set[Job] = set()
+# How long a job that waits sleeps before it looks again.
+PAUSE_SECONDS = 0.01
 
 Steps = Generator[Progress, None, Any]
 
@@ -56,6 +60,30 @@ def _guard(steps: Steps) -> Steps:
         return _Failure(error)
 
 
+def _take_turns(steps: Steps, job: Job) -> Steps:
+    """Wait between steps while the job is paused, or others are to go first.
+
+    napari's own pause is lost if `resume` comes before the worker has noticed it.
+    """
+    try:
+        while True:
+            while job.has_to_wait and not job.is_cancelled:
+                time.sleep(PAUSE_SECONDS)
+            if job.is_cancelled:
+                return None
+            try:
+                progress = next(steps)
+            except StopIteration as stop:
+                return stop.value
+            yield progress
+    finally:
+        steps.close()
+
+
+def _somebody_waits() -> bool:
+    return any(not (job.background or job.is_paused) for job in tuple(RUNNING))
+
+
 class Job:
     """A generator of `Progress` running in a thread.
 
@@ -75,6 +103,12 @@ class Job:
         Gets the text of each warning, which Qt's thread would keep to itself.
     on_end : callable, optional
         Called last, also after `cancel`.
+    background : bool
+        Wait between steps while other jobs run.
+
+    Attributes
+    ----------
+    is_running, is_paused, is_cancelled : bool
     """
 
     def __init__(
@@ -86,18 +120,19 @@ class Job:
         on_progress: Callable[[Progress], None] | None = None,
         on_warning: Callable[[str], None] | None = None,
         on_end: Callable[[], None] | None = None,
+        background: bool = False,
     ) -> None:
         self._on_return = on_return
         self._on_error = on_error
         self._on_progress = on_progress
         self._on_warning = on_warning
         self._on_end = on_end
-        self.is_cancelled = False
-        self._steps = steps
+        self.is_cancelled = self.is_paused = False
+        self.background = background
         self.is_running = False
         self._worker = create_worker(
             _guard,
-            steps,
+            _take_turns(steps, self),
             _worker_class=_ClosingWorker,
             _ignore_errors=True,
             _start_thread=False,
@@ -109,10 +144,26 @@ class Job:
 
     def start(self) -> Job:
         """Start the thread."""
+        application = QCoreApplication.instance()
+        if application is not None:
+            _watch_end(application)
         self.is_running = True
         RUNNING.add(self)
         self._worker.start()
         return self
+
+    @property
+    def has_to_wait(self) -> bool:
+        """Whether the next step is not to be taken yet."""
+        return self.is_paused or (self.background and _somebody_waits())
+
+    def pause(self) -> None:
+        """Wait before the next step until `resume`; others need not wait for it."""
+        self.is_paused = True
+
+    def resume(self) -> None:
+        """Go on after `pause`."""
+        self.is_paused = False
 
     def cancel(self) -> None:
         """Stop at the next step; nothing is called back but `on_end`."""
@@ -143,6 +194,16 @@ class Job:
             self._on_end()
 
 
+@cache
+def _watch_end(application: QCoreApplication) -> None:
+    """End jobs with the window, once for each application.
+
+    At exit of the interpreter it would be too late for what they still have to write:
+    the threads of other libraries have ended by then.
+    """
+    application.aboutToQuit.connect(_end_all)
+
+
 @atexit.register
 def _end_all() -> None:
     """Let no thread outlive the interpreter: Qt aborts the process then."""
@@ -157,9 +218,15 @@ class LatestJob:
     """Runs one job at a time, and of those that wait only the newest.
 
     The answer to a request is dropped once a newer one has been made.
+
+    Parameters
+    ----------
+    background : bool
+        Pause between steps while other jobs run.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, background: bool = False) -> None:
+        self._background = background
         self._running: Job | None = None
         self._waiting: Callable[[], Job] | None = None
 
@@ -192,6 +259,7 @@ class LatestJob:
                 on_progress=on_progress,
                 on_warning=on_warning,
                 on_end=self._next,
+                background=self._background,
             )
 
         if self._running is None:

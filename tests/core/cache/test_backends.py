@@ -12,12 +12,20 @@ from hypothesis import strategies as st
 
 from napari_samseg.core.cache import CACHE_BACKENDS
 from napari_samseg.core.cache.key import EmbeddingKey, digest_array
+from napari_samseg.core.cache.layered import LayeredCache
+from napari_samseg.core.cache.memory import MemoryCache
+from napari_samseg.core.cache.recipe import StackRecipe
+from napari_samseg.core.cache.zarr_store import EmbeddingStore
 from napari_samseg.core.types import PlaneEmbedding
 
 
 @pytest.fixture(params=list(CACHE_BACKENDS))
-def cache(request):
-    return CACHE_BACKENDS[request.param]()
+def cache(request, tmp_path):
+    return MAKERS[request.param](tmp_path)
+
+
+def make_entry(folder):
+    return EmbeddingStore(folder / "store").entry(RECIPE)
 
 
 KEY = EmbeddingKey(
@@ -28,6 +36,25 @@ KEY = EmbeddingKey(
     plane=(3,),
     tile=(0, 0, 64, 64),
 )
+
+
+RECIPE = StackRecipe(
+    image="stack.tif",
+    planes=(5,),
+    plane_size=(64, 64),
+    dtype="uint8",
+    encoder_digest="e",
+    model="m",
+    embedding_shape=(4, 8, 8),
+    precision="float32",
+    preprocessing=KEY.preprocessing,
+    tiles=((0, 0, 64, 64), (0, 32, 64, 96)),
+)
+MAKERS = {
+    "memory": lambda folder: MemoryCache(),
+    "zarr": make_entry,
+    "layered": lambda folder: LayeredCache(MemoryCache(), make_entry(folder)),
+}
 
 
 def embedding(value: float, size: int = 8) -> PlaneEmbedding:

@@ -7,8 +7,8 @@ import zarr
 from PIL import Image
 
 from napari_samseg.core.errors import InvalidImageError, MissingFileError
-from napari_samseg.core.images import read_plane
 from napari_samseg.core.io.image_file import open_image_file
+from napari_samseg.core.planes import read_plane
 
 
 @pytest.fixture

@@ -105,7 +105,7 @@ def test_encoding_in_steps_gives_the_module_its_own_output(model, plane):
             break
     assert [step.done for step in progress] == list(range(1, len(progress) + 1))
     with torch.inference_mode():
-        whole = model.sam.image_encoder(model._preprocess(plane))[0].numpy()
+        whole = model.sam.image_encoder(model._preprocess([plane]))[0].numpy()
     np.testing.assert_allclose(embedding.features["image_embed"], whole, atol=1e-5)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from napari_samseg.core.models.mobile_sam import build_mobile_sam
+from napari_samseg.core.models.mobile_sam import ConvNorm, build_mobile_sam
 from napari_samseg.core.models.sam import SamModel, resize_positions
 
 reference = pytest.importorskip("mobile_sam")
@@ -89,3 +89,20 @@ def test_masks_are_the_published_ones_at_full_size(published):
         expected = published.image_encoder(model._preprocess(plane))[0].numpy()
     features = embedding.features["image_embed"]
     np.testing.assert_allclose(features, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_a_folded_norm_computes_the_same_and_can_be_tuned(kernel):
+    layer = randomised(ConvNorm(8, 8, kernel, stride=kernel, groups=kernel // 2 or 1))
+    pixels = torch.randn(2, 8, 9, 9)
+    expected = layer.bn(layer.c(pixels))
+    found = layer(pixels)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    found.square().sum().backward()
+    assert all(parameter.grad is not None for parameter in layer.parameters())
+
+
+def test_training_still_moves_the_running_statistics():
+    layer = ConvNorm(4, 4).train()
+    layer(torch.randn(2, 4, 5, 5) + 3)
+    assert layer.bn.running_mean.abs().max() > 0

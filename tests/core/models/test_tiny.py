@@ -67,6 +67,21 @@ def test_folded_model_computes_the_same() -> None:
     build_tiny(SMALL).load_state_dict(folded.state_dict())
 
 
+@pytest.mark.parametrize("norm", [False, True])
+@pytest.mark.parametrize("stride", [2, 4])
+def test_a_strided_convolution_is_one_after_space_to_depth(
+    norm: bool, stride: int
+) -> None:
+    side = build_tiny(dataclasses.replace(TinyConfig(), batch_norm=norm)).eval()
+    convolution = getattr(side.image_encoder, f"side_{8 // stride}")
+    channels = TinyConfig().widths[2 - stride // 2]
+    pixels = torch.randn(2, channels, 16, 24)
+    with torch.no_grad():
+        expected = convolution(torch.nn.functional.pixel_unshuffle(pixels, stride))
+        found = convolution.unshuffled(pixels, stride)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
 def test_training_mode_is_not_changed_by_folding() -> None:
     sam = build_tiny(dataclasses.replace(SMALL, batch_norm=True)).train()
     before = {name: value.clone() for name, value in sam.state_dict().items()}

@@ -7,8 +7,8 @@ from skimage.data import coins
 from skimage.filters import threshold_otsu
 from skimage.measure import label
 
+from napari_samseg.core.contrast import normalise_plane
 from napari_samseg.core.errors import InvalidLabelsError
-from napari_samseg.core.images import normalise_plane
 from napari_samseg.core.models.sam import SamModel
 from napari_samseg.core.models.tiny import TinyConfig, build_tiny, prompt_prior
 from napari_samseg.core.prompts.from_labels import (

@@ -19,13 +19,13 @@ def open_image_file(
 ) -> Iterator[PlaneSource]:
     """Open an image file as a source of planes, until the ``with`` block ends.
 
-    TIFF, zarr and npy are read one plane at a time; other formats (PNG, JPEG and
-    what else Pillow knows) are read whole.
+    TIFF, zarr, OME-Zarr and npy are read one plane at a time; other formats (PNG,
+    JPEG and what else Pillow knows) are read whole.
 
     Parameters
     ----------
     path : Path
-        A file, or the folder of a zarr array.
+        A file, or the folder of a zarr array or an OME-Zarr image.
     rgb, channel_axis
         As in `napari_samseg.core.images.open_image`.
 
@@ -34,23 +34,47 @@ def open_image_file(
     MissingFileError
         If there is no such file.
     InvalidImageError
-        If it cannot be read as an image, or is a zarr group rather than an array.
+        If it cannot be read as an image, or is a zarr group that is no image.
     """
     if not path.exists():
         raise MissingFileError(f"there is no image {path}")
     with ExitStack() as stack:
         try:
-            data = _open(path, stack)
+            data, found_axis = _open(path, stack)
         # each library has its own errors for files that are not what they seem
         except Exception as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise InvalidImageError(
                 f"{path} cannot be read as an image: {reason}"
             ) from error
-        yield open_image(data, rgb=rgb, channel_axis=channel_axis)
+        axis = found_axis if channel_axis is None and not rgb else channel_axis
+        try:
+            source = open_image(data, rgb=rgb, channel_axis=axis)
+        except InvalidImageError as error:
+            raise InvalidImageError(f"{path}: {error}") from error
+        yield source
 
 
-def _open(path: Path, stack: ExitStack) -> Any:
+def _open(path: Path, stack: ExitStack) -> tuple[Any, int | None]:
+    """Return an array or levels, and the axis of the channels if the file says so."""
+    import zarr
+
+    if path.is_dir():
+        try:
+            opened = zarr.open(path, mode="r")
+        except FileNotFoundError as error:
+            raise InvalidImageError(
+                "it is a folder without a zarr array or group"
+            ) from error
+        if isinstance(opened, zarr.Group):
+            from napari_samseg.core.io.ome_zarr import open_ome_zarr
+
+            return open_ome_zarr(opened)
+        return opened, None
+    return _open_file(path, stack), None
+
+
+def _open_file(path: Path, stack: ExitStack) -> Any:
     import numpy as np
     import zarr
 
@@ -61,8 +85,6 @@ def _open(path: Path, stack: ExitStack) -> Any:
         tiff = stack.enter_context(tifffile.TiffFile(path))
         store = stack.enter_context(tiff.aszarr(level=0))
         return zarr.open_array(store, mode="r")
-    if path.is_dir():
-        return zarr.open_array(path, mode="r")
     if suffix == ".npy":
         return np.load(path, mmap_mode="r", allow_pickle=False)
     from PIL import Image

@@ -38,6 +38,7 @@ from napari_samseg.core.models.tiny import (
     prompt_prior,
     tiny_config,
 )
+from napari_samseg.core.steps import run_steps
 from napari_samseg.core.types import Progress
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def load_model(
     name_or_path: str | Path = "default",
     *,
     device: str = "auto",
-    precision: str = "auto",
+    precision: str = "fast",
     input_size: int | None = None,
     folder: Path | None = None,
     progress: Callable[[Progress], None] | None = None,
@@ -114,7 +115,7 @@ def load_model(
     device : str
         ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``.
     precision : str
-        ``"auto"``, ``"float32"``, ``"bfloat16"`` or ``"float16"``, of the encoder.
+        Of the encoder: ``"fast"``, ``"exact"``, ``"bfloat16"`` or ``"float16"``.
     input_size : int, optional
         Side of the square the encoder sees, if not the one it was trained for: the
         positions of SAM are interpolated.
@@ -144,21 +145,14 @@ def load_model(
         input_size=input_size,
         folder=folder,
     )
-    while True:
-        try:
-            step = next(steps)
-        except StopIteration as stop:
-            model: SamModel = stop.value
-            return model
-        if progress is not None:
-            progress(step)
+    return run_steps(steps, progress)
 
 
 def load_model_steps(
     name_or_path: str | Path = "default",
     *,
     device: str = "auto",
-    precision: str = "auto",
+    precision: str = "fast",
     input_size: int | None = None,
     folder: Path | None = None,
 ) -> Generator[Progress, None, SamModel]:

@@ -65,8 +65,25 @@ class ConvNorm(nn.Sequential):
         conv = nn.Conv2d(
             inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False
         )
-        self.add_module("c", conv)
-        self.add_module("bn", nn.BatchNorm2d(outputs))
+        self.c = conv
+        self.bn = nn.BatchNorm2d(outputs)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Convolve with the norm multiplied into the kernel, except in training."""
+        mean, variance = self.bn.running_mean, self.bn.running_var
+        if self.training or mean is None or variance is None:
+            normed: torch.Tensor = self.bn(self.c(x))
+            return normed
+        # one pass over the pixels instead of two; the kernel is small beside them
+        gain = self.bn.weight / torch.sqrt(variance + self.bn.eps)
+        weight = self.c.weight * gain[:, None, None, None]
+        bias = self.bn.bias - mean * gain
+        if self.c.kernel_size == (1, 1):
+            # with channels last a matrix product as it lies, faster on a processor
+            pixels = F.linear(x.permute(0, 2, 3, 1), weight.flatten(1), bias)
+            return pixels.permute(0, 3, 1, 2)
+        stride, padding = self.c.stride, self.c.padding
+        return F.conv2d(x, weight, bias, stride, padding, groups=self.c.groups)
 
 
 class PatchEmbed(nn.Module):
@@ -82,6 +99,8 @@ class PatchEmbed(nn.Module):
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Embed the pixels."""
+        # the blocks between convolutions want tokens with their channels together
+        pixels = pixels.contiguous(memory_format=torch.channels_last)
         embedded: torch.Tensor = self.seq(pixels)
         return embedded
 
@@ -135,8 +154,9 @@ class WindowAttention(nn.Module):
         # Checkpoints interleave q, k and v per head.
         qkv = self.qkv(self.norm(tokens)).view(n, length, self.heads, 3, -1)
         q, k, v = qkv.permute(3, 0, 2, 1, 4)
-        bias = self.attention_biases[:, self._distances()]
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))
+        # the fused kernel of processors wants four axes
+        bias = self.attention_biases[None, :, self._distances()].to(q.dtype)
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
         projected: torch.Tensor = self.proj(
             mixed.transpose(1, 2).reshape(n, length, width)
         )
@@ -181,20 +201,22 @@ class TinyViTBlock(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (N, C, y, x) to the same shape."""
-        x = self.local_conv(x + self._attend(x))
+        x = self.local_conv(x + self._attend(x.permute(0, 2, 3, 1)))
         mixed: torch.Tensor = self.mlp(x.permute(0, 2, 3, 1))
         return x + mixed.permute(0, 3, 1, 2)
 
-    def _attend(self, x: torch.Tensor) -> torch.Tensor:
-        n, c, height, width = x.shape
+    def _attend(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Map tokens (N, y, x, C) to their attention (N, C, y, x)."""
+        n, height, width, c = tokens.shape
         side = self.window
         # Padding is attended to as it was in training: it is no mask.
-        x = F.pad(x, (0, -width % side, 0, -height % side))
-        rows, columns = x.shape[2] // side, x.shape[3] // side
-        windows = x.view(n, c, rows, side, columns, side).permute(0, 2, 4, 3, 5, 1)
-        tokens: torch.Tensor = self.attn(windows.reshape(-1, side * side, c))
-        merged = tokens.view(n, rows, columns, side, side, c).permute(0, 5, 1, 3, 2, 4)
-        return merged.reshape(x.shape)[:, :, :height, :width]
+        tokens = F.pad(tokens, (0, 0, 0, -width % side, 0, -height % side))
+        rows, columns = tokens.shape[1] // side, tokens.shape[2] // side
+        windows = tokens.view(n, rows, side, columns, side, c).transpose(2, 3)
+        mixed: torch.Tensor = self.attn(windows.reshape(-1, side * side, c))
+        merged = mixed.view(n, rows, columns, side, side, c).transpose(2, 3)
+        whole = merged.reshape(tokens.shape)[:, :height, :width]
+        return whole.permute(0, 3, 1, 2)
 
 
 class Stage(nn.Module):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -11,7 +11,7 @@ from napari_samseg.core.types import FloatArray, PlaneEmbedding, PlanePrompts, P
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["DecodedMasks", "PromptableModel"]
+__all__ = ["DecodedMasks", "PromptableModel", "precision_of"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,6 +83,18 @@ class PromptableModel(Protocol):
     ) -> Generator[Progress, None, PlaneEmbedding]:
         """Encode as `encode` does, yielding between blocks so that others go first."""
 
+    def encode_batch_steps(
+        self, planes: Sequence[FloatArray]
+    ) -> Generator[Progress, None, list[PlaneEmbedding]]:
+        """Encode several planes at once, yielding as `encode_steps` does.
+
+        Parameters
+        ----------
+        planes : sequence of (Y, X, 3) float32 in 0..255
+            Their sizes may differ: each is resized and padded to the model's square.
+            `core.models.batching` chooses how many there should be.
+        """
+
     def decode(
         self, embedding: PlaneEmbedding, prompts: PlanePrompts, *, multimask: bool
     ) -> DecodedMasks:
@@ -98,3 +110,8 @@ class PromptableModel(Protocol):
         multimask : bool
             Three masks per object for ambiguous prompts (M = 3), or one (M = 1).
         """
+
+
+def precision_of(model: PromptableModel) -> str:
+    """Return the name of a model's precision, as it stands in keys of embeddings."""
+    return str(model.dtype).removeprefix("torch.")

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Generator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
@@ -22,6 +21,8 @@ from napari_samseg.core.errors import (
     InvalidPromptError,
     SettingsError,
 )
+from napari_samseg.core.models.attention import Stage, fast_stages
+from napari_samseg.core.models.device import full_products
 from napari_samseg.core.models.frame import (
     boxes_to_frame,
     points_to_frame,
@@ -30,14 +31,13 @@ from napari_samseg.core.models.frame import (
 )
 from napari_samseg.core.models.mobile_sam import TinyViT
 from napari_samseg.core.models.protocol import DecodedMasks
+from napari_samseg.core.steps import run_steps
 from napari_samseg.core.types import PADDING, PlaneEmbedding, Progress
 
 if TYPE_CHECKING:
     from napari_samseg.core.types import FloatArray, PlanePrompts
 
 __all__ = ["PromptPrior", "SamModel", "build_sam", "is_sam", "resize_positions"]
-
-Stage = Callable[[torch.Tensor], torch.Tensor]
 
 # Width of the ViT: its name in segment_anything's registry.
 VIT_NAMES = {768: "vit_b", 1024: "vit_l", 1280: "vit_h"}
@@ -149,51 +149,60 @@ class SamModel:
 
     def encode(self, plane: FloatArray) -> PlaneEmbedding:
         """Encode one plane, (Y, X, 3) float32 in 0..255."""
-        steps = self.encode_steps(plane)
-        while True:
-            try:
-                next(steps)
-            except StopIteration as stop:
-                embedding: PlaneEmbedding = stop.value
-                return embedding
+        return run_steps(self.encode_steps(plane))
 
     def encode_steps(
         self, plane: FloatArray
     ) -> Generator[Progress, None, PlaneEmbedding]:
         """Encode as `encode` does, yielding between blocks so that others go first."""
-        if plane.ndim != 3 or plane.shape[2] != 3 or 0 in plane.shape:
-            raise InvalidImageError(
-                f"a plane to encode is (Y, X, 3) and not empty, got {plane.shape}"
-            )
-        original_size = (plane.shape[0], plane.shape[1])
-        tokens = self._preprocess(plane)
-        stages = _encoder_stages(self.sam.image_encoder)
+        embeddings = yield from self.encode_batch_steps([plane])
+        return embeddings[0]
+
+    def encode_batch_steps(
+        self, planes: Sequence[FloatArray]
+    ) -> Generator[Progress, None, list[PlaneEmbedding]]:
+        """Encode planes (Y, X, 3) of any sizes at once, yielding between blocks."""
+        for plane in planes:
+            if plane.ndim != 3 or plane.shape[2] != 3 or 0 in plane.shape:
+                raise InvalidImageError(
+                    f"a plane to encode is (Y, X, 3) and not empty, got {plane.shape}"
+                )
+        tokens = self._preprocess(planes)
+        stages = _encoder_stages(self.sam.image_encoder, self.dtype)
         for done, stage in enumerate(stages):
-            # The modes are entered anew each time: they belong to the thread, which
-            # runs other things while this generator waits.
-            with torch.inference_mode(), self._autocast():
+            # The modes are entered anew each time: they belong to the thread, or the
+            # program, which does other things while this generator waits.
+            with torch.inference_mode(), full_products(self.dtype):
                 tokens = stage(tokens)
             if done + 1 < len(stages):
                 yield Progress("encoding", done + 1, len(stages))
-        features = tokens[0].float().cpu().numpy()
-        features.flags.writeable = False  # caches hand the same array to everyone
+        return [
+            self._embedding(plane, features)
+            for plane, features in zip(planes, tokens.unbind(), strict=True)
+        ]
+
+    def _preprocess(self, planes: Sequence[FloatArray]) -> torch.Tensor:
+        """Return the model's squares of some planes, (N, 3, side, side)."""
+        side = self.input_size
+        with torch.inference_mode():
+            return torch.cat(
+                [
+                    self.sam.preprocess(resize_plane(plane, side).to(self.device))
+                    for plane in planes
+                ]
+            )
+
+    def _embedding(self, plane: FloatArray, features: torch.Tensor) -> PlaneEmbedding:
+        original_size = (plane.shape[0], plane.shape[1])
+        # a copy: a view would keep the whole batch in the memory of a cache
+        array = np.array(features.float().cpu().numpy(), order="C")
+        array.flags.writeable = False  # caches hand the same array to everyone
         return PlaneEmbedding(
-            features={"image_embed": features},
+            features={"image_embed": array},
             original_size=original_size,
             input_size=resized_size(original_size, self.input_size),
             encoder_digest=self.encoder_digest,
         )
-
-    def _preprocess(self, plane: FloatArray) -> torch.Tensor:
-        with torch.inference_mode():
-            pixels = resize_plane(plane, self.input_size).to(self.device)
-            padded: torch.Tensor = self.sam.preprocess(pixels)
-            return padded
-
-    def _autocast(self) -> AbstractContextManager[object]:
-        if self.dtype == torch.float32:
-            return nullcontext()
-        return torch.autocast(self.device.type, dtype=self.dtype)
 
     def decode(
         self, embedding: PlaneEmbedding, prompts: PlanePrompts, *, multimask: bool
@@ -286,22 +295,25 @@ def _same_for_all(values: np.ndarray[tuple[int], np.dtype], what: str) -> int:
     return int(values[0])
 
 
-def _encoder_stages(encoder: nn.Module) -> Sequence[Stage]:
+def _encoder_stages(encoder: nn.Module, dtype: torch.dtype) -> Sequence[Stage]:
     """Return the steps of an encoder which, one after the other, are its forward."""
     if isinstance(encoder, ImageEncoderViT):
-
-        def embed(pixels: torch.Tensor) -> torch.Tensor:
-            tokens: torch.Tensor = encoder.patch_embed(pixels)
-            return tokens if encoder.pos_embed is None else tokens + encoder.pos_embed
-
-        def narrow(tokens: torch.Tensor) -> torch.Tensor:
-            features: torch.Tensor = encoder.neck(tokens.permute(0, 3, 1, 2))
-            return features
-
-        return (embed, *encoder.blocks, narrow)
+        return fast_stages(encoder, dtype)
+    stages: Sequence[Stage] = (encoder,)
     if isinstance(encoder, TinyViT):
-        return encoder.forward_stages()
-    return (encoder,)
+        stages = encoder.forward_stages()
+    return tuple(_under_autocast(stage, dtype) for stage in stages)
+
+
+def _under_autocast(stage: Stage, dtype: torch.dtype) -> Stage:
+    if dtype == torch.float32:
+        return stage
+
+    def run(tokens: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(tokens.device.type, dtype=dtype):
+            return stage(tokens)
+
+    return run
 
 
 def is_sam(tensors: Mapping[str, torch.Tensor]) -> bool:

@@ -140,6 +140,12 @@ class _ConvNorm(nn.Module):
         x = self.conv(x)
         return x if self.norm is None else self.norm(x)
 
+    def unshuffled(self, x: torch.Tensor, stride: int) -> torch.Tensor:
+        """Convolve 1 x 1 after `pixel_unshuffle` by `stride`, without its copy."""
+        weight = self.conv.weight.view(self.conv.out_channels, -1, stride, stride)
+        x = functional.conv2d(x, weight, self.conv.bias, stride)
+        return x if self.norm is None else self.norm(x)
+
     def fold(self) -> None:
         """Multiply the running statistics into the convolution and drop the norm."""
         if self.norm is None or self.norm.running_var is None:
@@ -167,14 +173,16 @@ class _Residual(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         inner = functional.relu(self.first(x), inplace=True)
-        return functional.relu(x + self.second(inner), inplace=True)
+        return functional.relu(self.second(inner).add_(x), inplace=True)
 
 
 class ConvEncoder(nn.Module):
     """Residual convolutions down to stride 32 and up again to stride 8.
 
     The strides 2 and 4 join the embedding through space-to-depth, so that detail
-    finer than a token survives into its channels.
+    finer than a token survives into its channels. Space-to-depth before a 1 x 1
+    convolution is a convolution that strides by the size of its kernel: so it is
+    computed, without the copy.
     """
 
     def __init__(self, config: TinyConfig) -> None:
@@ -201,18 +209,20 @@ class ConvEncoder(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Encode (B, 3, Y, X), sides multiples of 32, into (B, C, Y/8, X/8)."""
+        x = x.contiguous(memory_format=torch.channels_last)
         scales = []
         for down, stage in zip(self.downs, self.stages, strict=True):
             x = stage(functional.relu(down(x), inplace=True))
             scales.append(x)
         at_2, at_4, at_8, at_16, at_32 = scales
         up = functional.interpolate(self.up_32(at_32), scale_factor=2.0)
-        at_16 = self.fuse_16(functional.relu(at_16 + up))
+        at_16 = self.fuse_16(functional.relu(up.add_(at_16), inplace=True))
         up = functional.interpolate(self.up_16(at_16), scale_factor=2.0)
-        sides = self.side_8(at_8)
-        sides = sides + self.side_4(functional.pixel_unshuffle(at_4, 2))
-        sides = sides + self.side_2(functional.pixel_unshuffle(at_2, 4))
-        embedding: torch.Tensor = self.neck(self.fuse_8(functional.relu(sides + up)))
+        sides = self.side_8(at_8).add_(up)
+        sides = sides.add_(self.side_4.unshuffled(at_4, 2))
+        sides = sides.add_(self.side_2.unshuffled(at_2, 4))
+        joined = functional.relu(sides, inplace=True)
+        embedding: torch.Tensor = self.neck(self.fuse_8(joined))
         return embedding
 
 

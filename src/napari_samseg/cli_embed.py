@@ -1,0 +1,166 @@
+"""The command ``napari-samseg embed``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from napari_samseg.cli_options import (
+    ChannelAxis,
+    Channels,
+    Contrast,
+    Device,
+    High,
+    Level,
+    Low,
+    Model,
+    Overlap,
+    Precision,
+    Scope,
+    Storage,
+    Tile,
+    Tiling,
+    read_integers,
+)
+from napari_samseg.cli_terminal import messages, say, show_progress
+from napari_samseg.core.errors import SettingsError
+from napari_samseg.core.settings import (
+    EmbedSettings,
+    ImageSettings,
+    ModelSettings,
+    TileSettings,
+)
+
+if TYPE_CHECKING:
+    from napari_samseg.core.embed.job import EmbedReport
+
+__all__ = ["embed"]
+
+# What a shell expects after Ctrl+C: 128 and the number of the signal.
+STOPPED = 130
+
+
+def embed(
+    image: Annotated[
+        Path, typer.Argument(help="TIFF, PNG, npy, a zarr array or OME-Zarr image.")
+    ],
+    planes: Annotated[
+        str, typer.Option(help="START:STOP, counted through all axes before (Y, X).")
+    ] = "",
+    model: Model = "default",
+    out: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder or URL of the store; the cache folder's if left out."
+        ),
+    ] = None,
+    estimate: Annotated[
+        bool, typer.Option("--estimate", help="Only tell what it will take.")
+    ] = False,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(help="Address of a dask scheduler, or `local` for this machine."),
+    ] = None,
+    skip_unreadable: Annotated[
+        bool,
+        typer.Option(
+            "--skip-unreadable", help="Go on without planes that cannot be read."
+        ),
+    ] = False,
+    storage: Storage = "float16",
+    tiling: Tiling = "auto",
+    tile: Tile = 0,
+    overlap: Overlap = 25.0,
+    channel_axis: ChannelAxis = None,
+    channels: Channels = "",
+    normalisation: Contrast = "percentile",
+    low: Low = 0.1,
+    high: High = 99.9,
+    scope: Scope = "plane",
+    level: Level = 0,
+    device: Device = "auto",
+    precision: Precision = "fast",
+) -> None:
+    """Encode the planes of an image into a store, for prompting without waiting.
+
+    What is there already is not encoded again: a job that was ended goes on where it
+    was, and several may work on the same store at once.
+    """
+    from napari_samseg.core.embed.file_job import FileJob, open_stack_job
+
+    job = FileJob(
+        image=image,
+        location=out,
+        planes=_read_range(planes),
+        channel_axis=channel_axis,
+        image_settings=ImageSettings(
+            normalisation=normalisation,
+            low=low,
+            high=high,
+            scope=scope,
+            channels=read_integers(channels, "--channels") or None,
+            level=level,
+        ),
+        model_settings=ModelSettings(model, device, precision),
+        tile_settings=TileSettings(tiling, tile, overlap),
+        settings=EmbedSettings(storage, "skip" if skip_unreadable else "stop"),
+    )
+    with open_stack_job(job) as stack_job, _stop_in_words(stack_job.location):
+        say(str(show_progress(stack_job.estimate_steps())))
+        if estimate:
+            return
+        if scheduler is None:
+            report = show_progress(stack_job.embed_steps())
+        else:
+            from napari_samseg.core.cluster import embed_on_cluster
+
+            report = show_progress(embed_on_cluster(job, scheduler))
+        _print_report(report, stack_job.location)
+
+
+@contextmanager
+def _stop_in_words(location: str) -> Iterator[None]:
+    """Say after Ctrl+C how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        text = (
+            f"stopped: what is finished is kept in {location}; the same command goes "
+            "on from there"
+        )
+        messages.print(text, markup=False, soft_wrap=True)
+        raise typer.Exit(STOPPED) from None
+
+
+def _read_range(text: str) -> tuple[int, int | None]:
+    """Read START:STOP, of which both may be left out, or the number of one plane."""
+    start, colon, stop = text.partition(":")
+    try:
+        first = int(start) if start.strip() else 0
+        if not colon:
+            return first, first + 1 if text.strip() else None
+        return first, int(stop) if stop.strip() else None
+    except ValueError as error:
+        raise SettingsError(
+            f"--planes takes START:STOP, such as 10:20 or 10:, not {text!r}"
+        ) from error
+
+
+def _print_report(report: EmbedReport, location: str) -> None:
+    from napari_samseg.core.embed.stack import describe_seconds
+
+    say(
+        f"{report.encoded} planes encoded, {report.kept} were there, in "
+        f"{describe_seconds(report.seconds)}"
+    )
+    say(f"store: {location}")
+    for plane, reason in report.unreadable:
+        place = ", ".join(str(i) for i in plane)
+        text = f"plane {place} was skipped: {reason}"
+        messages.print(text, markup=False, soft_wrap=True)
+    if report.unreadable:
+        raise typer.Exit(1)

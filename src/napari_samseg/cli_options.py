@@ -1,0 +1,83 @@
+"""Options that stand for a setting take their help and their bounds from it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from napari_samseg.core.errors import SettingsError
+from napari_samseg.core.settings import (
+    EmbedSettings,
+    ImageSettings,
+    ModelSettings,
+    TileSettings,
+    describe,
+)
+
+__all__ = [
+    "ChannelAxis",
+    "Channels",
+    "Contrast",
+    "Device",
+    "High",
+    "Level",
+    "Low",
+    "Model",
+    "Overlap",
+    "Precision",
+    "Scope",
+    "Storage",
+    "Tile",
+    "Tiling",
+    "read_integers",
+]
+
+
+def _option(settings: type, name: str, *flags: str) -> Any:
+    """Build the option of a setting: its help and bounds, its choices as a hint.
+
+    The settings themselves refuse what is not one of their choices.
+    """
+    info = next(info for info in describe(settings) if info.name == name)
+    return typer.Option(
+        *flags,
+        help=info.help,
+        min=info.minimum,
+        max=info.maximum,
+        metavar="|".join(info.choices) or None,
+    )
+
+
+Model = Annotated[str, _option(ModelSettings, "model")]
+Device = Annotated[str, _option(ModelSettings, "device")]
+Precision = Annotated[str, _option(ModelSettings, "precision")]
+Tiling = Annotated[str, _option(TileSettings, "tiling")]
+Tile = Annotated[int, _option(TileSettings, "tile")]
+Overlap = Annotated[float, _option(TileSettings, "overlap")]
+Storage = Annotated[str, _option(EmbedSettings, "storage")]
+Channels = Annotated[str, _option(ImageSettings, "channels")]
+Contrast = Annotated[str, _option(ImageSettings, "normalisation")]
+Low = Annotated[float, _option(ImageSettings, "low")]
+High = Annotated[float, _option(ImageSettings, "high")]
+Scope = Annotated[str, _option(ImageSettings, "scope")]
+Level = Annotated[int, _option(ImageSettings, "level")]
+ChannelAxis = Annotated[
+    int | None, typer.Option(help="Axis that holds independent channels.")
+]
+
+
+def read_integers(text: str, flag: str) -> tuple[int, ...]:
+    """Read whole numbers with commas between them.
+
+    Raises
+    ------
+    SettingsError
+        If it is anything else; names the flag.
+    """
+    try:
+        return tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError as error:
+        raise SettingsError(
+            f"{flag} takes whole numbers with commas between them, not {text!r}"
+        ) from error

@@ -1,0 +1,257 @@
+"""The job that encodes a stack: read, encode and write at the same time."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from napari_samseg.core.cache.layout import TILES_PER_FILE
+from napari_samseg.core.embed.order import PlaneOrder
+from napari_samseg.core.embed.reading import (
+    POLL_SECONDS,
+    PlaneKept,
+    PlaneUnreadable,
+    ReaderFailed,
+    StackReader,
+    TileRead,
+)
+from napari_samseg.core.embed.stack import describe_seconds
+from napari_samseg.core.embed.writing import StackWriter
+from napari_samseg.core.errors import InvalidImageError, SamSegError
+from napari_samseg.core.models.batching import GPU_PLANES, encode_planes_steps
+from napari_samseg.core.steps import map_steps
+from napari_samseg.core.types import PlaneEmbedding, Progress
+
+if TYPE_CHECKING:
+    from napari_samseg.core.cache.entry import StackEntry
+    from napari_samseg.core.embed.stack import PlaneIndex, Stack
+    from napari_samseg.core.models.protocol import PromptableModel
+
+__all__ = ["EmbedReport", "embed_stack"]
+
+logger = logging.getLogger("napari_samseg")
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedReport:
+    """What a job has done.
+
+    Attributes
+    ----------
+    encoded : int
+        Planes encoded and written.
+    kept : int
+        Planes that were there, or that another process made meanwhile.
+    unreadable : tuple of (plane, reason)
+        Planes that were skipped.
+    seconds : float
+        From start to end.
+    """
+
+    encoded: int
+    kept: int
+    unreadable: tuple[tuple[PlaneIndex, str], ...]
+    seconds: float
+
+
+def embed_stack(
+    stack: Stack,
+    model: PromptableModel,
+    entry: StackEntry,
+    location: str,
+    order: PlaneOrder,
+    *,
+    skip_unreadable: bool = False,
+) -> Generator[Progress, None, EmbedReport]:
+    """Encode the planes of a stack that are not in its entry.
+
+    May be ended at any step, or by force: what is finished is kept, and the next run
+    goes on from there. Several processes may run it for the same stack at once: they
+    share the planes.
+
+    Parameters
+    ----------
+    stack : Stack
+    model : PromptableModel
+        The one the entry's recipe was made with.
+    entry : StackEntry
+    location : str
+        Where the store lies, to see whether there is room.
+    order : PlaneOrder
+        The planes; its focus may be moved meanwhile.
+    skip_unreadable : bool
+        Go on without planes that cannot be read, and list them at the end.
+
+    Raises
+    ------
+    InvalidImageError
+        If a plane cannot be read and is not to be skipped; names it.
+    CacheError
+        If a plane cannot be written: no room, no permission, no answer.
+    ModelMemoryError
+        If memory runs out even for one tile: the CPU does not take over, as it would
+        make something else of the rest of the planes.
+    """
+    ahead = 2 * _batch(model) + 1
+    reader = StackReader(stack, entry, order, ahead)
+    writer = StackWriter(entry, location, reader)
+    job = _Job(stack.name, model, reader, writer, len(order), skip_unreadable)
+    reader.start()
+    writer.start()
+    try:
+        yield from job.run()
+    except (GeneratorExit, KeyboardInterrupt):
+        job.end()
+        error = writer.error
+        if error is not None:  # nobody gets to see it otherwise
+            logger.error(
+                "%s: what was encoded last is not written: %s",
+                stack.name,
+                error,
+                exc_info=None if isinstance(error, SamSegError) else error,
+            )
+        raise
+    except BaseException:
+        job.end()
+        raise
+    job.end()
+    writer.check()
+    return job.report()
+
+
+@dataclass(slots=True, eq=False)
+class _Part:
+    """Tiles of a plane that are encoded and not handed to the writer yet."""
+
+    plane_digest: str
+    tiles: dict[int, PlaneEmbedding] = field(default_factory=dict)
+
+
+@dataclass(slots=True, eq=False)
+class _Job:
+    name: str
+    model: PromptableModel
+    reader: StackReader
+    writer: StackWriter
+    total: int
+    skip_unreadable: bool
+    kept: int = 0
+    unreadable: dict[PlaneIndex, str] = field(default_factory=dict)
+    started: float = field(default_factory=time.monotonic)
+    # planes that are kept pass quickly: they say nothing of what is left
+    encoding_since: float | None = None
+    rested: float = 0.0
+    parts: dict[PlaneIndex, _Part] = field(default_factory=dict)
+
+    def run(self) -> Generator[Progress, None, None]:
+        """Encode until everything has been read."""
+        for progress in self._run():
+            # whoever runs the job may let it rest between its steps
+            before = time.monotonic()
+            yield progress
+            self.rested += time.monotonic() - before
+
+    def _run(self) -> Generator[Progress, None, None]:
+        wanted = _batch(self.model)
+        waiting: list[TileRead] = []
+        while not self.reader.is_over:
+            self.writer.check()
+            # what has been read need not wait for a full batch
+            read = self.reader.next(0 if waiting else POLL_SECONDS)
+            if isinstance(read, TileRead):
+                waiting.append(read)
+            elif read is not None:
+                self._note(read)
+            if waiting and (read is None or len(waiting) >= wanted):
+                yield from self._encode(waiting)
+                waiting = []
+            yield self.progress()
+
+    def end(self) -> None:
+        """Write what is encoded, give up the rest, and end the threads."""
+        self.reader.stop()
+        # after a cancel, the next run goes on within the plane
+        for plane, part in self.parts.items():
+            if self.writer.error is None:
+                self.writer.add(plane, part.plane_digest, part.tiles, is_last=False)
+        self.writer.end()
+        self.reader.end()
+
+    def progress(self) -> Progress:
+        """Say how far it is, how fast, and how long it will take."""
+        n_done = self.writer.n_written + self.kept + len(self.unreadable)
+        return Progress("encoding planes", n_done, self.total, self._detail(n_done))
+
+    def _detail(self, n_done: int) -> str:
+        n_left, n_others = self.total - n_done, self.reader.n_with_others
+        if n_others and n_others == n_left:
+            planes = "1 plane" if n_others == 1 else f"{n_others} planes"
+            return f"waiting for {planes} of another process"
+        if self.encoding_since is None or not self.writer.n_written:
+            return ""
+        spent = time.monotonic() - self.encoding_since - self.rested
+        rate = self.writer.n_written / max(spent, 1e-3)
+        left = describe_seconds(n_left / rate)
+        return f"{60 * rate:.3g} planes/min, {left} left"
+
+    def report(self) -> EmbedReport:
+        """Sum up."""
+        return EmbedReport(
+            self.writer.n_written,
+            self.kept,
+            tuple(self.unreadable.items()),
+            time.monotonic() - self.started,
+        )
+
+    def _note(self, read: PlaneKept | PlaneUnreadable | ReaderFailed) -> None:
+        if isinstance(read, ReaderFailed):
+            raise read.error
+        if isinstance(read, PlaneKept):
+            self.kept += 1
+            return
+        self.unreadable[read.plane] = read.reason
+        self.parts.pop(read.plane, None)
+        if not self.skip_unreadable:
+            raise InvalidImageError(
+                f"{self.name}: plane {_name(read.plane)} cannot be read: "
+                f"{read.reason}. What is finished is kept; skip unreadable planes "
+                "(--skip-unreadable) to go on without it"
+            )
+
+    def _encode(self, tiles: Sequence[TileRead]) -> Generator[Progress, None, None]:
+        # a plane may turn out to be unreadable after some of its tiles
+        tiles = [tile for tile in tiles if tile.plane not in self.unreadable]
+        if self.encoding_since is None:
+            self.encoding_since = time.monotonic()
+        # another precision would be another entry
+        steps = encode_planes_steps(
+            self.model, [tile.pixels for tile in tiles], on_cpu=False
+        )
+        encoded = yield from map_steps(steps, lambda step: self.progress())
+        for tile, (embedding, _) in zip(tiles, encoded, strict=True):
+            self._keep(tile, embedding)
+
+    def _keep(self, tile: TileRead, embedding: PlaneEmbedding) -> None:
+        """Write a tile, together with those of its plane that share a file."""
+        self.reader.renew()
+        part = self.parts.setdefault(tile.plane, _Part(tile.plane_digest))
+        part.tiles[tile.number] = dataclasses.replace(
+            embedding, original_size=tile.size
+        )
+        if tile.is_last or (tile.number + 1) % TILES_PER_FILE == 0:
+            digest, tiles = part.plane_digest, part.tiles
+            self.writer.add(tile.plane, digest, tiles, is_last=tile.is_last)
+            del self.parts[tile.plane]
+
+
+def _batch(model: PromptableModel) -> int:
+    """Tiles to encode at once, if memory allows."""
+    return GPU_PLANES if model.device.type == "cuda" else 1
+
+
+def _name(plane: PlaneIndex) -> str:
+    return ", ".join(str(i) for i in plane) or "0"

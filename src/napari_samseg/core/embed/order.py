@@ -1,0 +1,65 @@
+"""Which plane of a stack is encoded next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from threading import Lock
+
+import numpy as np
+
+__all__ = ["PlaneOrder"]
+
+PlaneIndex = tuple[int, ...]
+
+
+class PlaneOrder:
+    """Hands out planes: the one in focus first, then its neighbours, then the rest.
+
+    Another thread may move the focus while planes are taken.
+
+    Parameters
+    ----------
+    planes : iterable of tuple of int
+        Indices of the planes; without a focus they come in this order.
+    focus : tuple of int, optional
+        The plane that a person looks at.
+    """
+
+    def __init__(
+        self, planes: Iterable[PlaneIndex], focus: PlaneIndex | None = None
+    ) -> None:
+        self._planes = list(planes)
+        self._places = np.array(self._planes or [()], np.int64)
+        self._is_open = np.ones(len(self._planes), bool)
+        self._n_open = len(self._planes)
+        self._focus = focus
+        self._lock = Lock()
+
+    def __len__(self) -> int:
+        """Planes that have not been taken."""
+        return self._n_open
+
+    def move_focus(self, focus: PlaneIndex | None) -> None:
+        """Let the planes around another one come next."""
+        with self._lock:
+            self._focus = focus
+
+    def restart(self) -> None:
+        """Hand out all planes once more; the focus stays."""
+        with self._lock:
+            self._is_open[:] = True
+            self._n_open = len(self._planes)
+
+    def take(self) -> PlaneIndex | None:
+        """Return the next plane, None if there is none left."""
+        with self._lock:
+            if not self._n_open:
+                return None
+            if self._focus is None:
+                i = int(self._is_open.argmax())
+            else:
+                away = np.abs(self._places - np.array(self._focus)).sum(axis=1)
+                i = int(np.where(self._is_open, away, np.iinfo(np.int64).max).argmin())
+            self._is_open[i] = False
+            self._n_open -= 1
+            return self._planes[i]

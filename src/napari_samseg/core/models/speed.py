@@ -1,0 +1,91 @@
+"""How long a model takes to encode a plane on this machine, as measured.
+
+Every encoding is a measurement. The last few of each model, device and precision are
+kept in a file of the cache folder, so that the time a stack will take can be told
+before anything runs. Nothing depends on the file: where it is damaged or cannot be
+written, there is no estimate.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import statistics
+import time
+from pathlib import Path
+from threading import Lock
+
+from napari_samseg.core.annotation_file import cache_folder
+from napari_samseg.core.models.device import device_name
+from napari_samseg.core.models.protocol import PromptableModel, precision_of
+
+__all__ = ["recall_speed", "remember_speed", "speed_path"]
+
+# The median of five is not moved by a first call, nor by one beside a busy program.
+MEASUREMENTS = 5
+# A long job need not write at every plane.
+SECONDS_BETWEEN = 30.0
+
+_lock = Lock()
+_last_written: dict[tuple[Path, str], float] = {}
+
+
+def speed_path() -> Path:
+    """Return the file of measurements, in the cache folder."""
+    return cache_folder() / "speed.json"
+
+
+def remember_speed(model: PromptableModel, seconds: float) -> None:
+    """Keep how many seconds a plane took, unless that was done a moment ago."""
+    path, key = speed_path(), _key(model)
+    now = time.monotonic()
+    with _lock:
+        if now - _last_written.get((path, key), -math.inf) < SECONDS_BETWEEN:
+            return
+        measured = _read(path)
+        measured[key] = [*measured.get(key, []), float(seconds)][-MEASUREMENTS:]
+        if _write(path, measured):
+            _last_written[path, key] = now
+
+
+def recall_speed(model: PromptableModel) -> float | None:
+    """Return the seconds a model takes for a plane, None if it was never measured."""
+    measured = _read(speed_path()).get(_key(model))
+    return statistics.median(measured) if measured else None
+
+
+def _key(model: PromptableModel) -> str:
+    name = device_name(model.device)
+    return f"{model.encoder_digest} {precision_of(model)} {name}"
+
+
+def _read(path: Path) -> dict[str, list[float]]:
+    """Read the measurements that make sense, none from a damaged file."""
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    if not isinstance(stored, dict):
+        return {}
+    return {
+        key: values
+        for key, values in stored.items()
+        if isinstance(values, list) and all(map(_is_duration, values))
+    }
+
+
+def _is_duration(value: object) -> bool:
+    return isinstance(value, float) and 0 < value < math.inf
+
+
+def _write(path: Path, measured: dict[str, list[float]]) -> bool:
+    """Replace the file whole; tell whether that was possible."""
+    beside = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_text(json.dumps(measured, indent=1), encoding="utf-8")
+        beside.replace(path)
+    except OSError:
+        return False
+    return True
