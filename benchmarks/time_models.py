@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
-from collections.abc import Callable
 
 import numpy as np
-import segment_anything
 import torch
 from skimage.data import coins
+from timing import interleave, random_vit
 
 from napari_samseg.core.contrast import normalise_plane
 from napari_samseg.core.models import load_model
@@ -34,20 +32,6 @@ def one_click(n: int = 1) -> PlanePrompts:
     )
 
 
-def interleave(
-    calls: dict[str, Callable[[], object]], repeats: int
-) -> dict[str, list[float]]:
-    """Time the calls in turns, after one call of each to warm up."""
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for repeat in range(repeats + 1):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            call()
-            if repeat:
-                seconds[name].append(time.perf_counter() - start)
-    return seconds
-
-
 def main() -> None:
     """Print the medians and the ratios."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -58,9 +42,9 @@ def main() -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     models = {
-        "embedded": load_model("default", device=options.device, precision="float32"),
+        "embedded": load_model("default", device=options.device, precision="exact"),
         "vit_b": SamModel(
-            segment_anything.sam_model_registry["vit_b"](),
+            random_vit(),
             name="vit_b",
             family="sam",
             device=torch.device(options.device),

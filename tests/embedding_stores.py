@@ -43,9 +43,13 @@ def get(entry, plane=(1, 2), tile=0, digest="pixels"):
     return entry.get(recipe.key(plane, recipe.tiles[tile], digest))
 
 
-def fill(store, recipe=SHORT, digest="pixels"):
+def put(entry, plane, seed, digest="pixels"):
+    entry.put_tiles(plane, digest, embeddings(seed))
+
+
+def fill(store, recipe=SHORT):
     """Put all planes of a recipe into a store; return the entry."""
     entry = store.entry(recipe)
     for place in range(recipe.n_planes):
-        entry.put_tiles(recipe.plane_at(place), digest, embeddings(place))
+        put(entry, recipe.plane_at(place), place)
     return entry

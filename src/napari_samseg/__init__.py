@@ -10,9 +10,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from napari_samseg.core.embed.api import embed
     from napari_samseg.core.models import load_model
     from napari_samseg.core.segment import segment
-    from napari_samseg.core.settings import ImageSettings, ModelSettings
+    from napari_samseg.core.settings import (
+        ImageSettings,
+        ModelSettings,
+        TileSettings,
+    )
     from napari_samseg.core.types import MaskPrediction, PlanePrompts
     from napari_samseg.widgets.session import open_session
 
@@ -21,6 +26,8 @@ __all__ = [
     "MaskPrediction",
     "ModelSettings",
     "PlanePrompts",
+    "TileSettings",
+    "embed",
     "load_model",
     "open_session",
     "segment",
@@ -31,6 +38,8 @@ _HOMES = {
     "MaskPrediction": "core.types",
     "ModelSettings": "core.settings",
     "PlanePrompts": "core.types",
+    "TileSettings": "core.settings",
+    "embed": "core.embed.api",
     "load_model": "core.models",
     "open_session": "widgets.session",
     "segment": "core.segment",

@@ -24,6 +24,7 @@ from napari_samseg.cli_options import (
     Contrast,
     Device,
     High,
+    Level,
     Low,
     Model,
     Overlap,
@@ -142,6 +143,7 @@ def segment(
     low: Low = 0.1,
     high: High = 99.9,
     scope: Scope = "plane",
+    level: Level = 0,
     model: Model = "default",
     device: Device = "auto",
     precision: Precision = "fast",
@@ -150,6 +152,13 @@ def segment(
     overlap: Overlap = 25.0,
     overlay: Annotated[
         Path | None, typer.Option(help="Also write a picture, .png.")
+    ] = None,
+    embeddings: Annotated[
+        str | None,
+        typer.Option(
+            help="Store that `embed` made for this image, with the same settings: what "
+            "is in it is not encoded, and what is missing is added."
+        ),
     ] = None,
 ) -> None:
     """Segment the objects that points and boxes show in one plane of an image."""
@@ -164,6 +173,7 @@ def segment(
         prompts=prompts,
         plane=read_integers(plane, "--plane"),
         channel_axis=channel_axis,
+        embeddings=embeddings,
     )
     settings = ImageSettings(
         normalisation=normalisation,
@@ -171,6 +181,7 @@ def segment(
         high=high,
         scope=scope,
         channels=read_integers(channels, "--channels") or None,
+        level=level,
     )
     prediction = show_progress(
         segment_file(

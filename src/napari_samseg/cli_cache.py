@@ -54,8 +54,8 @@ def print_entries(store: Store = "") -> None:
     """List the stacks whose embeddings are kept, the one used last first."""
     from napari_samseg.core.cache.manage import list_entries
 
-    opened = _open(store)
-    entries = show_progress(list_entries(opened))
+    with _open(store) as opened:
+        entries = show_progress(list_entries(opened))
     _print_entries(entries)
     size = decimal(sum(entry.nbytes for entry in entries))
     say(f"{size} in {opened.location}")
@@ -75,9 +75,9 @@ def print_store(store: Store = "") -> None:
     if foreign is not None:
         _print_foreign(foreign)
         return
-    opened = _open(store)
-    entries = show_progress(list_entries(opened))
-    free = free_bytes(opened.store)
+    with _open(store) as opened:
+        entries = show_progress(list_entries(opened))
+        free = free_bytes(opened.store)
     _print_facts(
         ("store", opened.location),
         ("entries", str(len(entries))),
@@ -98,8 +98,8 @@ def verify_store(store: Store = "", entry: Entry = "") -> None:
     """Read every plane and compare checksums; exit with 1 if one is off or missing."""
     from napari_samseg.core.cache.health import verify
 
-    opened = _open(store)
-    report = show_progress(verify(opened, _digest(opened, entry)))
+    with _open(store) as opened:
+        report = show_progress(verify(opened, _digest(opened, entry)))
     for item in report.entries:
         _print_report(item)
     if not report.is_sound:
@@ -112,9 +112,11 @@ def repair_store(store: Store = "", entry: Entry = "") -> None:
     """Set aside what is damaged, so that the next run encodes it again."""
     from napari_samseg.core.cache.health import repair
 
-    location = _location(store)
-    digest = _digest(_open(store), entry) if entry else None
-    lines = show_progress(repair(location, digest))
+    digest = None
+    if entry:
+        with _open(store) as opened:
+            digest = _digest(opened, entry)
+    lines = show_progress(repair(_location(store), digest))
     for line in lines or ["nothing had to be done"]:
         say(line)
 
@@ -133,11 +135,11 @@ def delete_entries(
 
     if bool(entry) == everything:
         raise SettingsError("Give either --entry or --all")
-    opened = _open(store, write=True)
-    digest = _digest(opened, entry)
-    what = "all embeddings" if digest is None else f"entry {digest}"
-    _ask(f"Delete {what} in {opened.location}?", yes)
-    say(f"freed {decimal(show_progress(delete(opened, digest)))}")
+    with _open(store, write=True) as opened:
+        digest = _digest(opened, entry)
+        what = "all embeddings" if digest is None else f"entry {digest}"
+        _ask(f"Delete {what} in {opened.location}?", yes)
+        say(f"freed {decimal(show_progress(delete(opened, digest)))}")
 
 
 @cache_app.command("prune")
@@ -152,14 +154,15 @@ def prune_store(
     from napari_samseg.core.cache.manage import list_entries, plan_prune, prune
 
     max_bytes = parse_size(max_size)
-    opened = _open(store, write=True)
-    entries = show_progress(list_entries(opened))
-    chosen = plan_prune(entries, max_bytes)
-    if chosen:
-        _print_entries(chosen)
-        _ask(f"Delete these from {opened.location}?", yes)
-        chosen = show_progress(prune(opened, max_bytes))
-    freed = sum(entry.nbytes for entry in chosen)
+    deleted: list[str] = []
+    with _open(store, write=True) as opened:
+        entries = show_progress(list_entries(opened))
+        chosen = plan_prune(entries, max_bytes)
+        if chosen:
+            _print_entries(chosen)
+            _ask(f"Delete these from {opened.location}?", yes)
+            deleted = show_progress(prune(opened, [entry.digest for entry in chosen]))
+    freed = sum(entry.nbytes for entry in chosen if entry.digest in deleted)
     held = sum(entry.nbytes for entry in entries)
     say(f"freed {decimal(freed)}, {decimal(held - freed)} are left")
 
@@ -173,8 +176,8 @@ def export_store(
     """Write an entry, or all, into a zip file, which can be read as it is."""
     from napari_samseg.core.cache.manage import export_zip
 
-    opened = _open(store)
-    show_progress(export_zip(opened, _digest(opened, entry), out))
+    with _open(store) as opened:
+        show_progress(export_zip(opened, _digest(opened, entry), out))
     say(f"wrote {out}")
 
 
@@ -194,7 +197,10 @@ def _open(store: str, *, write: bool = False) -> EmbeddingStore:
 
     # first to read: nothing is made where nothing is
     opened = EmbeddingStore(_location(store), write=False)
-    return EmbeddingStore(_location(store)) if write else opened
+    if not write:
+        return opened
+    opened.close()
+    return EmbeddingStore(_location(store))
 
 
 def _digest(store: EmbeddingStore, start: str) -> str | None:

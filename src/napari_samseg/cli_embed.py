@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -37,6 +39,9 @@ if TYPE_CHECKING:
     from napari_samseg.core.embed.job import EmbedReport
 
 __all__ = ["embed"]
+
+# What a shell expects after Ctrl+C: 128 and the number of the signal.
+STOPPED = 130
 
 
 def embed(
@@ -104,7 +109,7 @@ def embed(
         tile_settings=TileSettings(tiling, tile, overlap),
         settings=EmbedSettings(storage, "skip" if skip_unreadable else "stop"),
     )
-    with open_stack_job(job) as stack_job:
+    with open_stack_job(job) as stack_job, _stop_in_words(stack_job.location):
         say(str(show_progress(stack_job.estimate_steps())))
         if estimate:
             return
@@ -115,6 +120,20 @@ def embed(
 
             report = show_progress(embed_on_cluster(job, scheduler))
         _print_report(report, stack_job.location)
+
+
+@contextmanager
+def _stop_in_words(location: str) -> Iterator[None]:
+    """Say after Ctrl+C how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        text = (
+            f"stopped: what is finished is kept in {location}; the same command goes "
+            "on from there"
+        )
+        messages.print(text, markup=False, soft_wrap=True)
+        raise typer.Exit(STOPPED) from None
 
 
 def _read_range(text: str) -> tuple[int, int | None]:
@@ -141,6 +160,7 @@ def _print_report(report: EmbedReport, location: str) -> None:
     say(f"store: {location}")
     for plane, reason in report.unreadable:
         place = ", ".join(str(i) for i in plane)
-        messages.print(f"plane {place} was skipped: {reason}", markup=False)
+        text = f"plane {place} was skipped: {reason}"
+        messages.print(text, markup=False, soft_wrap=True)
     if report.unreadable:
         raise typer.Exit(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from contextlib import closing
 from typing import TYPE_CHECKING, TypeVar
 
 from rich.console import Console
@@ -28,7 +29,8 @@ def show_progress(steps: Generator[Progress, None, T]) -> T:
     from rich.progress import Progress as Bars
 
     hidden = not messages.is_terminal
-    with Bars(console=messages, transient=True, disable=hidden) as bars:
+    bars = Bars(console=messages, transient=True, disable=hidden)
+    with closing(steps), bars:  # what the work has started ends with it
         task, stage = None, None
         while True:
             try:
@@ -36,7 +38,7 @@ def show_progress(steps: Generator[Progress, None, T]) -> T:
             except StopIteration as stop:
                 result: T = stop.value
                 return result
-            if step.stage != stage:
+            if task is None or step.stage != stage:
                 if task is not None:
                     bars.remove_task(task)
                 task, stage = bars.add_task(step.stage, total=None), step.stage

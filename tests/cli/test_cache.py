@@ -5,13 +5,15 @@ from __future__ import annotations
 import dataclasses
 import shutil
 
+import psutil
 import pytest
 import torch
-from embedding_stores import RECIPE, SHORT, embeddings, fill, get
+from embedding_stores import RECIPE, SHORT, fill, get, put
 from typer.testing import CliRunner
 
 from napari_samseg.cli import app
 from napari_samseg.cli_cache import parse_size
+from napari_samseg.core.cache.seal import to_sealed_bytes
 from napari_samseg.core.cache.zarr_store import EmbeddingStore
 
 OTHER = dataclasses.replace(SHORT, image="other[1].tif", model="vit_b")
@@ -42,7 +44,7 @@ def folder(tmp_path):
 
 
 def test_the_list_is_that_of_the_store(run, folder):
-    EmbeddingStore(folder).entry(RECIPE).put_tiles((0, 0), "p", embeddings(0))
+    put(EmbeddingStore(folder).entry(RECIPE), (0, 0), 0, "p")
     status, output, _ = run("list", folder)
     assert status == 0
     rows = [line.split("│") for line in output.splitlines() if "│" in line]
@@ -110,7 +112,7 @@ def test_verify_fails_if_anything_is_off_and_repair_helps(run, folder):
     status, output, _ = run("verify", folder)
     assert status == 1
     assert "1 missing: 1" in output
-    EmbeddingStore(folder).entry(SHORT).put_tiles((1,), "pixels", embeddings(1))
+    put(EmbeddingStore(folder).entry(SHORT), (1,), 1)
     assert run("verify", folder)[0] == 0
     run("repair", folder)
     assert run("repair", folder)[1] == "nothing had to be done\n"
@@ -160,6 +162,43 @@ def test_pruning_says_what_goes(run, folder):
     assert status == 0
     assert ("short.tif" in output) != ("other[1].tif" in output)
     assert len(EmbeddingStore(folder).digests()) == 1
+
+
+def test_only_what_was_agreed_to_is_pruned(run, folder, monkeypatch):
+    """While the question is open, another stack becomes the one used last."""
+
+    def answer(*_, **__):
+        for recipe in (SHORT, OTHER):
+            seconds = 2e9 if recipe is oldest else 0
+            keys = EmbeddingStore(folder).keys(recipe.digest)
+            keys.set("used", to_sealed_bytes({"time": seconds}))
+
+    monkeypatch.setattr("typer.confirm", answer)
+    store = EmbeddingStore(folder)
+    oldest = OTHER
+    store.keys(OTHER.digest).set("used", to_sealed_bytes({"time": 0}))
+    size = max(store.entry(recipe).nbytes() for recipe in (SHORT, OTHER))
+    assert run("prune", folder, "--max-size", f"{size}B")[0] == 0
+    assert store.digests() == [SHORT.digest]
+
+
+def test_commands_let_go_of_a_zip_file(run, folder, tmp_path, monkeypatch):
+    out = tmp_path / "store.zip"
+    run("export", folder, "--out", out)
+    open_root = EmbeddingStore._open_root
+    opened, closed = [], []
+
+    def keep(self):
+        opened.append(self)  # from the garbage collector
+        open_root(self)
+
+    monkeypatch.setattr(EmbeddingStore, "_open_root", keep)
+    for words in (("list",), ("info",), ("verify",), ("verify", "--entry", "{}")):
+        status, _, _ = run(words[0], out, *(w.format(SHORT.digest) for w in words[1:]))
+        files = {file.path for file in psutil.Process().open_files()}
+        closed.append((status, str(out) not in files))
+    assert len(opened) == 4
+    assert closed == [(0, True)] * 4
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,17 @@ def test_the_chosen_tile_holds_the_object(size, tile, data):
     assert x1 >= extent[3]
 
 
+@given(st.integers(16, 300), st.data())
+def test_rows_and_columns_are_treated_alike(tile, data):
+    tiles = tile_pyramid((700, 700), tile, 0.25)
+    y, x = data.draw(st.tuples(*[st.integers(0, 600)] * 2))
+    height, width = data.draw(st.tuples(*[st.integers(1, 100)] * 2))
+    extent = np.array([y, x, y + height, x + width], float)
+    y0, _, y1, _ = tiles[choose_tile(tiles, extent, (700, 700))]
+    turned = tiles[choose_tile(tiles, extent[[1, 0, 3, 2]], (700, 700))]
+    assert y1 - y0 == turned[2] - turned[0]
+
+
 def test_a_point_goes_to_the_tile_it_is_most_central_in():
     tiles = tile_pyramid((96, 400), 100)
     for x in range(400):

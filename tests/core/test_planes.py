@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from napari_samseg.core import images, planes
+from napari_samseg.core.errors import InvalidImageError
 from napari_samseg.core.images import open_image
 from napari_samseg.core.planes import (
     describe_preprocessing,
@@ -102,3 +103,39 @@ def test_the_numbers_of_a_volume_are_part_of_its_preprocessing():
     brighter = dict(describe_preprocessing(open_image(stack() * 2), VOLUME))
     assert described["limits"] != brighter["limits"]
     assert described["axes"] == "1, 2"
+
+
+def test_where_channels_lie_is_part_of_the_preprocessing():
+    data = np.zeros((4, 4, 20, 20), np.uint8)
+    one, other = (open_image(data, channel_axis=axis) for axis in (0, 1))
+    assert describe_preprocessing(one, ImageSettings()) != describe_preprocessing(
+        other, ImageSettings()
+    )
+
+
+def test_what_is_written_into_the_image_later_is_not_read():
+    volume = stack()
+    plane = measure_plane(open_image(volume), (1,))
+    before = plane.read((0, 0, 8, 8))
+    volume[1] = 0
+    np.testing.assert_array_equal(plane.read((0, 0, 8, 8)), before)
+
+
+class Broken:
+    """A volume of which some planes cannot be read."""
+
+    shape, dtype = (6, 40, 56), np.dtype("uint16")
+
+    def __init__(self, broken):
+        self.broken = broken
+
+    def __getitem__(self, key):
+        if key[0] in self.broken:
+            raise OSError("bad block")
+        return stack()[0]
+
+
+def test_the_contrast_of_a_volume_is_taken_from_planes_that_can_be_read():
+    assert read_plane(open_image(Broken({2})), (0,), VOLUME).max() == 255
+    with pytest.raises(InvalidImageError, match=r"none of 6 planes.*bad block"):
+        read_plane(open_image(Broken(set(range(6)))), (0,), VOLUME)

@@ -12,6 +12,7 @@ from skimage.filters import threshold_otsu
 from skimage.measure import label, regionprops
 from skimage.morphology import closing, disk
 
+from napari_samseg.core.cache.memory import MemoryCache
 from napari_samseg.core.images import open_image
 from napari_samseg.core.models import load_model
 from napari_samseg.core.models.sam import SamModel
@@ -165,6 +166,36 @@ def test_what_is_not_encoded_is_seen_in_the_whole_plane(predictor, coins):
     assert ready.tiles == (tiled.tiles[-1],)
     run_steps(tiled.embedding_steps(3))
     assert tiled.without_encoding().tiles == (tiled.tiles[3], tiled.tiles[-1])
+
+
+def test_the_whole_plane_is_encoded_once_without_a_cache(coins, monkeypatch):
+    predictor = Predictor(load_model("default"), MemoryCache(0))
+    tiled = tile_plane(predictor, coins)
+    run_steps(tiled.embedding_steps(tiled.whole))
+    run_steps(tiled.embedding_steps(3))
+    # what the cache has dropped is not encoded for a look
+    monkeypatch.setattr(SamModel, "encode_batch_steps", None)
+    ready = tiled.without_encoding()
+    assert ready.tiles == (tiled.tiles[-1],)
+    prompts = pair_prompts([(300, 300)], plane_size=tiled.plane.size)
+    assert len(run_steps(ready.predict_steps(prompts))) == 1
+
+
+def test_a_prediction_without_a_score_is_a_prediction(predictor, coins, monkeypatch):
+    tiled = tile_plane(predictor, coins)
+    decode = SamModel.decode
+
+    def without_score(self, embedding, prompts, **options):
+        decoded = decode(self, embedding, prompts, **options)
+        decoded.iou_predictions[prompts.object_ids == 2] = np.nan
+        return decoded
+
+    monkeypatch.setattr(SamModel, "decode", without_score)
+    points = [(300, 300), (500, 500)]
+    found = run_steps(
+        tiled.predict_steps(pair_prompts(points, plane_size=tiled.plane.size))
+    )
+    assert found.object_ids.tolist() == [1, 2]
 
 
 def test_the_remaining_tiles_are_encoded_from_the_middle(predictor, coins):

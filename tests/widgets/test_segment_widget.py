@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 from magicgui import magicgui
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QApplication
+from qtpy.QtWidgets import QApplication, QComboBox
 from skimage import measure
 from widgets import canvas
 
 from napari_samseg.core.cache.memory import MemoryCache
 from napari_samseg.core.demo import DEMO_IMAGES
 from napari_samseg.core.predict import Predictor
-from napari_samseg.core.settings import ImageSettings, ModelSettings
-from napari_samseg.widgets.plane_masks import _LOADED
+from napari_samseg.core.settings import ImageSettings, ModelSettings, TileSettings
+from napari_samseg.widgets.loaded_models import LOADED
 from napari_samseg.widgets.segment import SegmentWidget
 from napari_samseg.widgets.segment_layout import OVERLAP_TITLES
 from napari_samseg.widgets.session import _SESSIONS, Session, open_session
@@ -37,7 +37,7 @@ def viewer(make_napari_viewer, qtbot, model, monkeypatch):
     """A shown viewer; the embedded model is loaded already."""
     monkeypatch.setenv("NAPARI_ENSURE_PLUGIN_MAIN_THREAD", "1")
     loaded = Predictor(model, MemoryCache(2**28))
-    monkeypatch.setitem(_LOADED, (ModelSettings(), 0), loaded)
+    monkeypatch.setitem(LOADED, (ModelSettings(), 0), loaded)
     viewer = make_napari_viewer(show=True)
     viewer.window.resize(1200, 800)
     yield viewer
@@ -437,6 +437,18 @@ def test_layers_come_and_go(viewer, image, widget, coins):
     assert widget._image_box.count() == 1
 
 
+def test_tiles_are_chosen_in_the_panel_or_in_a_script(viewer, image, widget):
+    tiles = widget._tile_form.findChild(QComboBox)
+    assert tiles.currentText() == "auto"
+    tiles.setCurrentText("whole")
+    tiles.textActivated.emit("whole")
+    assert widget.session.tile_settings == TileSettings("whole")
+    widget.session.wait()
+    assert widget.session.is_encoded
+    open_session(viewer, image, tiles=TileSettings("auto", overlap=10))
+    assert tiles.currentText() == "auto"
+
+
 def test_errors_are_told_in_words(viewer, image, widget):
     canvas.click(viewer, image, (-5, -5))
     assert "outside the plane" in widget._status.text()
@@ -499,15 +511,16 @@ while RUNNING:
     assert done.returncode == 0, done.stderr
 
 
-def test_the_panel_needs_no_torch_before_a_model():
+def test_no_panel_needs_torch_before_a_model():
     code = """
 import sys
 import napari
 from napari.components import ViewerModel
 from qtpy.QtWidgets import QApplication
 app = QApplication([])
+from napari_samseg.widgets.embedding import EmbeddingWidget
 from napari_samseg.widgets.segment import SegmentWidget
-widget = SegmentWidget(ViewerModel())
+widgets = SegmentWidget(ViewerModel()), EmbeddingWidget(ViewerModel())
 assert "torch" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -131,6 +133,7 @@ def test_cancelled_latest_runs_nothing_more(qtbot):
 def test_leaving_python_ends_what_runs():
     code = """
 import time
+from pathlib import Path
 from qtpy.QtCore import QCoreApplication
 from napari_samseg.core.types import Progress
 from napari_samseg.widgets.workers import Job
@@ -147,3 +150,96 @@ Job(forever(), on_return=print, on_error=print).start()
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=120
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_paused_job_goes_on_where_it_was(qtbot):
+    log = Log()
+    job = Job(count(6, delay=0.02), **log.callbacks()).start()
+    wait_for(qtbot, log, "progress")
+    job.pause()
+    qtbot.wait(100)
+    seen = len(log.events)
+    qtbot.wait(200)
+    assert len(log.events) == seen < 6
+    job.resume()
+    wait_for(qtbot, log, "end")
+    assert log.events[-2] == ("return", 6)
+    assert log.names().count("progress") == 6
+
+
+def test_a_pause_taken_back_at_once_is_none(qtbot):
+    log = Log()
+    job = Job(count(3), **log.callbacks()).start()
+    job.pause()
+    job.resume()
+    wait_for(qtbot, log, "return")
+
+
+def test_a_paused_job_can_be_cancelled(qtbot):
+    log, closed = Log(), []
+    job = Job(count(1000, closed, 0.01), **log.callbacks()).start()
+    wait_for(qtbot, log, "progress")
+    job.pause()
+    qtbot.wait(50)
+    job.cancel()
+    wait_for(qtbot, log, "end")
+    assert "return" not in log.names()
+    assert closed
+
+
+def test_nobody_waits_for_a_paused_job(qtbot):
+    paused, log = Log(), Log()
+    job = Job(count(1000, delay=0.01), **paused.callbacks()).start()
+    job.pause()
+    Job(count(3), **log.callbacks(), background=True).start()
+    wait_for(qtbot, log, "return")
+    job.cancel()
+    wait_for(qtbot, paused, "end")
+
+
+QUITTING = """
+import sys, time
+from qtpy.QtCore import QCoreApplication, QTimer
+from napari_samseg.core.cache.entry import StackEntry
+from napari_samseg.core.models import load_model
+from napari_samseg.widgets.workers import Job
+from embedding_jobs import make_job, make_volume
+
+app = QCoreApplication([])
+put = StackEntry.put_tiles
+
+def slowly(self, *args):
+    time.sleep(0.2)
+    put(self, *args)
+    print("written", flush=True)
+
+StackEntry.put_tiles = slowly
+job = make_job(make_volume(n=30), load_model("default"), sys.argv[1])
+
+def look(progress):
+    if progress.done >= 3:
+        app.quit()
+
+Job(
+    job.embed_steps(), on_return=print, on_error=print, on_progress=look
+).start()
+app.exec()
+"""
+
+
+def test_what_is_encoded_is_written_before_the_program_ends(tmp_path):
+    folder = Path(__file__).parent.parent
+    path = os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-c", QUITTING, str(tmp_path / "store")],
+        env=os.environ | {"PYTHONPATH": path, "SAMSEG_CACHE": str(tmp_path / "cache")},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=180,
+    )
+    assert done.returncode == 0, done.stderr
+    n_written = done.stdout.count("written")
+    assert 3 <= n_written < 30
+    assert len(list((tmp_path / "store").glob("*/records/*"))) == n_written
+    assert not list((tmp_path / "store").glob("*/claims/*"))

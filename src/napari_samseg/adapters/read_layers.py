@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -53,12 +54,15 @@ class ImageView:
         D is the number of axes without channels.
     units : tuple
         Unit of each of these axes in the world, as pint knows them.
+    name : str
+        What the image is called among stored embeddings.
     """
 
     source: PlaneSource
     level: int
     matrix: npt.NDArray[np.float64]
     units: tuple[Any, ...]
+    name: str
 
     @classmethod
     def of_layer(cls, layer: Image, level: int = 0) -> ImageView:
@@ -78,7 +82,7 @@ class ImageView:
                 f"{len(source.levels)}"
             )
         matrix = _data_matrix(layer) @ _level_matrix(source, level)
-        return cls(source, level, matrix, tuple(layer.units))
+        return cls(source, level, matrix, tuple(layer.units), _stack_name(layer))
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -330,6 +334,21 @@ def _viewer_units(dims: Dims, layer: Any) -> npt.NDArray[np.float64]:
             if of_view != of_layer:
                 sizes[axis] = (1.0 * of_view).to(of_layer).magnitude
     return sizes
+
+
+def _stack_name(layer: Image) -> str:
+    """Return the path of a layer's file, or its name where there is none.
+
+    Several layers may come from one file, one for each channel: they are told apart
+    by their names, which are then not the file's.
+    """
+    if not layer.source.path:
+        return str(layer.name)
+    path = str(layer.source.path)
+    if "://" not in path:
+        path = str(Path(path).absolute())
+    is_only_one = PurePath(path).name.startswith(layer.name)
+    return path if is_only_one else f"{path} ({layer.name})"
 
 
 def _levels(layer: Any) -> Any:

@@ -103,7 +103,8 @@ def choose_tile(
     ).min(axis=0)
     side = np.maximum(boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1])
     # some context is wanted, too: a tenth of the tile around the object
-    holds = room >= np.minimum(side / 10, max(16.0, float(np.ptp(extent[[0, 2]])) / 8))
+    length = max(float(extent[2] - extent[0]), float(extent[3] - extent[1]))
+    holds = room >= np.minimum(side / 10, max(16.0, length / 8))
     holds &= side > larger_than
     if not holds.any():
         return len(tiles) - 1

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_samseg.core.contrast import IntensityLimits, grid_step, measure_limits
-from napari_samseg.core.errors import InvalidImageError
+from napari_samseg.core.errors import InvalidImageError, SamSegError
 from napari_samseg.core.settings import ImageSettings
 
 __all__ = [
@@ -120,22 +120,41 @@ class PlaneSource:
         """Contrast limits of the whole volume, from a bounded sample, kept.
 
         Up to 16 planes spread evenly over the other axes are read, and of each
-        an even grid of pixels.
+        an even grid of pixels. Planes that cannot be read are left out.
 
         Returns
         -------
         (C, 2) float64
             Low and high of each chosen channel, in the image's intensities.
+
+        Raises
+        ------
+        InvalidImageError
+            If none of these planes can be read.
         """
         key = (settings, plane_axes)
         if key not in self._volume_limits:
             size = self.plane_size(settings.level, plane_axes)
             grid = grid_step(size, LIMIT_PLANES)
-            samples = [
-                band[::grid, ::grid].reshape(-1, band.shape[-1])
-                for index in self._sample_indices(settings.level, plane_axes)
-                for band in read_bands(self, index, settings, plane_axes, grid)
-            ]
+            samples, errors = [], []
+            for index in self._sample_indices(settings.level, plane_axes):
+                try:
+                    bands = [
+                        band[::grid, ::grid].reshape(-1, band.shape[-1])
+                        for band in read_bands(self, index, settings, plane_axes, grid)
+                    ]
+                except (SamSegError, MemoryError):
+                    raise
+                # whatever the library of a file format raises: others will do
+                except Exception as error:  # noqa: BLE001
+                    errors.append(error)
+                else:
+                    samples += bands
+            if not samples:
+                raise InvalidImageError(
+                    f"none of {len(errors)} planes, from which the contrast of the "
+                    f"volume is taken, can be read: {errors[0]}"
+                )
             stacked = np.concatenate(samples)[:, np.newaxis]
             self._volume_limits[key] = measure_limits(stacked, settings, joint=self.rgb)
         return self._volume_limits[key]

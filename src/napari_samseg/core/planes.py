@@ -38,6 +38,7 @@ __all__ = [
     "MODEL_PIXELS",
     "MeasuredPlane",
     "describe_preprocessing",
+    "digest_plane",
     "measure_plane",
     "read_plane",
 ]
@@ -179,6 +180,9 @@ def measure_plane(
     grid = grid_step(size, share=1)
     is_held = math.prod(size) * len(channels) <= HELD_VALUES
     held = read_raw(source, index, settings, plane_axes) if is_held else None
+    if held is not None and isinstance(source.levels[settings.level], np.ndarray):
+        # a view: what is written into the image now must not get into later tiles
+        held = held.copy()
     bands = (
         read_bands(source, index, settings, plane_axes, grid)
         if held is None
@@ -201,6 +205,25 @@ def measure_plane(
     return MeasuredPlane(
         source, index, settings, plane_axes, limits, digest.hexdigest(), held
     )
+
+
+def digest_plane(
+    source: PlaneSource,
+    index: tuple[int, ...],
+    settings: ImageSettings,
+    plane_axes: tuple[int, int] = (-2, -1),
+) -> str | None:
+    """Return the digest of a plane (`MeasuredPlane.digest`), None if it is unreadable.
+
+    To look for an image by its pixels: what is wrong with it is told when it is read.
+    """
+    try:
+        return measure_plane(source, index, settings, plane_axes=plane_axes).digest
+    except MemoryError:
+        raise
+    # whatever the library of a file format raises
+    except Exception:  # noqa: BLE001
+        return None
 
 
 def read_plane(
@@ -233,6 +256,7 @@ def describe_preprocessing(
     described: list[tuple[str, str | int | float | None]] = [
         ("level", settings.level),
         ("axes", _numbers(axis % source.ndim for axis in plane_axes)),
+        ("channel axis", source.channel_axis),
         ("channels", _numbers(chosen_channels(source, settings))),
         ("colour", "rgb" if source.rgb else "channels"),
         ("normalisation", settings.normalisation),

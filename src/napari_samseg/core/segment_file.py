@@ -7,7 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_samseg.core.errors import InvalidImageError, InvalidPromptError
+from napari_samseg.core.errors import (
+    CacheError,
+    InvalidImageError,
+    InvalidPromptError,
+)
 from napari_samseg.core.io.image_file import open_image_file
 from napari_samseg.core.io.label_image import check_label_path, write_label_image
 from napari_samseg.core.io.output import check_output_file
@@ -17,7 +21,10 @@ from napari_samseg.core.planes import measure_plane
 from napari_samseg.core.types import Progress
 
 if TYPE_CHECKING:
+    from napari_samseg.core.cache.entry import StackEntry
     from napari_samseg.core.images import PlaneSource
+    from napari_samseg.core.models.protocol import PromptableModel
+    from napari_samseg.core.planes import MeasuredPlane
     from napari_samseg.core.settings import (
         ImageSettings,
         ModelSettings,
@@ -46,6 +53,9 @@ class SegmentJob:
         Axis that holds independent channels.
     overlay : Path or None
         Picture to write, ``.png``.
+    embeddings : str or None
+        Folder or URL of a store with embeddings of the image: tiles are taken from
+        there, and those that are encoded put there.
     """
 
     image: Path
@@ -56,6 +66,7 @@ class SegmentJob:
     plane: tuple[int, ...] = ()
     channel_axis: int | None = None
     overlay: Path | None = None
+    embeddings: str | None = None
 
 
 def segment_file(
@@ -93,6 +104,8 @@ def segment_file(
             files = ", ".join(str(path) for path in inputs[1:] if path is not None)
             raise InvalidPromptError(f"{files}: {error}") from error
         plane = measure_plane(source, job.plane, image_settings)
+        if job.embeddings is not None:
+            _check_store(job.embeddings)
 
         yield Progress("loading the model")
         from napari_samseg.core.models import load_model
@@ -105,7 +118,12 @@ def segment_file(
             precision=model_settings.precision,
         )
         tiles = plan_tiles(plane_size, model.input_size, tile_settings)
-        tiled = TiledPlane(Predictor(model), plane, tiles)
+        entry = (
+            None
+            if job.embeddings is None
+            else _find_entry(job.embeddings, job.image, plane, model, tile_settings)
+        )
+        tiled = TiledPlane(Predictor(model, entry), plane, tiles)
         prediction = yield from tiled.predict_steps(prompts)
         write_label_image(job.out, prediction.to_labels())
         if job.overlay is not None:
@@ -127,3 +145,31 @@ def _check_plane(job: SegmentJob, source: PlaneSource) -> None:
         f"{job.image} is a stack of shape {source.shape}: choose one plane, a number "
         f"for each axis before (Y, X): {ranges}"
     )
+
+
+def _check_store(location: str) -> None:
+    """Say at once if there is no store: loading a model takes a while."""
+    from napari_samseg.core.cache.zarr_store import EmbeddingStore
+
+    EmbeddingStore(location, write=False)
+
+
+def _find_entry(
+    location: str,
+    image: Path,
+    plane: MeasuredPlane,
+    model: PromptableModel,
+    tile_settings: TileSettings,
+) -> StackEntry:
+    from napari_samseg.core.cache.lookup import find_entry
+    from napari_samseg.core.embed.stack import Stack, stack_recipe
+
+    stack = Stack(plane.source, str(image.absolute()), plane.settings)
+    recipe = stack_recipe(stack, model, tile_settings)
+    entry = find_entry(location, recipe, (plane.index, plane.digest))
+    if entry is None:
+        raise CacheError(
+            f"{location} holds no embeddings of {image} made with this model and these "
+            "settings: make them with `napari-samseg embed`, or leave the store out"
+        )
+    return entry

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
+from contextlib import closing
 from typing import TypeVar
 
 from napari_samseg.core.types import Progress
@@ -22,26 +23,28 @@ def run_steps(
     ----------
     steps : generator of Progress
     on_progress : callable, optional
-        Gets each `Progress`.
+        Gets each `Progress`. What it raises ends the work, and comes through.
     """
-    while True:
-        try:
-            progress = next(steps)
-        except StopIteration as stop:
-            value: T = stop.value
-            return value
-        if on_progress is not None:
-            on_progress(progress)
+    with closing(steps):  # threads of the work end with it, whatever happens
+        while True:
+            try:
+                progress = next(steps)
+            except StopIteration as stop:
+                value: T = stop.value
+                return value
+            if on_progress is not None:
+                on_progress(progress)
 
 
 def map_steps(
     steps: Generator[Progress, None, T], change: Callable[[Progress], Progress]
 ) -> Generator[Progress, None, T]:
     """Run a generator as part of another, which says its progress in its own way."""
-    while True:
-        try:
-            progress = next(steps)
-        except StopIteration as stop:
-            value: T = stop.value
-            return value
-        yield change(progress)
+    with closing(steps):
+        while True:
+            try:
+                progress = next(steps)
+            except StopIteration as stop:
+                value: T = stop.value
+                return value
+            yield change(progress)

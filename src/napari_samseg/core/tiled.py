@@ -80,13 +80,17 @@ class TiledPlane:
     tiles : tuple of (y0, x0, y1, x1)
         Of `plan_tiles`.
     encoded : set of int
-        Numbers of the tiles that have been encoded or found in the cache.
+        Numbers of the tiles that have been encoded or found in the cache, which may
+        have dropped them since.
+    held : dict of int to PlaneEmbedding
+        The embedding of the whole plane, which is there whatever the cache drops.
     """
 
     predictor: Predictor
     plane: MeasuredPlane
     tiles: tuple[Box, ...]
     encoded: set[int] = field(default_factory=set)
+    held: dict[int, PlaneEmbedding] = field(default_factory=dict)
 
     @property
     def whole(self) -> int:
@@ -122,6 +126,8 @@ class TiledPlane:
         ModelMemoryError
             If memory runs out, on the CPU too.
         """
+        if number in self.held:
+            return self.held[number]
         key, (y0, x0, y1, x1) = self.key(number), self.tiles[number]
         embedding = self.predictor.cache.get(key)
         if embedding is None:
@@ -130,17 +136,25 @@ class TiledPlane:
                 pixels, key, original_size=(y1 - y0, x1 - x0)
             )
         self.encoded.add(number)
+        if number == self.whole:
+            self.held[number] = embedding
         return embedding
 
     def without_encoding(self) -> TiledPlane:
-        """Return the plane with no tiles but those that are encoded.
+        """Return the plane with no tiles but those whose embedding is there now.
 
         The whole plane stays among them, for there must be one.
         """
-        tiles = [self.tiles[i] for i in sorted(self.encoded - {self.whole})]
-        return dataclasses.replace(
-            self, tiles=(*tiles, self.tiles[self.whole]), encoded=set()
-        )
+        found = [
+            (self.tiles[number], embedding)
+            for number in sorted(self.encoded - {self.whole})
+            if (embedding := self.predictor.cache.get(self.key(number))) is not None
+        ]
+        held = {number: embedding for number, (_, embedding) in enumerate(found)}
+        if self.whole in self.held:
+            held[len(found)] = self.held[self.whole]
+        tiles = (*(tile for tile, _ in found), self.tiles[self.whole])
+        return dataclasses.replace(self, tiles=tiles, encoded=set(), held=held)
 
     def remaining_steps(self, most: int) -> Generator[Progress, None, None]:
         """Encode tiles that are not encoded yet, the finest and most central first.
@@ -241,13 +255,13 @@ class _Search:
         at = [choose_tile(tiles, extent, plane_size) for extent in self._extents]
         self._at = np.array(at, np.int64)
         self._best = np.full(n, -np.inf)
-        self._found: list[tuple[MaskPrediction, int] | None] = [None] * n
+        self._found: dict[int, tuple[MaskPrediction, int]] = {}
         self.open = set(range(n))
 
     @property
     def found(self) -> list[tuple[MaskPrediction, int]]:
         """The best prediction of each object, and its row in it."""
-        return [found for found in self._found if found is not None]
+        return [self._found[i] for i in range(len(self._best))]
 
     def by_tile(self) -> Iterator[tuple[int, IntArray]]:
         """Yield tiles and the objects to decode in each."""
@@ -258,7 +272,9 @@ class _Search:
     def judge(self, i: int, prediction: MaskPrediction, row: int) -> None:
         """Keep a mask if it is the best of an object, and decide where it goes on."""
         tile = self._tiles[self._at[i]]
-        box, score = prediction.boxes_yx[row], float(prediction.iou_predictions[row])
+        box = prediction.boxes_yx[row]
+        # weights that overflow give no number at all: the worst there is
+        score = float(np.nan_to_num(prediction.iou_predictions[row], nan=-1.0))
         is_cut = prediction.crops[row].size > 0 and touches_inner_border(
             box, tile, self._size
         )

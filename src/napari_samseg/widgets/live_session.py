@@ -38,11 +38,12 @@ from napari_samseg.core.painting import Box, PlaneKey
 from napari_samseg.core.prompts.from_geometry import (
     Gesture,
 )
-from napari_samseg.core.settings import ImageSettings, ModelSettings
+from napari_samseg.core.settings import ImageSettings, ModelSettings, TileSettings
 from napari_samseg.widgets.autosaver import Autosaver
 from napari_samseg.widgets.commit_target import CommitTarget
 from napari_samseg.widgets.plane_masks import DrawnMasks, PlaneMasks
 from napari_samseg.widgets.replayer import Replayer
+from napari_samseg.widgets.stores import store_of
 from napari_samseg.widgets.waiting_steps import WaitingSteps
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ class LiveSession:
         self.tools: CanvasTools | None = None
         self._class_colors: ClassColors | None = None
         self._model: PromptableModel | ModelSettings | None = None
-        self._masks = PlaneMasks()
+        self._masks = PlaneMasks(lambda: store_of(image))
         self._target = CommitTarget(self.annotation)
         self._autosaver = Autosaver(self.annotation, self._header, self._report_error)
         self._replayer = Replayer(
@@ -158,6 +159,11 @@ class LiveSession:
     def prediction(self) -> MaskPrediction | None:
         """Masks of the prompts on the plane on view, as previewed."""
         return self._masks.prediction
+
+    @property
+    def tile_settings(self) -> TileSettings:
+        """How planes larger than the model's input are cut."""
+        return self._masks.tile_settings
 
     @property
     def is_encoded(self) -> bool:

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
-from weakref import WeakValueDictionary
 
 import numpy as np
 import numpy.typing as npt
 from psygnal import Signal
 
 from napari_samseg.adapters.plugin_settings import PluginSettings, read_plugin_settings
+from napari_samseg.core.cache.layered import LayeredCache
+from napari_samseg.core.cache.lookup import EntryFinder
 from napari_samseg.core.cache.memory import MemoryCache
 from napari_samseg.core.errors import InvalidPromptError
 from napari_samseg.core.painting import Box, PlaneKey, render_objects
@@ -27,11 +27,14 @@ from napari_samseg.core.prompts.from_geometry import Gesture, gather_prompts
 from napari_samseg.core.settings import ImageSettings, ModelSettings, TileSettings
 from napari_samseg.core.steps import run_steps
 from napari_samseg.core.types import MaskPrediction, Progress
+from napari_samseg.widgets.loaded_models import predictor_steps
 from napari_samseg.widgets.workers import LatestJob
 
 if TYPE_CHECKING:
     from napari_samseg.adapters.read_layers import ImageView
+    from napari_samseg.core.cache.protocol import EmbeddingCache
     from napari_samseg.core.models.protocol import PromptableModel
+    from napari_samseg.core.planes import MeasuredPlane
     from napari_samseg.core.predict import Predictor
     from napari_samseg.core.tiled import TiledPlane
 
@@ -44,18 +47,23 @@ CACHE_SHARE = 0.75
 Prompts = Mapping[int, Sequence[Gesture]]
 Colors = npt.NDArray[np.uint8]
 
-# Models in use, shared by all sessions that ask for the same one.
-_LOADED: WeakValueDictionary[tuple[ModelSettings, int], Predictor] = (
-    WeakValueDictionary()
-)
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EncodedPlane:
-    """A plane that a model has encoded as a whole, and maybe in tiles."""
+    """A plane that a model has encoded as a whole, and maybe in tiles.
+
+    Attributes
+    ----------
+    plane : PlaneKey
+    tiled : TiledPlane
+    shared : Predictor
+        The model with the memory that all sessions share; that of `tiled` may have
+        the embeddings of the image behind it.
+    """
 
     plane: PlaneKey
     tiled: TiledPlane
+    shared: Predictor
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,6 +77,11 @@ class DrawnMasks:
 
 class PlaneMasks:
     """Encodes one plane at a time and decodes its prompts; the latest wins.
+
+    Parameters
+    ----------
+    find_store : callable
+        Gives the place where embeddings of the image may have been stored.
 
     Attributes
     ----------
@@ -88,7 +101,9 @@ class PlaneMasks:
     warned = Signal(str)
     progressed = Signal(object)
 
-    def __init__(self) -> None:
+    def __init__(self, find_store: Callable[[], str]) -> None:
+        self._find_store = find_store
+        self._finder = EntryFinder()
         self.encoded: EncodedPlane | None = None
         self.prediction: MaskPrediction | None = None
         self.is_stale = False
@@ -161,8 +176,9 @@ class PlaneMasks:
         """Encode a plane on this thread, for scripts."""
         if self.encoded is None or self.encoded.plane != plane:
             self._encoding.cancel()
+            self._tiling.cancel()
             self.encoded = run_steps(self._encode_steps(plane, view, settings))
-            self._predictor = self.encoded.tiled.predictor
+            self._predictor = self.encoded.shared
             self.progressed.emit(None)
 
     def request(self, prompts: Prompts, colors: Colors) -> None:
@@ -212,13 +228,20 @@ class PlaneMasks:
         # preferences belong to napari, hence to the main thread
         source: Predictor | PromptableModel | ModelSettings
         source = self._predictor or self._model or ModelSettings()
+        stored = _StoredPlanes(self._finder, self._find_store(), view.name)
         return _encode_steps(
-            plane, view, settings, self.tile_settings, source, read_plugin_settings()
+            plane,
+            view,
+            settings,
+            self.tile_settings,
+            source,
+            stored,
+            read_plugin_settings(),
         )
 
     def _on_encoded(self, encoded: EncodedPlane) -> None:
         self.encoded = encoded
-        self._predictor = encoded.tiled.predictor
+        self._predictor = encoded.shared
         self.progressed.emit(None)
         self.was_encoded.emit()
         self._tiling.request(
@@ -238,69 +261,59 @@ class PlaneMasks:
         self.was_predicted.emit(drawn)
 
 
+@dataclass(frozen=True, slots=True)
+class _StoredPlanes:
+    """Where planes of an image may have been stored before."""
+
+    finder: EntryFinder
+    location: str
+    name: str
+
+    def behind(
+        self, shared: Predictor, plane: MeasuredPlane, tiles: TileSettings
+    ) -> EmbeddingCache:
+        """Return the memory of a model, in front of what is stored of the image."""
+        from napari_samseg.core.embed.stack import Stack, stack_recipe
+
+        ndim = plane.source.ndim
+        if plane.plane_axes != (ndim - 2, ndim - 1):
+            return shared.cache  # stores hold planes of the usual axes only
+        stack = Stack(plane.source, self.name, plane.settings)
+        recipe = stack_recipe(stack, shared.model, tiles)
+        sample = plane.index, plane.digest
+        entry = self.finder.find(self.location, recipe, sample)
+        return shared.cache if entry is None else LayeredCache(shared.cache, entry)
+
+
 def _encode_steps(
     plane: PlaneKey,
     view: ImageView,
     settings: ImageSettings,
     tile_settings: TileSettings,
     source: Predictor | PromptableModel | ModelSettings,
+    stored: _StoredPlanes,
     plugin: PluginSettings,
 ) -> Generator[Progress, None, EncodedPlane]:
-    predictor = yield from _predictor_steps(source, plugin)
+    shared = yield from predictor_steps(source, plugin)
+    from napari_samseg.core.predict import Predictor as NewPredictor
     from napari_samseg.core.tiled import TiledPlane, plan_tiles
 
     yield Progress("reading the plane")
     measured = measure_plane(view.source, plane.index, settings, plane_axes=plane.axes)
-    tiles = plan_tiles(measured.size, predictor.model.input_size, tile_settings)
-    tiled = TiledPlane(predictor, measured, tiles)
+    cache = stored.behind(shared, measured, tile_settings)
+    tiles = plan_tiles(measured.size, shared.model.input_size, tile_settings)
+    tiled = TiledPlane(NewPredictor(shared.model, cache), measured, tiles)
     yield Progress("encoding the plane")
     yield from tiled.embedding_steps(tiled.whole)
-    return EncodedPlane(plane, tiled)
+    return EncodedPlane(plane, tiled, shared)
 
 
 def _tiles_held(encoded: EncodedPlane) -> int:
     """Tiles of a plane that may be kept, if the cache is to hold others, too."""
-    predictor = encoded.tiled.predictor
-    nbytes = 4 * math.prod(predictor.model.embedding_shape)
-    cache = predictor.cache
+    nbytes = 4 * math.prod(encoded.shared.model.embedding_shape)
+    cache = encoded.shared.cache
     held = cache.max_bytes if isinstance(cache, MemoryCache) else 0
     return int(CACHE_SHARE * held / nbytes)
-
-
-def _predictor_steps(
-    source: Predictor | PromptableModel | ModelSettings, plugin: PluginSettings
-) -> Generator[Progress, None, Predictor]:
-    """Load a model with the planes it has encoded, or take the one in use.
-
-    torch is imported here, in the worker's thread, and not before.
-    """
-    if isinstance(source, ModelSettings):
-        path = Path(source.model)
-        # a checkpoint written again under its old name is another model
-        key = source, path.stat().st_mtime_ns if path.is_file() else 0
-        # one look only: what no session uses any more is gone at any moment
-        loaded = _LOADED.get(key)
-        if loaded is not None:
-            return loaded
-        yield Progress("loading torch")
-    from napari_samseg.core.predict import Predictor as NewPredictor
-
-    if isinstance(source, NewPredictor):
-        return source
-    cache = MemoryCache(plugin.cache_bytes)
-    if not isinstance(source, ModelSettings):
-        return NewPredictor(source, cache)
-    from napari_samseg.core.models import load_model_steps
-
-    model = yield from load_model_steps(
-        source.model,
-        device=source.device,
-        precision=source.precision,
-        folder=plugin.models_path,
-    )
-    predictor = NewPredictor(model, cache)
-    _LOADED[key] = predictor
-    return predictor
 
 
 def _predict_steps(

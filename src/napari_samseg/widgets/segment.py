@@ -10,26 +10,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QEvent, QObject, QTimer
-from qtpy.QtWidgets import (
-    QApplication,
-    QComboBox,
-    QFileDialog,
-    QMessageBox,
-    QToolButton,
-)
+from qtpy.QtWidgets import QFileDialog, QMessageBox, QToolButton
 
 from napari_samseg.adapters.plugin_settings import read_plugin_settings
 from napari_samseg.adapters.prompt_layers import is_own_layer
 from napari_samseg.core.errors import SamSegError
-from napari_samseg.core.settings import ImageSettings, ModelSettings
+from napari_samseg.core.settings import ImageSettings, ModelSettings, TileSettings
+from napari_samseg.widgets.dock_panel import (
+    ask_checkpoint,
+    fill_combo,
+    select_item,
+    show_text,
+)
 from napari_samseg.widgets.segment_layout import SegmentLayout
 from napari_samseg.widgets.session import Session
 from napari_samseg.widgets.settings_form import SettingsForm
 
 if TYPE_CHECKING:
     import napari.viewer
-    from napari.layers import Image, Labels
+    from napari.layers import Image
 
     from napari_samseg.core.types import Progress
 
@@ -57,14 +56,12 @@ class SegmentWidget(SegmentLayout):
         # napari may hand out a proxy, whose identity is not the viewer's
         self._viewer = getattr(napari_viewer, "__wrapped__", napari_viewer)
         self._session: Session | None = None
-        self._was_docked = self._is_shut = False
         # the layers of a session go while it is left: napari calls reset_choices
         self._is_leaving = False
         self._started = 0.0
         self._stage = ""
         self._connect()
         self.reset_choices()
-        QApplication.instance().aboutToQuit.connect(self._shut)
 
     def _connect(self) -> None:
         self._image_box.activated.connect(self._on_image_chosen)
@@ -85,6 +82,7 @@ class SegmentWidget(SegmentLayout):
         self._device_form.changed.connect(self._on_device_changed)
         self._image_form.changed.connect(self._on_image_settings)
         self._image_form.refused.connect(self._show_error)
+        self._tile_form.changed.connect(self._on_tile_settings)
 
     # -- choices -------------------------------------------------------------------
 
@@ -92,15 +90,15 @@ class SegmentWidget(SegmentLayout):
         """Offer the layers there are now; napari calls this when they change."""
         from napari.layers import Image, Labels
 
-        if self._is_shut:
+        if self.is_shut:
             return
         layers = [layer for layer in self._viewer.layers if not is_own_layer(layer)]
         images = [layer for layer in layers if isinstance(layer, Image)]
         chosen = self._session.image if self._session is not None else None
-        _fill(self._image_box, [(image.name, image) for image in images], chosen)
+        fill_combo(self._image_box, [(image.name, image) for image in images], chosen)
         labels = [layer for layer in layers if isinstance(layer, Labels)]
         target = self._session.target if self._session is not None else None
-        _fill(
+        fill_combo(
             self._target_box,
             [(NEW_TARGET, None), *((layer.name, layer) for layer in labels)],
             target,
@@ -115,7 +113,7 @@ class SegmentWidget(SegmentLayout):
 
     def _open(self, image: Image | None) -> None:
         """Show the session of an image layer."""
-        self._leave()
+        self.leave()
         if image is None:
             self._show("Add an image to begin.")
             self._refresh()
@@ -134,10 +132,11 @@ class SegmentWidget(SegmentLayout):
         if session.model is None:
             session.set_model(self._model_settings)
         session.attach(self)
-        _select(self._image_box, image)
+        select_item(self._image_box, image)
         self._refresh()
 
-    def _leave(self) -> None:
+    def leave(self) -> None:
+        """Give the session back; its prompts and labels stay."""
         session, self._session = self._session, None
         if session is None:
             return
@@ -151,7 +150,7 @@ class SegmentWidget(SegmentLayout):
         self._show_bar(False)
 
     def _on_session_closed(self) -> None:
-        self._leave()
+        self.leave()
         self.reset_choices()
 
     def _on_image_chosen(self) -> None:
@@ -162,12 +161,7 @@ class SegmentWidget(SegmentLayout):
     def _on_model_chosen(self) -> None:
         name = self._model_box.currentData()
         if name is None:
-            name, _ = QFileDialog.getOpenFileName(
-                self,
-                "Choose a checkpoint",
-                "",
-                "Checkpoints (*.pth *.pt *.safetensors)",
-            )
+            name = ask_checkpoint(self)
             if not name:
                 self._refresh()
                 return
@@ -196,17 +190,22 @@ class SegmentWidget(SegmentLayout):
         if self._model_box.findData(shown) < 0:
             name = shown if shown == LOADED else Path(shown).name
             self._model_box.insertItem(0, name, shown)
-        _select(self._model_box, shown)
+        select_item(self._model_box, shown)
 
     def _on_image_settings(self, settings: ImageSettings) -> None:
         if self._session is not None:
             self._attempt(self._session.set_image_settings, settings)
             self._image_form.set_settings(self._session.image_settings)
 
+    def _on_tile_settings(self, settings: TileSettings) -> None:
+        if self._session is not None:
+            self._attempt(self._session.set_tile_settings, settings)
+            self._tile_form.set_settings(self._session.tile_settings)
+
     def _on_target_chosen(self) -> None:
         if self._session is not None:
             self._attempt(self._session.set_target, self._target_box.currentData())
-            _select(self._target_box, self._session.target)
+            select_item(self._target_box, self._session.target)
 
     def _on_tool_chosen(self, button: QToolButton) -> None:
         if self._session is not None:
@@ -317,10 +316,11 @@ class SegmentWidget(SegmentLayout):
         self._buttons["clear"].setEnabled(has_prompts)
         self._buttons["undo"].setEnabled(history.can_undo)
         self._buttons["redo"].setEnabled(history.can_redo)
-        _select(self._target_box, session.target)
+        select_item(self._target_box, session.target)
         self._show_model(session)
         self._show_switches(session)
         _show_settings(self._image_form, session.image_settings)
+        _show_settings(self._tile_form, session.tile_settings)
         source = session.view.source
         self._image_form.show_row("channels", source.n_channels > 1)
         self._image_form.show_row("level", len(source.levels) > 1)
@@ -344,7 +344,7 @@ class SegmentWidget(SegmentLayout):
             blocked = box.blockSignals(True)
             box.setChecked(is_on)
             box.blockSignals(blocked)
-        _select(self._overlap_box, session.overlap)
+        select_item(self._overlap_box, session.overlap)
 
     def _show_bar(self, is_shown: bool) -> None:
         self._bar.setVisible(is_shown)
@@ -397,74 +397,16 @@ class SegmentWidget(SegmentLayout):
             self._show(message)
 
     def _show(self, message: str) -> None:
-        self._status.setStyleSheet("")
-        self._write_status(message)
-
-    def _write_status(self, message: str) -> None:
-        # a path or address has no place to break, and would be cut off
-        self._status.setText(message.replace("/", "/\u200b"))
-        self._status.setToolTip(message)
+        show_text(self._status, message)
 
     def _show_error(self, message: str) -> None:
         from napari.utils.notifications import show_warning
 
-        self._status.setStyleSheet("color: #ff7a70;")
-        self._write_status(message)
+        show_text(self._status, message, is_error=True)
         show_warning(message)
-
-    # -- life ----------------------------------------------------------------------
-
-    def event(self, event: QEvent) -> bool:
-        """Notice being docked and being closed, of which napari says nothing else."""
-        if event.type() == QEvent.Type.ParentChange:
-            if self.parent() is None and self._was_docked:
-                self._shut()
-            elif self.parent() is not None:
-                self._was_docked = True
-                # the dock is put into the window only after this
-                QTimer.singleShot(0, self._watch_window)
-                if self._is_shut:
-                    self._is_shut = False
-                    self.reset_choices()
-        return bool(super().event(event))
-
-    def _watch_window(self) -> None:
-        window: QObject = self
-        while window.parent() is not None:
-            window = window.parent()
-        window.installEventFilter(self)
-
-    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
-        """Notice that the window was closed for good, while all of it still lives."""
-        if event.type() == QEvent.Type.DeferredDelete:
-            self._shut()
-        return bool(super().eventFilter(watched, event))
-
-    def _shut(self) -> None:
-        """Give everything back; the session's prompts and labels stay."""
-        self._is_shut = True
-        self._leave()
 
 
 def _show_settings(form: SettingsForm, settings: Any) -> None:
     # written only when they differ: somebody may be typing into the form
     if form.settings != settings:
         form.set_settings(settings)
-
-
-def _fill(combo: QComboBox, items: list[tuple[str, Any]], chosen: Any) -> None:
-    blocked = combo.blockSignals(True)
-    combo.clear()
-    for name, value in items:
-        combo.addItem(name, value)
-    combo.blockSignals(blocked)
-    _select(combo, chosen)
-
-
-def _select(combo: QComboBox, value: Labels | Image | str | None) -> None:
-    """Select the item with a value; by identity, as layers compare by content."""
-    for i in range(combo.count()):
-        data = combo.itemData(i)
-        if data is value or (isinstance(value, str) and data == value):
-            combo.setCurrentIndex(i)
-            return

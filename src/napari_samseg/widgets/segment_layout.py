@@ -6,26 +6,29 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QButtonGroup,
     QCheckBox,
-    QComboBox,
     QFormLayout,
     QGridLayout,
     QHBoxLayout,
     QLabel,
     QProgressBar,
     QPushButton,
-    QScrollArea,
     QSizePolicy,
     QToolButton,
     QVBoxLayout,
     QWidget,
 )
-from superqt import QCollapsible
 
-from napari_samseg.core.models.weights import list_models
-from napari_samseg.core.settings import ImageSettings, ModelSettings
+from napari_samseg.core.settings import ImageSettings, ModelSettings, TileSettings
 from napari_samseg.widgets.canvas_tools import HISTORY_KEYS, SHORTCUTS, TOOLS
 from napari_samseg.widgets.class_table import ClassTable
-from napari_samseg.widgets.settings_form import SettingsForm
+from napari_samseg.widgets.dock_panel import (
+    DockPanel,
+    add_section,
+    make_combo,
+    make_model_combo,
+    make_status_label,
+)
+from napari_samseg.widgets.settings_form import SettingsForm, align_labels
 
 __all__ = ["OVERLAP_TITLES", "SegmentLayout"]
 
@@ -43,7 +46,7 @@ QToolButton:checked { background-color: #2e7d4f; border-color: #2e7d4f; color: w
 """
 
 
-class SegmentLayout(QWidget):
+class SegmentLayout(DockPanel):
     """The widgets of the Segment panel, connected to nothing.
 
     Parameters
@@ -70,35 +73,14 @@ class SegmentLayout(QWidget):
             ("Saved prompts", self._build_files()),
             ("Shortcuts", self._build_shortcuts()),
         ):
-            section = QCollapsible(title)
-            section.setDuration(0)
-            section.setCollapsedIcon("\u25b6")
-            section.setExpandedIcon("\u25bc")
-            section.layout().setContentsMargins(0, 0, 0, 0)
-            section.content().layout().setContentsMargins(4, 4, 4, 4)
-            section.addWidget(content)
-            rows.addWidget(section)
+            add_section(rows, title, content)
         rows.addStretch(1)
-        area = QScrollArea()
-        area.setWidgetResizable(True)
-        area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        area.setFrameShape(QScrollArea.Shape.NoFrame)
-        area.setWidget(page)
-        outer = QVBoxLayout(self)
-        outer.setContentsMargins(0, 0, 0, 0)
-        outer.addWidget(area)
-        self.setMinimumWidth(300)
+        self.show_page(page)
 
     def _build_choices(self) -> QFormLayout:
-        self._image_box = _combo("The image to segment; any kind and transform.")
-        self._model_box = _combo("default comes with the plugin; others download once.")
-        for name, description in list_models().items():
-            self._model_box.addItem(name, name)
-            self._model_box.setItemData(
-                self._model_box.count() - 1, description, Qt.ItemDataRole.ToolTipRole
-            )
-        self._model_box.addItem("a checkpoint file ...", None)
-        self._target_box = _combo("Where committed objects are painted.")
+        self._image_box = make_combo("The image to segment; any kind and transform.")
+        self._model_box = make_model_combo()
+        self._target_box = make_combo("Where committed objects are painted.")
         form = QFormLayout()
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         form.addRow("Image", self._image_box)
@@ -134,7 +116,7 @@ class SegmentLayout(QWidget):
         )
         self._hover_box = QCheckBox("preview under the pointer")
         self._hover_box.setChecked(True)
-        self._overlap_box = _combo("What a commit does to labels already there.")
+        self._overlap_box = make_combo("What a commit does to labels already there.")
         for rule, title in OVERLAP_TITLES.items():
             self._overlap_box.addItem(title, rule)
         form = QFormLayout()
@@ -184,14 +166,7 @@ class SegmentLayout(QWidget):
             widget.setSizePolicy(policy)
             widget.setVisible(False)
             progress.addWidget(widget)
-        self._status = QLabel()
-        self._status.setWordWrap(True)
-        # a long word must not push the panel out of its dock
-        self._status.setSizePolicy(
-            QSizePolicy.Policy.Ignored, QSizePolicy.Policy.MinimumExpanding
-        )
-        self._status.setMinimumHeight(34)
-        self._status.setAlignment(Qt.AlignmentFlag.AlignTop)
+        self._status = make_status_label()
         rows.addLayout(progress)
         rows.addWidget(self._status)
         return panel
@@ -221,8 +196,11 @@ class SegmentLayout(QWidget):
             names=("device", "precision"),
             suggestions={"device": DEVICES},
         )
+        self._tile_form = SettingsForm(TileSettings(), names=("tiling",))
         self._image_form = SettingsForm(ImageSettings())
+        align_labels(self._device_form, self._tile_form, self._image_form)
         rows.addWidget(self._device_form)
+        rows.addWidget(self._tile_form)
         rows.addWidget(self._image_form)
         return panel
 
@@ -267,13 +245,3 @@ class SegmentLayout(QWidget):
         )
         label.setWordWrap(True)
         return label
-
-
-def _combo(tip: str) -> QComboBox:
-    combo = QComboBox()
-    combo.setToolTip(tip)
-    combo.setMinimumContentsLength(8)
-    combo.setSizeAdjustPolicy(
-        QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
-    )
-    return combo

@@ -42,7 +42,7 @@ from napari_samseg.core.prompts.from_geometry import (
     pair_prompts,
     prompts_to_gestures,
 )
-from napari_samseg.core.settings import ImageSettings, ModelSettings
+from napari_samseg.core.settings import ImageSettings, ModelSettings, TileSettings
 from napari_samseg.widgets.canvas_tools import CanvasTools
 from napari_samseg.widgets.live_session import LiveSession, Questions
 
@@ -67,6 +67,7 @@ def open_session(
     *,
     device: str = "auto",
     settings: ImageSettings | None = None,
+    tiles: TileSettings | None = None,
 ) -> Session:
     """Open the session of an image layer, the one that is open if there is one.
 
@@ -81,6 +82,8 @@ def open_session(
         "auto", "cpu", "cuda", "cuda:1" or "mps"; not used for a loaded model.
     settings : ImageSettings, optional
         Contrast, channels and resolution level.
+    tiles : TileSettings, optional
+        How planes larger than the model's input are cut.
 
     Returns
     -------
@@ -97,6 +100,8 @@ def open_session(
     session = Session.of(viewer, image_layer)
     if settings is not None:
         session.set_image_settings(settings)
+    if tiles is not None:
+        session.set_tile_settings(tiles)
     if isinstance(model, str | os.PathLike):
         session.set_model(ModelSettings(model=os.fspath(model), device=device))
     else:
@@ -537,6 +542,13 @@ class Session(LiveSession):
         self.image_settings = settings
         self._autosaver.start_anew()
         self._encode_anew()
+
+    def set_tile_settings(self, settings: TileSettings) -> None:
+        """Choose how planes larger than the model's input are cut."""
+        if settings != self.tile_settings:
+            self._check_free()
+            self._masks.tile_settings = settings
+            self._encode_anew()
 
 
 def _with_signs(gestures: list[Gesture], labels: npt.NDArray[Any]) -> list[Gesture]:

@@ -20,7 +20,7 @@ from qtpy.QtWidgets import (
 from napari_samseg.core.errors import SettingsError
 from napari_samseg.core.settings import SettingInfo, describe
 
-__all__ = ["SettingsForm"]
+__all__ = ["SettingsForm", "align_labels"]
 
 UNBOUNDED = 2**31 - 1
 
@@ -146,6 +146,14 @@ class SettingsForm(QWidget):
         if settings != self._settings:
             self._settings = settings
             self.changed.emit(settings)
+
+
+def align_labels(*forms: SettingsForm) -> None:
+    """Let the editors of forms that stand below each other begin at one place."""
+    labels = [label for form in forms for label, _ in form._rows.values()]
+    width = max(label.sizeHint().width() for label in labels)
+    for label in labels:
+        label.setMinimumWidth(width)
 
 
 def _silently(editor: QWidget, write: Callable[[Any], None]) -> Callable[[Any], None]:

@@ -13,10 +13,11 @@ import atexit
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from napari.qt.threading import GeneratorWorker, create_worker
-from qtpy.QtCore import QThreadPool
+from qtpy.QtCore import QCoreApplication, QThreadPool
 
 from napari_samseg.core.types import Progress
 
@@ -24,7 +25,7 @@ __all__ = ["RUNNING", "Job", "LatestJob"]
 
 # Qt holds the methods it calls back only weakly: jobs live here until they end.
 RUNNING: set[Job] = set()
-# How long a job in the background sleeps before it looks again.
+# How long a job that waits sleeps before it looks again.
 PAUSE_SECONDS = 0.01
 
 Steps = Generator[Progress, None, Any]
@@ -59,12 +60,17 @@ def _guard(steps: Steps) -> Steps:
         return _Failure(error)
 
 
-def _let_others_go_first(steps: Steps, job: Job) -> Steps:
-    """Wait between steps while anything runs that a person waits for."""
+def _take_turns(steps: Steps, job: Job) -> Steps:
+    """Wait between steps while the job is paused, or others are to go first.
+
+    napari's own pause is lost if `resume` comes before the worker has noticed it.
+    """
     try:
         while True:
-            while not job.is_cancelled and _somebody_waits():
+            while job.has_to_wait and not job.is_cancelled:
                 time.sleep(PAUSE_SECONDS)
+            if job.is_cancelled:
+                return None
             try:
                 progress = next(steps)
             except StopIteration as stop:
@@ -75,7 +81,7 @@ def _let_others_go_first(steps: Steps, job: Job) -> Steps:
 
 
 def _somebody_waits() -> bool:
-    return any(not job.background for job in tuple(RUNNING))
+    return any(not (job.background or job.is_paused) for job in tuple(RUNNING))
 
 
 class Job:
@@ -98,7 +104,11 @@ class Job:
     on_end : callable, optional
         Called last, also after `cancel`.
     background : bool
-        Pause between steps while other jobs run.
+        Wait between steps while other jobs run.
+
+    Attributes
+    ----------
+    is_running, is_paused, is_cancelled : bool
     """
 
     def __init__(
@@ -117,12 +127,12 @@ class Job:
         self._on_progress = on_progress
         self._on_warning = on_warning
         self._on_end = on_end
-        self.is_cancelled = False
+        self.is_cancelled = self.is_paused = False
         self.background = background
         self.is_running = False
         self._worker = create_worker(
             _guard,
-            _let_others_go_first(steps, self) if background else steps,
+            _take_turns(steps, self),
             _worker_class=_ClosingWorker,
             _ignore_errors=True,
             _start_thread=False,
@@ -134,10 +144,26 @@ class Job:
 
     def start(self) -> Job:
         """Start the thread."""
+        application = QCoreApplication.instance()
+        if application is not None:
+            _watch_end(application)
         self.is_running = True
         RUNNING.add(self)
         self._worker.start()
         return self
+
+    @property
+    def has_to_wait(self) -> bool:
+        """Whether the next step is not to be taken yet."""
+        return self.is_paused or (self.background and _somebody_waits())
+
+    def pause(self) -> None:
+        """Wait before the next step until `resume`; others need not wait for it."""
+        self.is_paused = True
+
+    def resume(self) -> None:
+        """Go on after `pause`."""
+        self.is_paused = False
 
     def cancel(self) -> None:
         """Stop at the next step; nothing is called back but `on_end`."""
@@ -166,6 +192,16 @@ class Job:
         RUNNING.discard(self)
         if self._on_end is not None:
             self._on_end()
+
+
+@cache
+def _watch_end(application: QCoreApplication) -> None:
+    """End jobs with the window, once for each application.
+
+    At exit of the interpreter it would be too late for what they still have to write:
+    the threads of other libraries have ended by then.
+    """
+    application.aboutToQuit.connect(_end_all)
 
 
 @atexit.register

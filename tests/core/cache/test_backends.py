@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from napari_samseg.core.cache import CACHE_BACKENDS
 from napari_samseg.core.cache.key import EmbeddingKey, digest_array
+from napari_samseg.core.cache.layered import LayeredCache
 from napari_samseg.core.cache.memory import MemoryCache
 from napari_samseg.core.cache.recipe import StackRecipe
 from napari_samseg.core.cache.zarr_store import EmbeddingStore
@@ -49,7 +50,11 @@ RECIPE = StackRecipe(
     preprocessing=KEY.preprocessing,
     tiles=((0, 0, 64, 64), (0, 32, 64, 96)),
 )
-MAKERS = {"memory": lambda folder: MemoryCache(), "zarr": make_entry}
+MAKERS = {
+    "memory": lambda folder: MemoryCache(),
+    "zarr": make_entry,
+    "layered": lambda folder: LayeredCache(MemoryCache(), make_entry(folder)),
+}
 
 
 def embedding(value: float, size: int = 8) -> PlaneEmbedding:

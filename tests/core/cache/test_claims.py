@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -11,10 +12,12 @@ import time
 
 import psutil
 import pytest
+import zarr.storage
 from embedding_stores import RECIPE
 
 from napari_samseg.core.cache.seal import to_sealed_bytes
 from napari_samseg.core.cache.zarr_store import EmbeddingStore
+from napari_samseg.core.errors import CacheError
 
 
 @pytest.fixture
@@ -66,6 +69,32 @@ def test_a_claim_ends_with_its_process_and_with_time(folder, changes, held):
     (claims / "1").write_bytes(claim_as(**changes))
     assert entry.claimed() == ({1} if held else set())
     assert entry.claim((0, 1)) is not held
+
+
+def test_planes_are_claimed_on_drives_without_hard_links(folder, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    first, second = (EmbeddingStore(folder).entry(RECIPE) for _ in range(2))
+    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(os, "rename", refuse)
+    assert first.claim((0, 1))
+    assert not second.claim((0, 1))
+    assert second.claim((0, 2))
+    first.release((0, 1))
+    assert second.claim((0, 1))
+
+
+def test_a_claim_on_a_full_disk_says_so(folder, monkeypatch):
+    entry = EmbeddingStore(folder).entry(RECIPE)
+
+    async def no_room(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(zarr.storage.LocalStore, "set", no_room)
+    monkeypatch.setattr(zarr.storage.LocalStore, "set_if_not_exists", no_room)
+    with pytest.raises(CacheError, match="make room"):
+        entry.claim((0, 1))
 
 
 @pytest.mark.parametrize("left", [b"", b"{", b"[]", json.dumps({"a": 1}).encode()])

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
+import re
 import shutil
 import zipfile
 
 import numpy as np
 import pytest
-from embedding_stores import RECIPE, SHORT, embeddings, fill, get
+from embedding_stores import RECIPE, SHORT, fill, get, put
 
+from napari_samseg.core.cache import health, layout
+from napari_samseg.core.cache.claims import Claims
 from napari_samseg.core.cache.health import repair, verify
+from napari_samseg.core.cache.keys import StoreKeys
 from napari_samseg.core.cache.manage import export_zip
 from napari_samseg.core.cache.zarr_store import EmbeddingStore
 from napari_samseg.core.errors import CacheError, DamagedStoreError
+from napari_samseg.core.types import PlaneEmbedding
 
 PLANES = ((0,), (1,))
 
@@ -87,7 +93,7 @@ def damages(name, size):
     draw = random.Random(name)
     for keep in (0, size // 3, size - 1):
         yield f"cut after {keep}", lambda content, keep=keep: content[:keep]
-    for _ in range(4):
+    for _ in range(2):
         position, bit = draw.randrange(size), draw.randrange(8)
 
         def flip(content, position=position, bit=bit):
@@ -120,21 +126,25 @@ def test_any_damage_is_found_and_put_right(whole, tmp_path, name):
         if name != "zarr.json":
             writer = EmbeddingStore(used).entry(SHORT)
             assert_nothing_else(writer, expected)
-            assert_heals(used, expected)
+            put_damaged(writer)
+            run(repair(used))
+            assert_is_whole(used, expected)
         # or it is repaired first
         run(repair(folder))
-        assert_heals(folder, expected)
+        put_damaged(EmbeddingStore(folder).entry(SHORT))
+        assert_is_whole(folder, expected)
 
 
-def assert_heals(folder, expected):
-    """What is missing can be put, and then the store is whole."""
-    entry = EmbeddingStore(folder).entry(SHORT)
+def put_damaged(entry):
     for place, plane in enumerate(PLANES):
         if entry.check(plane) != "sound":
-            entry.put_tiles(plane, "pixels", embeddings(place))
-    run(repair(folder))
-    assert run(verify(EmbeddingStore(folder, write=False))).is_sound
-    assert assert_nothing_else(entry, expected) == len(expected)
+            put(entry, plane, place)
+
+
+def assert_is_whole(folder, expected):
+    store = EmbeddingStore(folder, write=False)
+    assert run(verify(store)).is_sound
+    assert assert_nothing_else(store.entry(SHORT), expected) == len(expected)
 
 
 @pytest.mark.parametrize("name", FILES[:3])
@@ -145,6 +155,29 @@ def test_metadata_that_are_gone_are_written_again(whole, folder, name):
     entry = EmbeddingStore(folder, write=False).entry(SHORT)
     assert assert_nothing_else(entry, whole[1]) == 4
     assert not is_reported(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "after"),
+    [
+        (FILES[0], r'"zarr_format": 3', '"zarr_format": 2'),
+        (FILES[0], r'"node_type": "group"', '"node_type": "grouq"'),
+        (FILES[1], r'"attributes"', '"attribute3"'),
+        (FILES[1], r'"zarr_format": 3', '"zarr_format": 2'),
+        (FILES[2], r'"clevel": 5', '"clevel": 4'),
+        (FILES[2], r'"fill_value": 0', '"fill_value": 1'),
+        (FILES[2], r'"data_type": "float16"', '"data_type": "float64"'),
+    ],
+)
+def test_metadata_that_say_something_else_are_found(whole, folder, name, before, after):
+    path = folder / name.format(SHORT.digest)
+    text = path.read_text()
+    assert re.search(before, text)
+    path.write_text(re.sub(before, after, text, count=1))
+    assert is_reported(folder)
+    run(repair(folder))
+    assert not is_reported(folder)
+    assert assert_nothing_else(EmbeddingStore(folder).entry(SHORT), whole[1]) == 4
 
 
 def test_a_writer_with_the_recipe_finds_what_lost_its_own(whole, folder):
@@ -162,7 +195,7 @@ def test_a_writer_with_the_recipe_finds_what_lost_its_own(whole, folder):
 def test_a_report_names_planes(tmp_path):
     entry = EmbeddingStore(tmp_path).entry(RECIPE)
     for plane in ((0, 0), (0, 1), (1, 0)):
-        entry.put_tiles(plane, "pixels", embeddings(0))
+        put(entry, plane, 0)
     (tmp_path / RECIPE.digest / "features" / "c" / "1" / "0/0/0/0").write_bytes(b"x")
     files = sorted(tmp_path.rglob("*"))
     (report,) = run(verify(EmbeddingStore(tmp_path, write=False))).entries
@@ -194,6 +227,22 @@ def test_what_interrupted_writers_left_is_removed(folder):
     }
 
 
+def test_all_files_of_a_plane_of_many_tiles_are_known(tmp_path):
+    tiles = tuple((0, i, 8, i + 8) for i in range(layout.TILES_PER_FILE + 1))
+    recipe = dataclasses.replace(SHORT, tiles=tiles, embedding_shape=(1, 2, 2))
+    values = PlaneEmbedding({"image_embed": np.ones((1, 2, 2))}, (8, 8), (64, 64), "e")
+    entry = EmbeddingStore(tmp_path).entry(recipe)
+    for plane in PLANES:
+        entry.put_tiles(plane, "pixels", dict.fromkeys(range(len(tiles)), values))
+    assert not is_reported(tmp_path)
+    (tmp_path / recipe.digest / "records" / "0").unlink()
+    (report,) = run(verify(EmbeddingStore(tmp_path, write=False))).entries
+    assert report.problems == ("2 files of features without a record",)
+    run(repair(tmp_path))
+    files = (tmp_path / recipe.digest / "features" / "c").rglob("*")
+    assert len([path for path in files if path.is_file()]) == 2
+
+
 def test_what_a_writer_is_at_stays(folder):
     entry = EmbeddingStore(folder).entry(SHORT)
     assert entry.claim((0,))
@@ -205,22 +254,85 @@ def test_what_a_writer_is_at_stays(folder):
     assert (folder / SHORT.digest / "features" / "c" / "0").exists()
 
 
+def test_a_plane_finished_during_a_repair_keeps_its_features(folder, monkeypatch):
+    entry = EmbeddingStore(folder).entry(SHORT)
+    record = folder / SHORT.digest / "records" / "0"
+    content = record.read_bytes()
+    assert entry.claim((0,))
+    record.unlink()
+    files = StoreKeys.files
+
+    def finish(self, *args):
+        names = files(self, *args)
+        if not record.exists():
+            record.write_bytes(content)
+            entry.release((0,))
+        return names
+
+    monkeypatch.setattr(StoreKeys, "files", finish)
+    assert run(repair(folder)) == []
+    assert entry.check((0,)) == "sound"
+
+
+def test_a_damaged_plane_that_a_writer_is_at_is_left_to_it(folder):
+    entry = EmbeddingStore(folder).entry(SHORT)
+    assert entry.claim((0,))
+    record = folder / SHORT.digest / "records" / "0"
+    record.write_text("{")
+    assert run(repair(folder)) == []
+    assert record.read_text() == "{"
+    entry.release((0,))
+    assert "1 damaged planes" in run(repair(folder))[0]
+
+
+def test_a_plane_begun_after_the_look_keeps_its_features(folder, monkeypatch):
+    entry = EmbeddingStore(folder).entry(SHORT)
+    (folder / SHORT.digest / "records" / "0").unlink()
+    look = health._left_behind
+
+    def begin(keys):
+        left = look(keys)
+        assert entry.claim((0,))
+        return left
+
+    monkeypatch.setattr(health, "_left_behind", begin)
+    assert run(repair(folder)) == []
+    assert (folder / SHORT.digest / "features/c/0/0/0/0/0").exists()
+
+
+def test_a_claim_taken_over_during_a_sweep_stays(folder, monkeypatch):
+    entry = EmbeddingStore(folder).entry(SHORT)
+    keys = EmbeddingStore(folder).keys(SHORT.digest)
+    keys.set("claims/0", b"{}")
+    files = StoreKeys.files
+
+    def begin(self, *args):
+        names = files(self, *args)
+        monkeypatch.setattr(Claims, "live", lambda self: set())
+        assert entry.claim((0,))
+        return names
+
+    monkeypatch.setattr(StoreKeys, "files", begin)
+    health.sweep(keys, ())
+    assert Claims(keys).is_live(0)
+
+
 def test_quarantine_is_emptied_once_the_plane_is_there_again(folder):
     entry = EmbeddingStore(folder).entry(SHORT)
-    entry.quarantine((0,))
+    (folder / SHORT.digest / "records" / "0").write_text("{")
+    assert entry.quarantine((0,))
+    assert not entry.quarantine((0,))
     assert entry.check((0,)) == "missing"
     assert run(repair(folder)) != []  # the features have no record any more
     quarantined = folder / SHORT.digest / "quarantine" / "0"
     assert quarantined.exists()
-    entry.put_tiles((0,), "pixels", embeddings(0))
+    put(entry, (0,), 0)
     assert not is_reported(folder)
     run(repair(folder))
     assert not quarantined.exists()
 
 
 def test_entries_of_a_newer_version_are_left_alone(folder, monkeypatch):
-    from napari_samseg.core.cache import layout
-
     document = folder / SHORT.digest / "zarr.json"
     content = json.loads(document.read_text())
     about = content["attributes"][layout.ATTRIBUTE]
@@ -252,7 +364,7 @@ def test_a_damaged_zip_file_gives_what_was_put_or_nothing(whole, tmp_path):
     run(export_zip(EmbeddingStore(whole[0], write=False), None, path))
     content = path.read_bytes()
     draw = random.Random(0)
-    for _ in range(60):
+    for _ in range(25):
         damaged = bytearray(content)
         # the table of contents at the end, too
         position = draw.choice([draw.randrange(len(content)), -draw.randrange(1, 900)])

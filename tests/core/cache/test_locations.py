@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import os
 import shutil
+import zipfile
 
 import fsspec
+import psutil
 import pytest
 import zarr.storage
-from embedding_stores import RECIPE, SHORT, embeddings, fill, get
+from embedding_stores import RECIPE, SHORT, embeddings, fill, get, put
 from fsspec.exceptions import FSTimeoutError
 from fsspec.implementations.memory import MemoryFileSystem
 
@@ -79,7 +82,8 @@ def test_what_is_put_anywhere_is_got_again(tmp_path, location):
     assert writer.claim((0,))
     assert not EmbeddingStore(location).entry(SHORT).claim((0,))
     writer.release((0,))
-    writer.quarantine((0,))
+    EmbeddingStore(location).keys(SHORT.digest).set("records/0", b"{")
+    assert writer.quarantine((0,))
     assert writer.check((0,)) == "missing"
     EmbeddingStore(location).delete(SHORT.digest)
     assert EmbeddingStore(location).recipes() == {}
@@ -96,7 +100,39 @@ def test_a_zip_file_is_read(folder, tmp_path):
         EmbeddingStore(path)
 
 
+def is_open(path):
+    return str(path) in {file.path for file in psutil.Process().open_files()}
+
+
+def test_a_closed_zip_file_is_let_go(folder, tmp_path):
+    path = tmp_path / "store.zip"
+    with EmbeddingStore(folder, write=False) as source:
+        list(export_zip(source, None, path))
+    with EmbeddingStore(path, write=False) as store:
+        entry = store.entry(SHORT)
+        assert get(entry, (1,)) is not None
+        assert is_open(path)
+    assert not is_open(path)
+    # what is no store lets go of it, too
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("notes.txt", "mine")
+    with pytest.raises(CacheError, match="other files"):
+        EmbeddingStore(path, write=False)
+    assert not is_open(path)
+
+
+def test_a_store_given_open_stays_open(folder, tmp_path):
+    path = tmp_path / "store.zip"
+    list(export_zip(EmbeddingStore(folder, write=False), None, path))
+    source = asyncio.run(zarr.storage.ZipStore.open(path, mode="r"))
+    with EmbeddingStore(source, write=False) as store:
+        assert store.digests() == [SHORT.digest]
+    assert is_open(path)
+    source.close()
+
+
 def test_a_store_that_may_only_be_read_is_not_touched(folder):
+    (folder / SHORT.digest / "records" / "1").write_text("{")
     before = {p: p.stat().st_mtime_ns for p in folder.rglob("*")}
     source = zarr.storage.LocalStore(folder, read_only=True)
     store = EmbeddingStore(source)
@@ -104,11 +140,11 @@ def test_a_store_that_may_only_be_read_is_not_touched(folder):
     entry = store.entry(SHORT)
     key = SHORT.key((0,), SHORT.tiles[0], "pixels")
     entry.put(key, embeddings(7)[0])
-    entry.quarantine((0,))
+    assert not entry.quarantine((1,))
     assert get(entry, (0,)) is not None
     assert store.entry(RECIPE) is None
     with pytest.raises(CacheError, match="read"):
-        entry.put_tiles((0,), "pixels", embeddings(7))
+        put(entry, (0,), 7)
     assert {p: p.stat().st_mtime_ns for p in folder.rglob("*")} == before
 
 
@@ -152,7 +188,7 @@ def test_a_remote_store_out_of_reach_says_so_and_is_not_taken_for_damaged(
         lambda: EmbeddingStore(cloud),
         lambda: EmbeddingStore(cloud, write=False),
         lambda: get(entry, (0,)),
-        lambda: entry.put_tiles((0,), "pixels", embeddings(5)),
+        lambda: put(entry, (0,), 5),
         lambda: entry.check((0,)),
         lambda: entry.claim((0,)),
         lambda: entry.recorded(),

@@ -11,9 +11,11 @@ import zipfile
 import numpy as np
 import pytest
 import zarr.storage
-from embedding_stores import RECIPE, SHORT, embeddings, fill, get
+from embedding_stores import RECIPE, SHORT, embeddings, fill, get, put
 
-from napari_samseg.core.cache import manage
+from napari_samseg.core.cache import entry as entry_module
+from napari_samseg.core.cache import layout, manage
+from napari_samseg.core.cache.keys import StoreKeys
 from napari_samseg.core.cache.seal import to_sealed_bytes
 from napari_samseg.core.cache.zarr_store import EmbeddingStore
 from napari_samseg.core.errors import CacheError, OutputError, SettingsError
@@ -40,7 +42,7 @@ def store(folder):
     store = EmbeddingStore(folder)
     fill(store)
     fill(store, OTHER)
-    store.entry(RECIPE).put_tiles((1, 2), "pixels", embeddings(0))
+    put(store.entry(RECIPE), (1, 2), 0)
     for hour, recipe in enumerate((SHORT, OTHER, RECIPE)):
         use(store, recipe, 3600 * hour)
     return store
@@ -52,6 +54,15 @@ def use(store, recipe, seconds):
 
 def images(entries):
     return [entry.recipe.image for entry in entries]
+
+
+def prune(store, max_bytes):
+    """Delete what is to leave; return the images of it."""
+    chosen = manage.plan_prune(run(manage.list_entries(store)), max_bytes)
+    deleted = run(manage.prune(store, [entry.digest for entry in chosen]))
+    assert deleted == [entry.digest for entry in chosen]
+    assert not set(deleted) & set(store.digests())
+    return images(chosen)
 
 
 def test_a_list_says_what_is_there(store, folder):
@@ -66,6 +77,21 @@ def test_a_list_says_what_is_there(store, folder):
         files = [p for p in (folder / entry.digest).rglob("*") if p.is_file()]
         assert entry.nbytes == sum(p.stat().st_size for p in files)
     assert [s.done for s in manage.list_entries(store)] == [0, 1, 2]
+
+
+def test_what_vanishes_while_sizes_are_added_up_has_none(store, folder, monkeypatch):
+    entry = store.entry(SHORT)
+    size = entry.nbytes()
+    entry.claim((0,))
+    getsize = zarr.storage.LocalStore.getsize
+
+    async def give_up_first(self, key):
+        if "claims" in key:
+            (folder / key).unlink()
+        return await getsize(self, key)
+
+    monkeypatch.setattr(zarr.storage.LocalStore, "getsize", give_up_first)
+    assert entry.nbytes() == size
 
 
 def test_an_entry_is_known_by_the_start_of_its_name(store):
@@ -102,24 +128,24 @@ def test_deleting_that_is_cut_off_leaves_nothing_that_counts(store, monkeypatch)
 
 def test_the_least_recently_used_entries_leave_first(store):
     sizes = [store.entry(recipe).nbytes() for recipe in (SHORT, OTHER, RECIPE)]
-    assert run(manage.prune(store, sum(sizes))) == []
-    deleted = run(manage.prune(store, sum(sizes) - 1))
-    assert images(deleted) == ["short.tif"]
+    assert prune(store, sum(sizes)) == []
+    assert prune(store, sum(sizes) - 1) == ["short.tif"]
     assert get(store.entry(OTHER), (0,)) is not None
     use(store, OTHER, 9 * 3600)
-    deleted = run(manage.prune(store, store.entry(OTHER).nbytes()))
-    assert images(deleted) == ["stack.tif"]
-    assert images(run(manage.prune(store, 0))) == ["other.tif"]
+    assert prune(store, store.entry(OTHER).nbytes()) == ["stack.tif"]
+    assert prune(store, 0) == ["other.tif"]
     with pytest.raises(SettingsError, match="-1 bytes"):
-        run(manage.prune(store, -1))
+        prune(store, -1)
 
 
 def test_an_entry_that_is_being_written_is_not_pruned(store):
     entry = store.entry(SHORT)
     entry.claim((0,))
-    assert images(run(manage.prune(store, 0))) == ["other.tif", "stack.tif"]
+    assert prune(store, 0) == ["other.tif", "stack.tif"]
+    # nor if the writer came after it was chosen
+    assert run(manage.prune(store, [SHORT.digest])) == []
     entry.release((0,))
-    assert images(run(manage.prune(store, 0))) == ["short.tif"]
+    assert prune(store, 0) == ["short.tif"]
 
 
 def test_reading_and_writing_mark_an_entry_at_most_once_a_minute(store, monkeypatch):
@@ -138,7 +164,7 @@ def test_reading_and_writing_mark_an_entry_at_most_once_a_minute(store, monkeypa
     get(entry, (0,))
     assert entry.last_used() == 1000
     now[0] = 1061
-    entry.put_tiles((0,), "pixels", embeddings(0))
+    put(entry, (0,), 0)
     assert entry.last_used() == 1061
 
 
@@ -156,7 +182,7 @@ def test_marking_never_fails(store, folder, monkeypatch):
 
 def test_a_store_that_is_only_read_is_not_made_smaller(folder, store):
     reader = EmbeddingStore(folder, write=False)
-    for steps in (manage.delete(reader), manage.prune(reader, 0)):
+    for steps in (manage.delete(reader), manage.prune(reader, [])):
         with pytest.raises(CacheError, match="only be read"):
             run(steps)
 
@@ -164,7 +190,8 @@ def test_a_store_that_is_only_read_is_not_made_smaller(folder, store):
 @pytest.mark.parametrize("digest", [None, SHORT.digest])
 def test_a_zip_file_holds_what_is_finished(store, folder, tmp_path, digest):
     store.entry(SHORT).claim((0,))
-    store.entry(OTHER).quarantine((1,))
+    store.keys(OTHER.digest).set("records/1", b"{")
+    assert store.entry(OTHER).quarantine((1,))
     path = tmp_path / "out" / "store.zip"
     steps = list(manage.export_zip(store, digest, path))
     assert [step.done for step in steps] == list(range(len(steps)))
@@ -181,6 +208,36 @@ def test_a_zip_file_holds_what_is_finished(store, folder, tmp_path, digest):
         get(copy.entry(SHORT), (1,)).features["image_embed"],
         get(store.entry(SHORT), (1,)).features["image_embed"],
     )
+
+
+@pytest.mark.parametrize("tile", [0, 1])
+def test_a_plane_finished_during_an_export_is_there_whole_or_not(
+    folder, tmp_path, monkeypatch, tile
+):
+    """The second tile lies in another file, which the first record speaks not of."""
+    monkeypatch.setattr(layout, "TILES_PER_FILE", 1)
+    monkeypatch.setattr(entry_module, "TILES_PER_FILE", 1)
+    store = EmbeddingStore(folder)
+    entry = store.entry(SHORT)
+    put(entry, (0,), 0)
+    entry.put_tiles((1,), "pixels", {n: embeddings(1)[n] for n in range(tile)})
+    files = StoreKeys.files
+
+    def finish(self, *args):
+        names = files(self, *args)
+        if not entry.has((1,)):
+            put(entry, (1,), 1)
+        return names
+
+    monkeypatch.setattr(StoreKeys, "files", finish)
+    path = tmp_path / "store.zip"
+    run(manage.export_zip(store, None, path))
+    assert entry.has((1,))
+    with EmbeddingStore(path, write=False) as copy:
+        copied = copy.entry(SHORT)
+        assert copied.check((0,)) == "sound"
+        assert copied.check((1,)) != "damaged"
+        assert copied.recorded() <= {0, 1}
 
 
 def test_a_zip_file_is_there_whole_or_not_at_all(store, tmp_path, monkeypatch):
@@ -214,3 +271,16 @@ def test_anyone_can_read_the_features_with_zarr(folder, store):
     recipe = about["attributes"]["napari_samseg"]
     assert recipe["plane_axes"] == [-2, -1]
     assert recipe["schema"] == 1
+
+
+def test_what_vanishes_while_it_is_measured_takes_no_room(store, monkeypatch):
+    held = store.keys(SHORT.digest).nbytes()
+    list_prefix = zarr.storage.LocalStore.list_prefix
+
+    async def with_a_claim(self, prefix):
+        async for name in list_prefix(self, prefix):
+            yield name
+        yield f"{prefix}claims/0"  # its writer has given it up by now
+
+    monkeypatch.setattr(zarr.storage.LocalStore, "list_prefix", with_a_claim)
+    assert store.keys(SHORT.digest).nbytes() == held

@@ -10,7 +10,7 @@ from importlib.metadata import version
 import numpy as np
 import pytest
 import zarr.storage
-from embedding_stores import RECIPE, SHAPE, embeddings, features, get
+from embedding_stores import RECIPE, SHAPE, embeddings, features, get, put
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -92,7 +92,7 @@ def test_changed_pixels_are_another_plane(entry):
         {"plane_size": (40, 31)},
         {"dtype": "uint8"},
         {"planes": (12,)},
-        {"tiles": (None,)},
+        {"tiles": ((0, 0, 40, 30),)},
         {"plane_axes": (-3, -1)},
         {"input_size": 512},
     ],
@@ -116,37 +116,51 @@ def test_the_name_of_the_model_and_the_version_are_labels(folder, entry):
     assert found.recipe.plugin_version == version("napari-samseg")
 
 
+def pixels_are(digest):
+    """All planes of an image have these pixels."""
+    return lambda plane: digest
+
+
 def test_an_image_that_moved_finds_its_entry(folder, entry):
     moved = dataclasses.replace(RECIPE, image="elsewhere/stack.tif", model="n")
-    sample = ((1, 2), "pixels")
     store = EmbeddingStore(folder)
-    found = store.entry(moved, sample)
+    found = store.entry(moved, pixels_are("pixels"))
     assert found.recipe.image == "stack.tif"
     assert get(found) is not None
     assert set(store.recipes()) == {RECIPE.digest}
     reader = EmbeddingStore(folder, write=False)
-    assert get(reader.entry(moved, sample)) is not None
+    assert get(reader.entry(moved, pixels_are("pixels"))) is not None
     assert reader.entry(moved) is None
-    assert reader.entry(moved, ((1, 2), "others")) is None
+    assert reader.entry(moved, pixels_are("others")) is None
+    assert reader.entry(moved, pixels_are(None)) is None, "cannot be read"
+
+
+def test_pixels_are_asked_for_only_where_there_is_something_to_find(folder, entry):
+    asked = []
+    other = dataclasses.replace(RECIPE, image="b.tif", dtype="uint8")
+    EmbeddingStore(folder).entry(other, asked.append)
+    assert asked == []
+    for place in (0, 11):
+        put(entry, RECIPE.plane_at(place), place)
+    moved = dataclasses.replace(RECIPE, image="moved.tif")
+    EmbeddingStore(folder).entry(moved, asked.append)
+    assert asked == [(1, 2)], "the middle of what is there"
 
 
 def test_images_of_the_same_shape_do_not_share_an_entry(folder, entry):
     store = EmbeddingStore(folder)
     other = dataclasses.replace(RECIPE, image="other.tif")
-    theirs = store.entry(other, ((1, 2), "other pixels"))
+    theirs = store.entry(other, pixels_are("other pixels"))
     assert theirs.recipe.image == "other.tif"
-    theirs.put_tiles((1, 2), "other pixels", embeddings(5))
-    assert get(store.entry(RECIPE, ((1, 2), "pixels"))) is not None
-    # a plane that has not been encoded says nothing
-    third = dataclasses.replace(RECIPE, image="third.tif")
-    assert store.entry(third, ((0, 0), "pixels")).recipe.image == "third.tif"
+    put(theirs, (1, 2), 5, "other pixels")
+    assert get(store.entry(RECIPE, pixels_are("pixels"))) is not None
     # each finds its own where their names were swapped
-    swapped = store.entry(other, ((1, 2), "pixels"))
+    swapped = store.entry(other, pixels_are("pixels"))
     assert swapped.recipe.image == "stack.tif"
 
 
 def test_an_image_that_changed_keeps_its_entry(folder, entry):
-    again = EmbeddingStore(folder).entry(RECIPE, ((1, 2), "new pixels"))
+    again = EmbeddingStore(folder).entry(RECIPE, pixels_are("new pixels"))
     assert again.recipe == RECIPE
     assert again.plane_digest((1, 2)) == "pixels"
     assert again.plane_digest((0, 0)) is None
@@ -154,12 +168,12 @@ def test_an_image_that_changed_keeps_its_entry(folder, entry):
 
 @pytest.mark.parametrize(
     "change",
-    [{"encoder_digest": "f"}, {"precision": "bfloat16"}, {"tiles": (None,)}],
+    [{"encoder_digest": "f"}, {"precision": "bfloat16"}, {"tiles": ((0, 0, 40, 30),)}],
     ids=lambda change: next(iter(change)),
 )
 def test_equal_pixels_do_not_make_up_for_another_encoder(folder, entry, change):
     other = dataclasses.replace(RECIPE, image="moved.tif", **change)
-    found = EmbeddingStore(folder).entry(other, ((1, 2), "pixels"))
+    found = EmbeddingStore(folder).entry(other, pixels_are("pixels"))
     assert found.recipe == other
 
 
@@ -205,6 +219,8 @@ def test_what_does_not_fit_is_refused(entry):
         dataclasses.replace(RECIPE, storage="float8")
     with pytest.raises(SettingsError, match="no planes"):
         dataclasses.replace(RECIPE, planes=(0, 4))
+    with pytest.raises(SettingsError, match="no tiles"):
+        dataclasses.replace(RECIPE, tiles=())
 
 
 # -- where it lies ---------------------------------------------------------------------
@@ -222,7 +238,7 @@ def test_a_folder_that_may_only_be_read(folder, entry):
 
 def test_something_else_is_left_alone(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(CacheError, match="holds other files"):
+    with pytest.raises(CacheError, match="but other files"):
         EmbeddingStore(tmp_path)
     with pytest.raises(CacheError, match="is a file"):
         EmbeddingStore(tmp_path / "notes.txt")
@@ -280,19 +296,33 @@ def test_a_full_disk_keeps_what_was_finished(folder, entry, monkeypatch):
     assert entry.check((0, 0)) == "sound"
 
 
-def test_a_plane_written_again_while_it_is_read_is_read_again(entry, monkeypatch):
-    read = entry._read
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), RuntimeError("cannot schedule new futures after shutdown")],
+    ids=["memory", "shutdown"],
+)
+@pytest.mark.parametrize("where", ["store", "codec"])
+def test_want_of_memory_or_threads_is_no_damage(entry, monkeypatch, error, where):
+    read = zarr.storage.LocalStore.get
 
-    def write_first(*args):
-        monkeypatch.setattr(entry, "_read", read)
-        entry.put_tiles((1, 2), "pixels", embeddings(3))
-        return None if args[2].checksum else read(*args)
+    async def fail(self, key, *args):
+        if "features/c" in key:
+            raise error
+        return await read(self, key, *args)
 
-    monkeypatch.setattr(entry, "_read", write_first)
-    np.testing.assert_allclose(
-        get(entry).features["image_embed"], features(3), atol=0.01
-    )
-    assert entry.has((1, 2)), "not put into quarantine"
+    class Failing:
+        def __getitem__(self, index):
+            raise error
+
+    if where == "store":
+        monkeypatch.setattr(zarr.storage.LocalStore, "get", fail)
+    else:
+        monkeypatch.setattr(entry, "_features", Failing())
+    with pytest.raises(type(error)):
+        get(entry)
+    with pytest.raises(type(error)):
+        entry.check((1, 2))
+    assert entry.recorded() == {6}
 
 
 @pytest.mark.parametrize("what", ["index", "tile"])

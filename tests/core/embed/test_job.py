@@ -15,6 +15,7 @@ from embedding_jobs import embed, make_job, make_volume, read_all
 
 from napari_samseg.core.cache.zarr_store import EmbeddingStore, StackEntry
 from napari_samseg.core.embed import reading
+from napari_samseg.core.embed.reading import StackReader
 from napari_samseg.core.errors import CacheError, InvalidImageError, SettingsError
 from napari_samseg.core.images import open_image
 from napari_samseg.core.memory import MemoryFallbackWarning
@@ -325,7 +326,6 @@ def test_memory_that_runs_out_shrinks_the_batch(tiny_sam, tmp_path, monkeypatch)
         def encode_batch_steps(self, planes):
             if len(planes) > 2:
                 raise torch.OutOfMemoryError("CUDA out of memory")
-            time.sleep(0.1)  # so that more are read meanwhile
             return super().encode_batch_steps(planes)
 
     model = Small(tiny_sam, name="small", family="sam")
@@ -333,6 +333,9 @@ def test_memory_that_runs_out_shrinks_the_batch(tiny_sam, tmp_path, monkeypatch)
     expected = embed_and_read(volume, model, tmp_path / "expected")
     monkeypatch.setattr(batching, "choose_batch_size", lambda model: 4)
     monkeypatch.setattr("napari_samseg.core.embed.job._batch", lambda model: 4)
+    # batches are always full
+    take = StackReader.next
+    monkeypatch.setattr(StackReader, "next", lambda self, timeout: take(self, 60))
     with pytest.warns(MemoryFallbackWarning, match="at a time"):
         embed(volume, model, tmp_path / "s")
     found = read_all(tmp_path / "s")

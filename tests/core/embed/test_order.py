@@ -32,6 +32,14 @@ def test_the_focus_may_move_and_lie_beyond_the_planes():
     assert len(order) == 6
 
 
+def test_a_restart_hands_out_all_planes_around_the_same_focus():
+    order = PlaneOrder([(z,) for z in range(4)], focus=(2,))
+    take_all(order)
+    order.restart()
+    assert len(order) == 4
+    assert take_all(order) == [(2,), (1,), (3,), (0,)]
+
+
 @given(
     planes=st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), unique=True),
     focus=st.none() | st.tuples(st.integers(0, 9), st.integers(0, 9)),

@@ -155,6 +155,19 @@ def test_then_the_cpu_takes_over_and_says_so(tiny_sam, model, planes, monkeypatc
     assert steps[-1].done == steps[-1].total - 1
 
 
+def test_the_cpu_does_not_take_over_where_it_must_not(
+    tiny_sam, planes, monkeypatch, gpu
+):
+    monkeypatch.setattr(batching, "choose_batch_size", lambda model: 2)
+    full = FewAtOnce(tiny_sam, limit=0)
+    with (
+        pytest.warns(MemoryFallbackWarning, match="encoding 1 at a time"),
+        pytest.raises(ModelMemoryError, match=r"cuda has not enough .*or the CPU"),
+    ):
+        run(encode_planes_steps(full, planes, on_cpu=False))
+    assert full.batches == [2, 1]
+
+
 def test_no_memory_even_there_is_an_error_of_its_own(tiny_sam, planes):
     full = FewAtOnce(tiny_sam, limit=0, pretend="cpu")
     with pytest.raises(ModelMemoryError, match="48 x 80 pixels with model tiny vit"):

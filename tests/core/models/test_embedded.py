@@ -23,7 +23,7 @@ from napari_samseg.core.prompts.from_labels import (
 
 @pytest.fixture(scope="module")
 def predictor() -> Predictor:
-    return Predictor(load_model("default", device="cpu", precision="float32"))
+    return Predictor(load_model("default", device="cpu", precision="exact"))
 
 
 def test_weights_fit_the_wheel() -> None:
@@ -48,6 +48,25 @@ def test_finds_each_coin_it_is_asked_for(
     for object_id, mask in zip(objects.object_ids, prediction.masks, strict=True):
         true = labels == object_id
         assert (mask & true).sum() / (mask | true).sum() > least
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_lower_precision_gives_the_same_masks(
+    predictor: Predictor, precision: str
+) -> None:
+    demo = DEMO_IMAGES["coins"]
+    picture = demo.read()[:200, :260]
+    labels = demo.find_objects(picture)
+    prompts = sample_box(index_objects(labels), np.random.default_rng(0))
+    assert len(prompts) > 5
+    plane = normalise_plane(picture)
+    exact = predictor.predict(plane, prompts).masks
+    low = Predictor(load_model("default", device="cpu", precision=precision))
+    assert low.key(plane).precision == precision
+    masks = low.predict(plane, prompts).masks
+    assert not np.array_equal(masks, exact)
+    overlap = (masks & exact).sum(axis=(1, 2)) / (masks | exact).sum(axis=(1, 2))
+    assert overlap.mean() >= 0.99
 
 
 @pytest.mark.parametrize("kind", ["constant", "noise"])

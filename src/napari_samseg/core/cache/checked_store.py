@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import AsyncIterator, Awaitable, Iterable
 from typing import TypeVar
 
@@ -13,7 +14,14 @@ from zarr.core.buffer import BufferPrototype
 
 from napari_samseg.core.errors import CacheError, DamagedStoreError
 
-__all__ = ["CheckedStore", "in_words"]
+__all__ = ["CheckedStore", "in_words", "is_trouble_here"]
+
+# What a program that ends, or may start no more threads, says of its own.
+OUT_OF_THREADS = re.compile(
+    "cannot schedule new futures|shutdown has been called|loop is closed|"
+    "can't start new thread",
+    re.IGNORECASE,
+)
 
 T = TypeVar("T")
 
@@ -66,8 +74,12 @@ class CheckedStore(zarr.storage.WrapperStore[Store]):
         return await self._reading(super().exists(key))
 
     async def getsize(self, key: str) -> int:
-        """Return the bytes of a key, without reading it where the store can."""
-        return await self._reading(self._store.getsize(key))
+        """Return the bytes of a key, without reading it where the store can.
+
+        Those of a key that is gone are none: whoever adds up what is listed comes
+        upon claims that were given up since.
+        """
+        return await self._reading(_size_or_none(self._store, key))
 
     async def set(self, key: str, value: Buffer) -> None:
         """Store a key."""
@@ -101,6 +113,8 @@ class CheckedStore(zarr.storage.WrapperStore[Store]):
         try:
             return await operation
         except Exception as error:  # each driver has errors of its own
+            if is_trouble_here(error):
+                raise
             if self._means_damage(error):
                 raise DamagedStoreError(
                     f"something in {self.location} is damaged: {error}"
@@ -128,6 +142,23 @@ class CheckedStore(zarr.storage.WrapperStore[Store]):
             return  # a folder that is not there holds nothing
         except Exception as error:  # each driver has errors of its own
             raise in_words(error, self.location, "listed") from error
+
+
+async def _size_or_none(store: Store, key: str) -> int:
+    try:
+        return await store.getsize(key)
+    except FileNotFoundError:
+        return 0
+
+
+def is_trouble_here(error: Exception) -> bool:
+    """Tell whether an error says nothing of what is stored.
+
+    This program has run out of memory or of threads, or is about to end.
+    """
+    if isinstance(error, RuntimeError):
+        return OUT_OF_THREADS.search(str(error)) is not None
+    return isinstance(error, MemoryError)
 
 
 def in_words(error: Exception, location: str, verb: str) -> Exception:

@@ -63,8 +63,12 @@ class Claims:
         return {
             int(name)
             for name in self._keys.names("claims")
-            if name.isdigit() and _is_alive(self._holder(int(name)))
+            if name.isdigit() and self.is_live(int(name))
         }
+
+    def is_live(self, place: int) -> bool:
+        """Tell whether a writer is at a place."""
+        return _is_alive(self._holder(place))
 
     def _holder(self, place: int) -> dict[str, Any]:
         return unsealed(self._keys.get(f"claims/{place}")) or {}

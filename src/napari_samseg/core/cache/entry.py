@@ -19,10 +19,11 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
+from napari_samseg.core.cache.checked_store import is_trouble_here
 from napari_samseg.core.cache.claims import Claims
 from napari_samseg.core.cache.key import EmbeddingKey
 from napari_samseg.core.cache.keys import StoreKeys
-from napari_samseg.core.cache.layout import TILES_PER_FILE
+from napari_samseg.core.cache.layout import METADATA, TILES_PER_FILE
 from napari_samseg.core.cache.recipe import StackRecipe
 from napari_samseg.core.cache.records import (
     PlaneRecord,
@@ -82,16 +83,16 @@ class StackEntry:
             return None
         with self._lock:
             place = self.recipe.position(key.plane)
-            content = self._keys.get(f"records/{place}")
-            while (tile := self._recorded_tile(content, key)) is not None:
+            judged = None
+            for judged in self._contents(place):
+                tile = self._recorded_tile(judged, key)
+                if tile is None:
+                    return None
                 self._mark_used()
                 features = self._read(place, self.recipe.tiles.index(key.tile), tile)
                 if features is not None:
                     return self._embedding(features, tile)
-                before, content = content, self._keys.get(f"records/{place}")
-                if content == before:  # not written again while it was read
-                    self.quarantine(key.plane)
-                    return None
+            self._set_aside(place, judged)
             return None
 
     def put(self, key: EmbeddingKey, embedding: PlaneEmbedding) -> None:
@@ -122,15 +123,11 @@ class StackEntry:
         packed = {n: self._pack(embedding) for n, embedding in embeddings.items()}
         with self._lock:
             record = self._record(place)
-            tiles: dict[int, TileRecord] = {}
-            if record is not None and record.plane_digest == plane_digest:
-                tiles = record.tiles
-            else:
+            if record is None or record.plane_digest != plane_digest:
                 self._drop_plane(place)
             for file, numbers in _by_file(packed):
                 new = {number: packed[number] for number in numbers}
-                tiles = self._write_file(place, file, plane_digest, tiles, new)
-            self._write_record(place, PlaneRecord(plane_digest, tiles))
+                self._write_file(place, file, plane_digest, new)
 
     def missing_tiles(
         self, plane: tuple[int, ...], plane_digest: str
@@ -172,27 +169,24 @@ class StackEntry:
         "sound", "missing" or "damaged"
             A plane of which some tiles have not been encoded is missing.
         """
-        place = self.recipe.position(plane)
-        if self._keys.get(f"records/{place}") is None:
-            return "missing"
-        record = self._record(place)
-        if record is None or any(
-            self._read(place, number, tile) is None
-            for number, tile in record.tiles.items()
-        ):
-            return "damaged"
-        return "sound" if len(record.tiles) == len(self.recipe.tiles) else "missing"
+        return self._judge(self.recipe.position(plane))[0]
 
-    def quarantine(self, plane: tuple[int, ...]) -> None:
-        """Set the record of a plane aside, so that the plane is encoded again.
+    def quarantine(self, plane: tuple[int, ...]) -> bool:
+        """Set the record of a plane aside if it is damaged, so that it is encoded anew.
 
-        Nothing happens without a record, or in a store that is only read.
+        Returns
+        -------
+        bool
+            Whether it was: False for a plane that is sound or missing or was written
+            again meanwhile, and in a store that is only read.
         """
         place = self.recipe.position(plane)
-        content = self._keys.get(f"records/{place}")
-        if content is not None and not self.read_only:
-            self._keys.set(f"quarantine/{place}", content)
-            self._keys.delete(f"records/{place}")
+        state, content = self._judge(place)
+        return state == "damaged" and self._set_aside(place, content)
+
+    def exists(self) -> bool:
+        """Tell whether the entry is still there: somebody may have deleted it."""
+        return self._keys.get(METADATA) is not None
 
     def nbytes(self) -> int:
         """Bytes on disk."""
@@ -232,10 +226,43 @@ class StackEntry:
 
     # -- parts ---------------------------------------------------------------------
 
-    def _recorded_tile(
-        self, content: bytes | None, key: EmbeddingKey
-    ) -> TileRecord | None:
-        record = PlaneRecord.from_bytes(content or b"")
+    def _contents(self, place: int) -> Iterator[bytes]:
+        """Yield the record of a plane, and again if it was written again meanwhile.
+
+        Whoever finds fault with the last one yielded has found damage.
+        """
+        before = None
+        while (content := self._keys.get(f"records/{place}")) != before:
+            if content is None:
+                return
+            yield content
+            before = content
+
+    def _judge(self, place: int) -> tuple[PlaneState, bytes | None]:
+        """Read a plane whole; return what it is, and the record that says so."""
+        content = None
+        for content in self._contents(place):
+            record = PlaneRecord.from_bytes(content)
+            if record is not None and all(
+                self._stored(place, number, tile) is not None
+                for number, tile in record.tiles.items()
+            ):
+                whole = len(record.tiles) == len(self.recipe.tiles)
+                return "sound" if whole else "missing", content
+        gone = self._keys.get(f"records/{place}") is None
+        return "missing" if gone else "damaged", content
+
+    def _set_aside(self, place: int, judged: bytes | None) -> bool:
+        """Put a record into quarantine unless it is not the judged one any more."""
+        name = f"records/{place}"
+        if self.read_only or judged is None or self._keys.get(name) != judged:
+            return False
+        self._keys.set(f"quarantine/{place}", judged)
+        self._keys.delete(name)
+        return True
+
+    def _recorded_tile(self, content: bytes, key: EmbeddingKey) -> TileRecord | None:
+        record = PlaneRecord.from_bytes(content)
         if record is None or record.plane_digest != key.plane_digest:
             return None
         return record.tiles.get(self.recipe.tiles.index(key.tile))
@@ -280,7 +307,9 @@ class StackEntry:
             return None
         except CacheError:
             raise
-        except Exception:  # noqa: BLE001 - each codec has errors of its own
+        except Exception as error:  # each codec has errors of its own
+            if is_trouble_here(error):
+                raise
             return None
         sound = checksum_features(stored, tile.ranges) == tile.checksum
         return stored if sound else None
@@ -290,13 +319,12 @@ class StackEntry:
         place: int,
         file: int,
         plane_digest: str,
-        recorded: Mapping[int, TileRecord],
         packed: Mapping[int, tuple[npt.NDArray[Any], TileRecord]],
-    ) -> dict[int, TileRecord]:
+    ) -> None:
         """Write the tiles of one file anew, with those beside them that are whole."""
         first = file * TILES_PER_FILE
         stop = min(first + TILES_PER_FILE, len(self.recipe.tiles))
-        tiles = {n: tile for n, tile in recorded.items() if not first <= n < stop}
+        recorded = self._recorded_tiles(place, plane_digest)
         shape = (stop - first, *self.recipe.embedding_shape)
         values = np.zeros(shape, self.recipe.storage)
         kept: dict[int, TileRecord] = {}
@@ -307,13 +335,31 @@ class StackEntry:
                 beside = self._stored(place, number, recorded[number])
                 if beside is not None:
                     values[number - first], kept[number] = beside, recorded[number]
-        if len(tiles) < len(recorded):
+        if any(first <= number < stop for number in recorded):
             # the record must not speak of what is gone for a moment
-            self._write_record(place, PlaneRecord(plane_digest, tiles))
+            self._record_tiles(place, plane_digest, range(first, stop), {})
         # zarr reads what it overwrites, sound or not
         self._keys.delete(f"features/c/{place}/{file}/0/0/0")
         self._features[place, first:stop] = values
-        return tiles | kept
+        self._record_tiles(place, plane_digest, range(first, stop), kept)
+
+    def _record_tiles(
+        self,
+        place: int,
+        plane_digest: str,
+        numbers: range,
+        tiles: Mapping[int, TileRecord],
+    ) -> None:
+        """Record these of the tiles of a file, and none of its others.
+
+        The record is read again for that: another writer may have recorded tiles
+        of another file meanwhile.
+        """
+        recorded = self._recorded_tiles(place, plane_digest)
+        others = {n: tile for n, tile in recorded.items() if n not in numbers}
+        record = PlaneRecord(plane_digest, {**others, **tiles})
+        self._keys.set(f"records/{place}", record.to_bytes())
+        self._mark_used()
 
     def _drop_plane(self, place: int) -> None:
         """Forget a plane, its record first: it must not speak of what is gone."""
@@ -324,9 +370,11 @@ class StackEntry:
     def _record(self, place: int) -> PlaneRecord | None:
         return PlaneRecord.from_bytes(self._keys.get(f"records/{place}") or b"")
 
-    def _write_record(self, place: int, record: PlaneRecord) -> None:
-        self._keys.set(f"records/{place}", record.to_bytes())
-        self._mark_used()
+    def _recorded_tiles(self, place: int, plane_digest: str) -> dict[int, TileRecord]:
+        record = self._record(place)
+        if record is None or record.plane_digest != plane_digest:
+            return {}
+        return record.tiles
 
     def _mark_used(self) -> None:
         """Write down that the entry is in use, which must never be in the way."""

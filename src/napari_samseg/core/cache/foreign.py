@@ -72,13 +72,13 @@ class ForeignEmbeddings:
     path: Path
     kind: str
     n_planes: int | None
-    tiles: tuple[Tile, ...]
+    tiles: tuple[Tile | None, ...]
     embedding_shape: tuple[int, int, int]
     notes: Mapping[str, str]
     parts: tuple[_Part, ...] = field(repr=False)
 
     def read(
-        self, model: PromptableModel, plane: int | None = None, tile: Tile = None
+        self, model: PromptableModel, plane: int | None = None, tile: Tile | None = None
     ) -> PlaneEmbedding:
         """Return the embedding of one tile, as if this model had made it.
 
@@ -258,7 +258,7 @@ def _foreign(
     path: Path,
     kind: str,
     n_planes: int | None,
-    tiles: tuple[Tile, ...],
+    tiles: tuple[Tile | None, ...],
     parts: tuple[_Part, ...],
     notes: Mapping[str, str],
 ) -> ForeignEmbeddings:

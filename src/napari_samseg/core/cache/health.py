@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Generator, Iterator
+from collections.abc import Collection, Generator, Iterator
 from dataclasses import dataclass
 
 from zarr.abc.store import Store
@@ -13,7 +13,7 @@ from zarr.abc.store import Store
 from napari_samseg.core.cache.checked_store import CheckedStore
 from napari_samseg.core.cache.claims import Claims
 from napari_samseg.core.cache.entry import StackEntry
-from napari_samseg.core.cache.keys import StoreKeys, open_keys
+from napari_samseg.core.cache.keys import PARTIAL, StoreKeys, open_keys
 from napari_samseg.core.cache.layout import (
     FEATURES,
     METADATA,
@@ -24,16 +24,23 @@ from napari_samseg.core.cache.layout import (
     read_recipe,
     root_document,
 )
-from napari_samseg.core.cache.manage import PARTIAL
 from napari_samseg.core.cache.recipe import StackRecipe
 from napari_samseg.core.cache.seal import unsealed
 from napari_samseg.core.cache.zarr_store import EmbeddingStore
 from napari_samseg.core.errors import CacheError, DamagedStoreError, NewerStoreError
 from napari_samseg.core.types import Progress
 
-__all__ = ["EntryReport", "VerifyReport", "repair", "verify"]
+__all__ = [
+    "EntryReport",
+    "VerifyReport",
+    "repair",
+    "sweep",
+    "unfinished_files",
+    "verify",
+]
 
-NUMBERED = re.compile(r"(records|claims|quarantine|features/c)/(\d+)(/0/0/0/0)?")
+# a plane's number comes first in the names of chunks
+NUMBERED = re.compile(r"(records|claims|quarantine|features/c)/(\d+)(/\d+)*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +130,8 @@ def repair(
         If the store is only read, is out of reach, or is none.
     """
     with contextlib.suppress(DamagedStoreError):
-        EmbeddingStore(location, write=False)  # to make nothing where nothing is
+        # to make nothing where nothing is
+        EmbeddingStore(location, write=False).close()
     opened = open_keys(location, write=True)
     if opened.read_only:
         raise CacheError(f"{location} may only be read: nothing can be repaired")
@@ -133,6 +141,34 @@ def repair(
         done = yield from _repair_entry(store, name)
         lines += [f"entry {name}: {line}" for line in done]
     return lines
+
+
+def unfinished_files(keys: StoreKeys) -> frozenset[str]:
+    """Return the names of the files of an entry that are being written, or never were.
+
+    Which of the two, only time tells.
+    """
+    return frozenset(name for name in keys.files() if name.endswith(PARTIAL))
+
+
+def sweep(keys: StoreKeys, unfinished: Collection[str]) -> None:
+    """Remove what writers that were killed left behind in an entry.
+
+    Parameters
+    ----------
+    keys : StoreKeys
+        Of the entry.
+    unfinished : collection of str
+        What `unfinished_files` said so long ago that no file takes that long.
+
+    Raises
+    ------
+    CacheError
+        If the store is out of reach.
+    """
+    left = _left_behind(keys)
+    old = [name for name in left.get(UNFINISHED, []) if name in unfinished]
+    _remove(keys, [*left.get(GONE, []), *left.get(UNREADABLE, []), *old])
 
 
 # -- looking ---------------------------------------------------------------------------
@@ -208,8 +244,11 @@ def _left_behind(keys: StoreKeys) -> dict[str, list[str]]:
 
     Nothing at which a writer may be is among them.
     """
+    # a writer may begin or finish a plane while the files are listed
+    claims = Claims(keys)
+    live = claims.live()
     names = keys.files()
-    live = Claims(keys).live()
+    live |= claims.live()
     recorded = {int(n[8:]) for n in names if re.fullmatch(r"records/\d+", n)}
     found: dict[str, list[str]] = {}
     for name in names:
@@ -275,12 +314,32 @@ def _repair_entry(
     entry = store.open_entry(digest)
     states = yield from _check_planes(entry)
     damaged = [plane for plane, state in states.items() if state == "damaged"]
-    for plane in damaged:
-        entry.quarantine(plane)
-    if damaged:
-        done.append(f"{len(damaged)} damaged planes put into quarantine")
+    claimed = entry.claimed()  # who is at a plane puts it right
+    free = [plane for plane in damaged if recipe.position(plane) not in claimed]
+    if set_aside := sum(map(entry.quarantine, free)):
+        done.append(f"{set_aside} damaged planes put into quarantine")
     for what, names in _left_behind(keys).items():
-        for name in names:
-            keys.delete(name)
-        done.append(f"removed {len(names)} {what}")
+        if removed := _remove(keys, names):
+            done.append(f"removed {removed} {what}")
     return done
+
+
+def _remove(keys: StoreKeys, names: Collection[str]) -> int:
+    """Remove what was left behind, but for what a writer uses by now; say how many."""
+    claims = Claims(keys)
+    removed = 0
+    for name in names:
+        if _is_spare(keys, claims, name):
+            keys.delete(name)
+            removed += 1
+    return removed
+
+
+def _is_spare(keys: StoreKeys, claims: Claims, name: str) -> bool:
+    match = NUMBERED.fullmatch(name)
+    if match is None:
+        return True
+    # in this order: a writer gives its claim up once the record is there
+    if claims.is_live(int(match[2])):
+        return False
+    return match[1] != "features/c" or keys.get(f"records/{match[2]}") is None

@@ -18,7 +18,10 @@ from zarr.core.sync import sync
 from napari_samseg.core.cache.checked_store import CheckedStore, in_words
 from napari_samseg.core.errors import CacheError, DamagedStoreError
 
-__all__ = ["StoreKeys", "local_path", "open_keys"]
+__all__ = ["PARTIAL", "StoreKeys", "local_path", "open_keys"]
+
+# How zarr ends the name of a file that it has not finished.
+PARTIAL = ".partial"
 
 
 def open_keys(location: str | os.PathLike[str] | Store, *, write: bool) -> CheckedStore:
@@ -147,10 +150,15 @@ class StoreKeys:
     def set_new(self, name: str, value: bytes) -> bool:
         """Store a value unless there is one; True if it is this one then.
 
-        Where the storage knows no exclusive creation (fsspec), two writers may
-        both be told True.
+        Where the storage knows no exclusive creation (fsspec, drives without hard
+        links), two writers may both be told True.
         """
-        sync(self.store.set_if_not_exists(self._key(name), _buffer(value)))
+        try:
+            sync(self.store.set_if_not_exists(self._key(name), _buffer(value)))
+        except CacheError:
+            # what is really in the way is in the way of this, too, and told by it
+            if self.get(name) is None:
+                self.set(name, value)
         return self.get(name) == value
 
     def delete(self, name: str) -> None:
@@ -162,8 +170,9 @@ class StoreKeys:
         sync(self.store.delete_dir(self._key(folder)))
 
     def names(self, folder: str = "") -> list[str]:
-        """Return the names in a folder, sorted."""
-        return sorted(sync(_collect(self.store.list_dir(self._key(folder)))))
+        """Return the names in a folder, sorted, but for files that are not finished."""
+        found = sync(_collect(self.store.list_dir(self._key(folder))))
+        return sorted(name for name in found if not name.endswith(PARTIAL))
 
     def files(self, folder: str = "") -> list[str]:
         """Return the names of all keys below a folder, with their folders, sorted."""

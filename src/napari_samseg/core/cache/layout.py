@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import lru_cache
 from importlib.metadata import version
 from typing import Any, Literal
 
@@ -30,13 +31,16 @@ import zarr.storage
 from zarr.abc.store import Store
 from zarr.codecs import BloscCodec
 
+from napari_samseg.core.cache.checked_store import is_trouble_here
 from napari_samseg.core.cache.keys import StoreKeys
 from napari_samseg.core.cache.recipe import StackRecipe
 from napari_samseg.core.cache.seal import sealed, unsealed
 from napari_samseg.core.errors import CacheError, DamagedStoreError, NewerStoreError
 
 __all__ = [
+    "DIGEST",
     "FEATURES",
+    "KIND",
     "METADATA",
     "TILES_PER_FILE",
     "check_schema",
@@ -58,11 +62,11 @@ DIGEST = re.compile("[0-9a-f]{32}")
 NODES = ("group", "array")
 FEATURES = f"features/{METADATA}"
 _MODES: dict[bool, Literal["r", "r+"]] = {False: "r", True: "r+"}
-# Measured on SAM features (see docs/concepts/embedding-cache.md): 0.43 of float32 in
-# half precision, twice as fast to write as zstd, which saves another 2 %.
 # A shard is held in memory while it is written: 64 tiles of SAM are 128 MB in half
 # precision, and a plane of 6000 x 6000 pixels has about as many.
 TILES_PER_FILE = 64
+# Measured on SAM features (see docs/concepts/embedding-cache.md): 0.43 of float32 in
+# half precision, twice as fast to write as zstd, which saves another 2 %.
 COMPRESSOR = BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle")
 
 
@@ -180,6 +184,8 @@ def open_features(store: Store, recipe: StackRecipe, *, write: bool) -> zarr.Arr
     except (FileNotFoundError, CacheError):
         raise
     except Exception as error:  # each field of the metadata fails in its own way
+        if is_trouble_here(error):
+            raise
         raise DamagedStoreError(f"the metadata of {path} are damaged") from error
     shape, chunks, shards = _shapes(recipe)
     if (features.shape, features.chunks, features.shards, features.dtype) != (
@@ -194,12 +200,20 @@ def open_features(store: Store, recipe: StackRecipe, *, write: bool) -> zarr.Arr
 
 def has_sound_features(features: zarr.Array[Any], recipe: StackRecipe) -> bool:
     """Tell whether the metadata of an array are those that the recipe asks for."""
+    ours = features.attrs.get(ATTRIBUTE)
+    found = features.metadata.to_dict() | {"attributes": {}}
+    return unsealed(ours) is not None and found == _expected_metadata(recipe)
+
+
+@lru_cache
+def _expected_metadata(recipe: StackRecipe) -> dict[str, Any]:
+    """Return the metadata of the array of a recipe, but for its attributes.
+
+    Kept, because every writer that opens the entry asks for them.
+    """
     scratch = zarr.create_group(zarr.storage.MemoryStore())
     expected = _create_features(scratch, recipe)
-    ours = features.attrs.get(ATTRIBUTE)
-    return unsealed(ours) is not None and features.metadata.to_dict() | {
-        "attributes": {}
-    } == expected.metadata.to_dict() | {"attributes": {}}
+    return expected.metadata.to_dict() | {"attributes": {}}
 
 
 def _create_features(group: zarr.Group, recipe: StackRecipe) -> zarr.Array[Any]:

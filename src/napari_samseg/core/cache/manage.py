@@ -12,8 +12,8 @@ from pathlib import Path
 
 from napari_samseg.core.cache.claims import Claims
 from napari_samseg.core.cache.entry import read_last_used, recorded_places
-from napari_samseg.core.cache.keys import StoreKeys
-from napari_samseg.core.cache.layout import METADATA
+from napari_samseg.core.cache.keys import PARTIAL, StoreKeys
+from napari_samseg.core.cache.layout import FEATURES, METADATA
 from napari_samseg.core.cache.place import check_room
 from napari_samseg.core.cache.recipe import StackRecipe
 from napari_samseg.core.cache.zarr_store import EmbeddingStore
@@ -36,10 +36,8 @@ __all__ = [
     "prune",
 ]
 
-# What only writers need.
-NOT_EXPORTED = ("claims/", "quarantine/", "used")
-# How zarr ends the name of a file that it has not finished.
-PARTIAL = ".partial"
+# What an entry holds besides planes, but for what only writers need.
+DOCUMENTS = (METADATA, FEATURES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,35 +119,34 @@ def delete(
 
 
 def prune(
-    store: EmbeddingStore, max_bytes: int
-) -> Generator[Progress, None, list[EntrySummary]]:
-    """Delete what `plan_prune` chooses, until a store is small enough.
+    store: EmbeddingStore, digests: Sequence[str]
+) -> Generator[Progress, None, list[str]]:
+    """Delete entries, but for those at which a writer is by now.
 
     Parameters
     ----------
     store : EmbeddingStore
-    max_bytes : int
-        Bytes that may be left on disk.
+    digests : sequence of str
+        As `plan_prune` chose them, and a person agreed to.
 
     Returns
     -------
-    list of EntrySummary
-        What was deleted.
+    list of str
+        Digests of what was deleted.
 
     Raises
     ------
-    SettingsError
-        If `max_bytes` is negative.
     CacheError
         If the store is only read.
     """
     _check_writable(store)
-    entries = yield from list_entries(store)
-    chosen = plan_prune(entries, max_bytes)
-    for done, entry in enumerate(chosen):
-        yield Progress("deleting embeddings", done, len(chosen), entry.digest)
-        store.delete(entry.digest)
-    return chosen
+    deleted = []
+    for done, digest in enumerate(digests):
+        yield Progress("deleting embeddings", done, len(digests), digest)
+        if not Claims(store.keys(digest)).live():
+            store.delete(digest)
+            deleted.append(digest)
+    return deleted
 
 
 def plan_prune(entries: Sequence[EntrySummary], max_bytes: int) -> list[EntrySummary]:
@@ -201,28 +198,31 @@ def export_zip(
         raise CacheError(f"{path} must end in .zip to be read again")
     check_output_file(path)
     digests = store.digests() if digest is None else [digest]
-    names = [METADATA]
-    for entry in digests:
-        names += [f"{entry}/{name}" for name in _exported(store.keys(entry))]
-    check_room(path, sum(store.keys(entry).nbytes() for entry in digests))
     keys = StoreKeys(store.store)
+    check_room(path, sum(store.keys(entry).nbytes() for entry in digests))
+    planes = [
+        (entry, place)
+        for entry in digests
+        for place in sorted(recorded_places(store.keys(entry)))
+    ]
+    documents = [f"{entry}/{name}" for entry in digests for name in DOCUMENTS]
     with (
         _whole_file(path) as file,
         zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive,
     ):
-        for done, name in enumerate(names):
-            yield Progress("exporting", done, len(names), name)
-            content = keys.get(name)
-            if content is not None:  # another writer may have put it aside
-                archive.writestr(name, content)
+        _copy(keys, [METADATA, *documents], archive)
+        for done, (entry, place) in enumerate(planes):
+            yield Progress("exporting", done, len(planes), entry)
+            # the record first: what it speaks of is there by then
+            _copy(keys, [f"{entry}/records/{place}"], archive)
+            _copy(keys, keys.files(f"{entry}/features/c/{place}"), archive)
 
 
-def _exported(keys: StoreKeys) -> list[str]:
-    return [
-        name
-        for name in keys.files()
-        if not name.startswith(NOT_EXPORTED) and not name.endswith(PARTIAL)
-    ]
+def _copy(keys: StoreKeys, names: Sequence[str], archive: zipfile.ZipFile) -> None:
+    for name in names:
+        content = None if name.endswith(PARTIAL) else keys.get(name)
+        if content is not None:  # another writer may have put it aside
+            archive.writestr(name, content)
 
 
 @contextlib.contextmanager

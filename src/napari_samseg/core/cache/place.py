@@ -24,14 +24,17 @@ def default_store_folder() -> Path:
 def free_bytes(location: str | os.PathLike[str] | Store) -> int | None:
     """Return the bytes that can still be written to a place.
 
-    None where that cannot be known, as for a remote store.
+    None where that cannot be known, as of a remote store.
     """
     path = local_path(location)
     if path is None:
         return None
     path = path.absolute()
-    there = next(place for place in (path, *path.parents) if place.exists())
-    return shutil.disk_usage(there).free
+    try:
+        there = next(place for place in (path, *path.parents) if place.exists())
+        return shutil.disk_usage(there).free
+    except OSError:  # no permission to look
+        return None
 
 
 def check_room(location: str | os.PathLike[str] | Store, nbytes: int) -> None:

@@ -18,8 +18,8 @@ __all__ = ["STORAGE_FORMATS", "StackRecipe", "Tile"]
 # Fields that say who made the features and how, but not what they are.
 LABELS = ("model", "plugin_version")
 
-# Half-open (y0, x0, y1, x1) of a part of the plane; None is the whole plane.
-Tile = tuple[int, int, int, int] | None
+# Half-open (y0, x0, y1, x1) of a part of the plane, or of the whole.
+Tile = tuple[int, int, int, int]
 
 # How features lie on disk, and the bytes of one value.
 STORAGE_FORMATS: dict[str, int] = {"float16": 2, "float32": 4, "uint8": 1}
@@ -52,10 +52,10 @@ class StackRecipe:
         (C, h, w) of the features of one tile.
     precision : str
         Arithmetic of the encoder.
+    tiles : tuple of tile
+        Parts of each plane that are encoded, one at least.
     preprocessing : tuple of (str, value)
         As in `EmbeddingKey`.
-    tiles : tuple of tile
-        Parts of each plane that are encoded; None is the whole plane.
     storage : str
         Key in `STORAGE_FORMATS`.
     plane_axes : (int, int)
@@ -74,8 +74,8 @@ class StackRecipe:
     model: str = field(compare=False)
     embedding_shape: tuple[int, int, int]
     precision: str
+    tiles: tuple[Tile, ...]
     preprocessing: tuple[tuple[str, str | int | float | None], ...] = ()
-    tiles: tuple[Tile, ...] = (None,)
     storage: str = "float16"
     plane_axes: tuple[int, int] = (-2, -1)
     input_size: int | None = None
@@ -87,8 +87,10 @@ class StackRecipe:
         if self.storage not in STORAGE_FORMATS:
             known = ", ".join(STORAGE_FORMATS)
             raise SettingsError(f"storage {self.storage!r} is not one of {known}")
-        if self.n_planes == 0 or not self.tiles:
+        if self.n_planes == 0:
             raise SettingsError(f"{self.image} has no planes to encode")
+        if not self.tiles:
+            raise SettingsError(f"{self.image} has no tiles to encode")
 
     @property
     def n_planes(self) -> int:
@@ -131,8 +133,8 @@ class StackRecipe:
     def makes(self, key: EmbeddingKey) -> bool:
         """Tell whether an embedding with this key belongs to the stack."""
         return (
-            key == self.key(key.plane, key.tile, key.plane_digest)
-            and key.tile in self.tiles
+            key.tile in self.tiles
+            and key == self.key(key.plane, key.tile, key.plane_digest)
             and len(key.plane) == len(self.planes)
             and all(0 <= i < n for i, n in zip(key.plane, self.planes, strict=True))
         )
@@ -165,7 +167,7 @@ class StackRecipe:
         KeyError, TypeError, ValueError
             If a field is missing or of another kind.
         """
-        tiles = tuple(None if t is None else _tile(t) for t in fields["tiles"])
+        tiles = tuple(_tile(t) for t in fields["tiles"])
         height, width = fields["plane_size"]
         depth, rows, columns = fields["embedding_shape"]
         rows_axis, columns_axis = fields["plane_axes"]
@@ -188,6 +190,6 @@ class StackRecipe:
         )
 
 
-def _tile(values: list[int]) -> tuple[int, int, int, int]:
+def _tile(values: list[int]) -> Tile:
     y0, x0, y1, x1 = values
     return y0, x0, y1, x1

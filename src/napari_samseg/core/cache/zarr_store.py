@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any, Self
 
+import zarr
 from zarr.abc.store import Store
 
 from napari_samseg.core.cache.entry import StackEntry
 from napari_samseg.core.cache.keys import StoreKeys, open_keys
 from napari_samseg.core.cache.layout import (
+    DIGEST,
     FEATURES,
     KIND,
     METADATA,
     check_schema,
     entry_digests,
     entry_documents,
+    has_sound_features,
     open_features,
     read_about,
     read_recipe,
@@ -27,6 +31,7 @@ from napari_samseg.core.errors import CacheError, DamagedStoreError, NewerStoreE
 
 __all__ = ["EmbeddingStore", "StackEntry"]
 
+DigestOf = Callable[[tuple[int, ...]], str | None]
 REPAIR = "repair it with `napari-samseg cache repair`"
 
 
@@ -56,7 +61,26 @@ class EmbeddingStore:
         self.store = open_keys(location, write=write)
         self.location = self.store.location
         self._keys = StoreKeys(self.store)
-        self._open_root()
+        self._opened_here = not isinstance(location, Store)
+        try:
+            self._open_root()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the files, of which a zip file's would stay open.
+
+        A store that was given open stays so. Entries must not be used any more.
+        """
+        if self._opened_here:
+            self.store.close()
 
     @property
     def read_only(self) -> bool:
@@ -84,24 +108,25 @@ class EmbeddingStore:
         return dict(self._readable())
 
     def entry(
-        self, recipe: StackRecipe, sample: tuple[tuple[int, ...], str] | None = None
+        self, recipe: StackRecipe, digest_of: DigestOf | None = None
     ) -> StackEntry | None:
         """Return the entry of a stack; made if need be, None where only reading.
 
         Parameters
         ----------
         recipe : StackRecipe
-        sample : (plane, plane_digest), optional
-            Index of a plane and `digest_array` of its pixels, by which a stack is
-            found that was moved or renamed. Choose one with something in it: the
-            black border of one stack equals that of another.
+        digest_of : function of a plane's index, optional
+            Returns `digest_array` of its pixels, or None if it cannot be read. By
+            this a stack is found that was moved or renamed. It is only asked where
+            there are such entries, for the middle one of the planes that each has:
+            the black border of one stack equals that of another.
 
         Returns
         -------
         StackEntry or None
-            The entry with this recipe. If there is none, or its sample has other
-            pixels, one that differs only in the names of image and model, with these
-            pixels in the sample. Its `recipe` is then that one's.
+            The entry with this recipe. If there is none, or it is of other pixels,
+            one that differs only in the names of image and model and is of these.
+            Its `recipe` is then that one's.
 
         Raises
         ------
@@ -111,10 +136,10 @@ class EmbeddingStore:
             If the store is out of reach, or cannot be written.
         """
         exact = self._open_entry(recipe)
-        if sample is not None and (exact is None or not _agrees(exact, sample)):
-            moved = self._find_by_content(recipe, sample)
-            if moved is not None:
-                return moved
+        if digest_of is not None:
+            for entry in (exact, *self._similar(recipe)):
+                if entry is not None and _agrees(entry, digest_of):
+                    return entry
         if exact is not None or self.read_only:
             return exact
         self._write_documents(recipe)
@@ -177,21 +202,27 @@ class EmbeddingStore:
             # the name of the folder says which recipe it was
             self._write_documents(recipe)
             features = open_features(self.store, recipe, write=write)
-        stored = recipe_of(features, digest)
-        if stored is None and write:
+        if write and not self._has_sound_documents(features, recipe):
             self._write_documents(recipe)
+            features = open_features(self.store, recipe, write=write)
+        stored = recipe_of(features, digest)
         return StackEntry(stored or recipe, features, self.keys(digest))
 
-    def _find_by_content(
-        self, recipe: StackRecipe, sample: tuple[tuple[int, ...], str]
-    ) -> StackEntry | None:
+    def _similar(self, recipe: StackRecipe) -> Iterator[StackEntry]:
+        """Yield the entries of what may be the same image under another name."""
         for digest, other in self._readable():
-            if not recipe.suits(other) or digest == recipe.digest:
-                continue
-            entry = self._open_entry(other)
-            if entry is not None and _agrees(entry, sample):
-                return entry
-        return None
+            if recipe.suits(other) and digest != recipe.digest:
+                entry = self._open_entry(other)
+                if entry is not None:
+                    yield entry
+
+    def _has_sound_documents(
+        self, features: zarr.Array[Any], recipe: StackRecipe
+    ) -> bool:
+        keys = self.keys(recipe.digest)
+        return has_sound_features(features, recipe) and all(
+            read_recipe(keys, recipe.digest, name) for name in (METADATA, FEATURES)
+        )
 
     def _write_documents(self, recipe: StackRecipe) -> None:
         """Write the metadata of an entry; two writers write the same."""
@@ -200,29 +231,46 @@ class EmbeddingStore:
 
     def _open_root(self) -> None:
         document = self._keys.get(METADATA)
+        if document is None:
+            names = self._keys.names()
+            # another writer may just be making the store, in which this comes first
+            document = self._keys.get(METADATA)
+            if document is None:
+                self._make_root(names)
+                return
         try:
-            about = None if document is None else read_about(document)
+            about = read_about(document)
         except DamagedStoreError as error:
             raise self._damaged() from error
         if about is not None and about.get("kind") == KIND:
             check_schema(about, f"the store in {self.location}")
         elif self.digests():
             raise self._damaged()
-        elif document is not None:
-            raise CacheError(f"{self.location} is something else than embeddings")
-        elif self.read_only:
-            raise CacheError(f"there is no store of embeddings in {self.location}")
-        elif self._keys.names():
-            raise CacheError(
-                f"{self.location} holds other files: choose a new or empty folder"
-            )
         else:
-            self._keys.set(METADATA, root_document())
+            raise CacheError(f"{self.location} is something else than embeddings")
+
+    def _make_root(self, names: list[str]) -> None:
+        """Make a store beside what is there, which must be nothing."""
+        if any(DIGEST.fullmatch(name) for name in names):
+            raise self._damaged()
+        if names:
+            raise CacheError(
+                f"there is no store of embeddings in {self.location}, but other files: "
+                "choose a store, or a new or empty folder"
+            )
+        if self.read_only:
+            raise CacheError(f"there is no store of embeddings in {self.location}")
+        self._keys.set(METADATA, root_document())
 
     def _damaged(self) -> DamagedStoreError:
         return DamagedStoreError(f"the store in {self.location} is damaged: {REPAIR}")
 
 
-def _agrees(entry: StackEntry, sample: tuple[tuple[int, ...], str]) -> bool:
-    plane, plane_digest = sample
-    return entry.plane_digest(plane) == plane_digest
+def _agrees(entry: StackEntry, digest_of: DigestOf) -> bool:
+    """Tell whether an entry is of these pixels, by one of the planes that it has."""
+    places = sorted(entry.recorded())
+    if not places:
+        return False
+    plane = entry.recipe.plane_at(places[len(places) // 2])
+    recorded = entry.plane_digest(plane)
+    return recorded is not None and recorded == digest_of(plane)

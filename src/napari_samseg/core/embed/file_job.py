@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from napari_samseg.core.embed.stack import Stack
 from napari_samseg.core.embed.stack_job import StackJob
@@ -16,6 +17,9 @@ from napari_samseg.core.settings import (
     ModelSettings,
     TileSettings,
 )
+
+if TYPE_CHECKING:
+    from napari_samseg.core.models.protocol import PromptableModel
 
 __all__ = ["FileJob", "open_stack_job"]
 
@@ -52,8 +56,16 @@ class FileJob:
 
 
 @contextmanager
-def open_stack_job(job: FileJob) -> Iterator[StackJob]:
+def open_stack_job(
+    job: FileJob, model: PromptableModel | None = None
+) -> Iterator[StackJob]:
     """Open the image of a job, until the ``with`` block ends.
+
+    Parameters
+    ----------
+    job : FileJob
+    model : PromptableModel, optional
+        The one that the job names, if it is loaded already.
 
     Raises
     ------
@@ -65,7 +77,7 @@ def open_stack_job(job: FileJob) -> Iterator[StackJob]:
     with open_image_file(job.image, channel_axis=job.channel_axis) as source:
         yield StackJob(
             Stack(source, str(job.image.absolute()), job.image_settings),
-            job.model_settings,
+            job.model_settings if model is None else model,
             location=job.location,
             planes=job.planes,
             tile_settings=job.tile_settings,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
@@ -20,9 +21,8 @@ from napari_samseg.core.embed.reading import (
 )
 from napari_samseg.core.embed.stack import describe_seconds
 from napari_samseg.core.embed.writing import StackWriter
-from napari_samseg.core.errors import InvalidImageError, ModelMemoryError
+from napari_samseg.core.errors import InvalidImageError, SamSegError
 from napari_samseg.core.models.batching import GPU_PLANES, encode_planes_steps
-from napari_samseg.core.models.protocol import precision_of
 from napari_samseg.core.steps import map_steps
 from napari_samseg.core.types import PlaneEmbedding, Progress
 
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from napari_samseg.core.models.protocol import PromptableModel
 
 __all__ = ["EmbedReport", "embed_stack"]
+
+logger = logging.getLogger("napari_samseg")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,39 +93,69 @@ def embed_stack(
     CacheError
         If a plane cannot be written: no room, no permission, no answer.
     ModelMemoryError
-        If memory runs out even for one tile.
+        If memory runs out even for one tile: the CPU does not take over, as it would
+        make something else of the rest of the planes.
     """
     ahead = 2 * _batch(model) + 1
     reader = StackReader(stack, entry, order, ahead)
     writer = StackWriter(entry, location, reader)
-    job = _Job(model, reader, writer, len(order), skip_unreadable)
+    job = _Job(stack.name, model, reader, writer, len(order), skip_unreadable)
     reader.start()
     writer.start()
     try:
         yield from job.run()
-    finally:
-        # finished planes are written even if the job was cancelled; then what is
-        # still claimed is given up
-        writer.end()
-        reader.end()
+    except (GeneratorExit, KeyboardInterrupt):
+        job.end()
+        error = writer.error
+        if error is not None:  # nobody gets to see it otherwise
+            logger.error(
+                "%s: what was encoded last is not written: %s",
+                stack.name,
+                error,
+                exc_info=None if isinstance(error, SamSegError) else error,
+            )
+        raise
+    except BaseException:
+        job.end()
+        raise
+    job.end()
     writer.check()
     return job.report()
 
 
 @dataclass(slots=True, eq=False)
+class _Part:
+    """Tiles of a plane that are encoded and not handed to the writer yet."""
+
+    plane_digest: str
+    tiles: dict[int, PlaneEmbedding] = field(default_factory=dict)
+
+
+@dataclass(slots=True, eq=False)
 class _Job:
+    name: str
     model: PromptableModel
     reader: StackReader
     writer: StackWriter
     total: int
     skip_unreadable: bool
     kept: int = 0
-    unreadable: list[tuple[PlaneIndex, str]] = field(default_factory=list)
+    unreadable: dict[PlaneIndex, str] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
-    parts: dict[PlaneIndex, dict[int, PlaneEmbedding]] = field(default_factory=dict)
+    # planes that are kept pass quickly: they say nothing of what is left
+    encoding_since: float | None = None
+    rested: float = 0.0
+    parts: dict[PlaneIndex, _Part] = field(default_factory=dict)
 
     def run(self) -> Generator[Progress, None, None]:
         """Encode until everything has been read."""
+        for progress in self._run():
+            # whoever runs the job may let it rest between its steps
+            before = time.monotonic()
+            yield progress
+            self.rested += time.monotonic() - before
+
+    def _run(self) -> Generator[Progress, None, None]:
         wanted = _batch(self.model)
         waiting: list[TileRead] = []
         while not self.reader.is_over:
@@ -139,23 +171,39 @@ class _Job:
                 waiting = []
             yield self.progress()
 
+    def end(self) -> None:
+        """Write what is encoded, give up the rest, and end the threads."""
+        self.reader.stop()
+        # after a cancel, the next run goes on within the plane
+        for plane, part in self.parts.items():
+            if self.writer.error is None:
+                self.writer.add(plane, part.plane_digest, part.tiles, is_last=False)
+        self.writer.end()
+        self.reader.end()
+
     def progress(self) -> Progress:
         """Say how far it is, how fast, and how long it will take."""
         n_done = self.writer.n_written + self.kept + len(self.unreadable)
-        spent = time.monotonic() - self.started
-        detail = ""
-        if self.writer.n_written and spent > 0:
-            rate = self.writer.n_written / spent
-            left = describe_seconds((self.total - n_done) / rate)
-            detail = f"{60 * rate:.3g} planes/min, {left} left"
-        return Progress("encoding planes", n_done, self.total, detail)
+        return Progress("encoding planes", n_done, self.total, self._detail(n_done))
+
+    def _detail(self, n_done: int) -> str:
+        n_left, n_others = self.total - n_done, self.reader.n_with_others
+        if n_others and n_others == n_left:
+            planes = "1 plane" if n_others == 1 else f"{n_others} planes"
+            return f"waiting for {planes} of another process"
+        if self.encoding_since is None or not self.writer.n_written:
+            return ""
+        spent = time.monotonic() - self.encoding_since - self.rested
+        rate = self.writer.n_written / max(spent, 1e-3)
+        left = describe_seconds(n_left / rate)
+        return f"{60 * rate:.3g} planes/min, {left} left"
 
     def report(self) -> EmbedReport:
         """Sum up."""
         return EmbedReport(
             self.writer.n_written,
             self.kept,
-            tuple(self.unreadable),
+            tuple(self.unreadable.items()),
             time.monotonic() - self.started,
         )
 
@@ -165,35 +213,39 @@ class _Job:
         if isinstance(read, PlaneKept):
             self.kept += 1
             return
-        self.unreadable.append((read.plane, read.reason))
+        self.unreadable[read.plane] = read.reason
         self.parts.pop(read.plane, None)
         if not self.skip_unreadable:
             raise InvalidImageError(
-                f"plane {_name(read.plane)} cannot be read: {read.reason}. What is "
-                "finished is kept; skip unreadable planes to go on without it"
+                f"{self.name}: plane {_name(read.plane)} cannot be read: "
+                f"{read.reason}. What is finished is kept; skip unreadable planes "
+                "(--skip-unreadable) to go on without it"
             )
 
     def _encode(self, tiles: Sequence[TileRead]) -> Generator[Progress, None, None]:
-        pixels = [tile.pixels for tile in tiles]
-        encoded = yield from map_steps(
-            encode_planes_steps(self.model, pixels), lambda step: self.progress()
+        # a plane may turn out to be unreadable after some of its tiles
+        tiles = [tile for tile in tiles if tile.plane not in self.unreadable]
+        if self.encoding_since is None:
+            self.encoding_since = time.monotonic()
+        # another precision would be another entry
+        steps = encode_planes_steps(
+            self.model, [tile.pixels for tile in tiles], on_cpu=False
         )
-        for tile, (embedding, precision) in zip(tiles, encoded, strict=True):
-            if precision != precision_of(self.model):
-                raise ModelMemoryError(
-                    f"{self.model.device} has not enough memory for model "
-                    f"{self.model.name}: close other programs, or encode the stack on "
-                    "the CPU"
-                )
+        encoded = yield from map_steps(steps, lambda step: self.progress())
+        for tile, (embedding, _) in zip(tiles, encoded, strict=True):
             self._keep(tile, embedding)
 
     def _keep(self, tile: TileRead, embedding: PlaneEmbedding) -> None:
         """Write a tile, together with those of its plane that share a file."""
-        part = self.parts.setdefault(tile.plane, {})
-        part[tile.number] = dataclasses.replace(embedding, original_size=tile.size)
+        self.reader.renew()
+        part = self.parts.setdefault(tile.plane, _Part(tile.plane_digest))
+        part.tiles[tile.number] = dataclasses.replace(
+            embedding, original_size=tile.size
+        )
         if tile.is_last or (tile.number + 1) % TILES_PER_FILE == 0:
+            digest, tiles = part.plane_digest, part.tiles
+            self.writer.add(tile.plane, digest, tiles, is_last=tile.is_last)
             del self.parts[tile.plane]
-            self.writer.add(tile.plane, tile.plane_digest, part, is_last=tile.is_last)
 
 
 def _batch(model: PromptableModel) -> int:

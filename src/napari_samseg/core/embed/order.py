@@ -44,6 +44,12 @@ class PlaneOrder:
         with self._lock:
             self._focus = focus
 
+    def restart(self) -> None:
+        """Hand out all planes once more; the focus stays."""
+        with self._lock:
+            self._is_open[:] = True
+            self._n_open = len(self._planes)
+
     def take(self) -> PlaneIndex | None:
         """Return the next plane, None if there is none left."""
         with self._lock:

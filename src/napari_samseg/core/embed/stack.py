@@ -10,19 +10,25 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_samseg.core.cache.layout import TILES_PER_FILE
 from napari_samseg.core.cache.place import free_bytes
 from napari_samseg.core.cache.recipe import StackRecipe
 from napari_samseg.core.errors import SettingsError
 from napari_samseg.core.models.batching import encode_planes_steps
 from napari_samseg.core.models.protocol import precision_of
 from napari_samseg.core.models.speed import recall_speed
-from napari_samseg.core.planes import describe_preprocessing
+from napari_samseg.core.planes import (
+    HELD_VALUES,
+    MODEL_PIXELS,
+    describe_preprocessing,
+)
 from napari_samseg.core.settings import ImageSettings
 from napari_samseg.core.tiled import plan_tiles
 from napari_samseg.core.types import Progress
 
 if TYPE_CHECKING:
     from napari_samseg.core.cache.entry import StackEntry
+    from napari_samseg.core.geometry import Box
     from napari_samseg.core.images import PlaneSource
     from napari_samseg.core.models.protocol import PromptableModel
     from napari_samseg.core.settings import TileSettings
@@ -41,8 +47,10 @@ PlaneIndex = tuple[int, ...]
 # Size on disk after compression, as a share of what is compressed (measured, see
 # docs/concepts/embedding-cache.md).
 COMPRESSED = {"float16": 0.87, "float32": 0.9, "uint8": 0.91}
-# Planes and features on their way between reading, encoding and writing.
-IN_FLIGHT = 5
+# What is on its way between reading, encoding and writing, at most (on a processor).
+TILES_AHEAD, FILES_BEHIND = 5, 4
+# Three channels of float32; a value as it is read, and in float64 to be stretched.
+RGB_BYTES, BYTES_PER_VALUE = 12, 12
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -121,11 +129,14 @@ def stack_recipe(
     storage : str
         Key in `napari_samseg.core.cache.recipe.STORAGE_FORMATS`.
     """
+    ndim = stack.source.ndim
     return StackRecipe(
         image=stack.name,
+        plane_axes=(stack.plane_axes[0] % ndim, stack.plane_axes[1] % ndim),
+        input_size=model.input_size,
         planes=stack.lengths,
         plane_size=stack.plane_size,
-        dtype=stack.source.dtype.str.lstrip("<>|="),
+        dtype=stack.source.dtype.name,
         encoder_digest=model.encoder_digest,
         model=model.name,
         embedding_shape=model.embedding_shape,
@@ -181,6 +192,10 @@ class EmbedEstimate:
         return ", ".join(parts)
 
 
+def _size(box: Box) -> tuple[int, int]:
+    return box[2] - box[0], box[3] - box[1]
+
+
 def describe_seconds(seconds: float) -> str:
     """Say a time as a person would: 40 s, 12 min, 3.5 h."""
     if seconds < 90:
@@ -217,16 +232,20 @@ def estimate_steps(
     speed = recall_speed(model)
     if speed is None:
         blank = np.zeros((model.input_size, model.input_size, 3), np.float32)
-        yield from encode_planes_steps(model, [blank])
+        yield from encode_planes_steps(model, [blank], on_cpu=False)
         speed = recall_speed(model)
+    # one plane as it is, tiles as the model sees them, and what it makes of them
+    plane = min(math.prod(recipe.plane_size), HELD_VALUES) * BYTES_PER_VALUE
+    largest = max(math.prod(_size(box)) for box in recipe.tiles)
+    tile = RGB_BYTES * min(largest, MODEL_PIXELS)
     features = 4 * math.prod(recipe.embedding_shape)
-    pixels = 12 * model.input_size**2 + 8 * math.prod(recipe.plane_size)
+    in_file = min(len(recipe.tiles), TILES_PER_FILE)
     return EmbedEstimate(
         planes=len(planes),
         missing=missing,
         tiles=tiles,
         nbytes=int(missing * recipe.plane_nbytes * COMPRESSED[recipe.storage]),
-        memory=IN_FLIGHT * (features * min(len(recipe.tiles), 64) + pixels),
+        memory=2 * plane + TILES_AHEAD * tile + FILES_BEHIND * in_file * features,
         seconds=None if speed is None else tiles * speed,
         free=free_bytes(location),
     )

@@ -2,25 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_samseg.core.cache.place import check_room, default_store_folder
 from napari_samseg.core.embed.order import PlaneOrder
 from napari_samseg.core.embed.stack import Stack, select_planes
-from napari_samseg.core.errors import CacheError
+from napari_samseg.core.errors import CacheError, DamagedStoreError
 from napari_samseg.core.settings import EmbedSettings, ModelSettings, TileSettings
 from napari_samseg.core.types import Progress
 
 if TYPE_CHECKING:
     from napari_samseg.core.cache.recipe import StackRecipe
-    from napari_samseg.core.cache.zarr_store import StackEntry
+    from napari_samseg.core.cache.zarr_store import EmbeddingStore, StackEntry
     from napari_samseg.core.embed.job import EmbedReport
     from napari_samseg.core.embed.stack import EmbedEstimate, PlaneIndex
     from napari_samseg.core.models.protocol import PromptableModel
 
-__all__ = ["StackJob"]
+__all__ = ["StackJob", "model_steps"]
+
+
+def model_steps(
+    settings: ModelSettings, folder: Path | None = None
+) -> Generator[Progress, None, PromptableModel]:
+    """Load the model of some settings, and torch with it.
+
+    Parameters
+    ----------
+    settings : ModelSettings
+    folder : Path, optional
+        Where downloaded models lie.
+
+    Raises
+    ------
+    SamSegError
+        If the model cannot be had.
+    """
+    yield Progress("loading torch")
+    from napari_samseg.core.models import load_model_steps
+
+    return (
+        yield from load_model_steps(
+            settings.model,
+            device=settings.device,
+            precision=settings.precision,
+            folder=folder,
+        )
+    )
 
 
 class StackJob:
@@ -48,6 +78,8 @@ class StackJob:
     ----------
     order : PlaneOrder
         The planes; its focus may be moved while they are encoded.
+    entry : StackEntry or None
+        What has been encoded so far, once the job has looked; None if nothing has.
 
     Raises
     ------
@@ -71,11 +103,14 @@ class StackJob:
         self.location = str(default_store_folder()) if location is None else location
         self.planes = select_planes(stack.lengths, *planes)
         self.order = PlaneOrder(self.planes)
+        self.entry: StackEntry | None = None
         self.settings = EmbedSettings() if settings is None else settings
         self.tile_settings = TileSettings() if tile_settings is None else tile_settings
         self._model = model
         self._models_folder = models_folder
         self._owner = owner
+        # of planes by which stores are asked for the image, again and again
+        self._digests: dict[PlaneIndex, str | None] = {}
 
     def estimate_steps(self) -> Generator[Progress, None, EmbedEstimate]:
         """Tell what the job will take, and write nothing.
@@ -89,13 +124,15 @@ class StackJob:
 
         model = yield from self._model_steps()
         recipe = self._recipe(model)
-        entry = self._find_entry(recipe)
+        entry = self.entry = self._find_entry(recipe)
         return (
             yield from estimate_steps(model, recipe, self.planes, entry, self.location)
         )
 
     def embed_steps(self) -> Generator[Progress, None, EmbedReport]:
         """Encode what is missing; see `napari_samseg.core.embed.job.embed_stack`.
+
+        May be called again when it has ended, to go on: one run of a job at a time.
 
         Raises
         ------
@@ -105,38 +142,36 @@ class StackJob:
         SamSegError
             If the model cannot be had.
         """
+        from napari_samseg.core.cache.health import sweep, unfinished_files
         from napari_samseg.core.embed.job import embed_stack
 
         estimate = yield from self.estimate_steps()
         check_room(self.location, estimate.nbytes)
         model = yield from self._model_steps()
-        entry = self._make_entry(self._recipe(model))
+        store = self._open_store()
+        entry = self.entry = self._make_entry(store, self._recipe(model))
         if self._owner is not None:
             entry.claim_as(self._owner)
-        return (
-            yield from embed_stack(
-                self.stack,
-                model,
-                entry,
-                self.location,
-                self.order,
-                skip_unreadable=self.settings.unreadable == "skip",
-            )
+        keys = store.keys(entry.recipe.digest)
+        unfinished = unfinished_files(keys)
+        # an earlier run has taken planes that it did not finish
+        self.order.restart()
+        report = yield from embed_stack(
+            self.stack,
+            model,
+            entry,
+            self.location,
+            self.order,
+            skip_unreadable=self.settings.unreadable == "skip",
         )
+        # the planes are safe, whatever comes of it
+        with suppress(CacheError):
+            sweep(keys, unfinished)
+        return report
 
     def _model_steps(self) -> Generator[Progress, None, PromptableModel]:
-        settings = self._model
-        if not isinstance(settings, ModelSettings):
-            return settings
-        yield Progress("loading torch")
-        from napari_samseg.core.models import load_model_steps
-
-        self._model = yield from load_model_steps(
-            settings.model,
-            device=settings.device,
-            precision=settings.precision,
-            folder=self._models_folder,
-        )
+        if isinstance(self._model, ModelSettings):
+            self._model = yield from model_steps(self._model, self._models_folder)
         return self._model
 
     def _recipe(self, model: PromptableModel) -> StackRecipe:
@@ -148,46 +183,39 @@ class StackJob:
 
     def _find_entry(self, recipe: StackRecipe) -> StackEntry | None:
         """Return what has been encoded so far, None if there is no store or entry."""
-        from napari_samseg.core.cache.keys import StoreKeys, local_path, open_keys
+        from napari_samseg.core.cache.lookup import has_store
         from napari_samseg.core.cache.zarr_store import EmbeddingStore
 
-        path = local_path(self.location)
-        if path is not None and not path.exists():
+        if not has_store(self.location):
             return None
-        if not StoreKeys(open_keys(self.location, write=False)).names():
-            return None
-        return EmbeddingStore(self.location, write=False).entry(recipe, self._sample())
+        store = EmbeddingStore(self.location, write=False)
+        with suppress(DamagedStoreError):  # whoever writes puts it right
+            return store.entry(recipe, self._digest_of)
+        return None
 
-    def _make_entry(self, recipe: StackRecipe) -> StackEntry:
+    def _open_store(self) -> EmbeddingStore:
         from napari_samseg.core.cache.zarr_store import EmbeddingStore
 
         store = EmbeddingStore(self.location)
-        entry = None if store.read_only else store.entry(recipe, self._sample())
-        if entry is None:
+        if store.read_only:
             raise CacheError(
                 f"{self.location} can only be read: choose another place for the "
                 "embeddings"
             )
+        return store
+
+    def _make_entry(self, store: EmbeddingStore, recipe: StackRecipe) -> StackEntry:
+        entry = store.entry(recipe, self._digest_of)
+        assert entry is not None  # a store that can be written makes it
         return entry
 
-    def _sample(self) -> tuple[PlaneIndex, str] | None:
-        """Return a plane and the digest of its pixels, None if it cannot be read."""
-        from napari_samseg.core.planes import measure_plane
+    def _digest_of(self, plane: PlaneIndex) -> str | None:
+        """Return the digest of the pixels of a plane, None if it cannot be read."""
+        from napari_samseg.core.planes import digest_plane
 
-        # in the middle of a stack there is more to see than at its end
-        plane = _middle(self.planes)
-        try:
-            measured = measure_plane(
-                self.stack.source,
-                plane,
-                self.stack.settings,
-                plane_axes=self.stack.plane_axes,
+        if plane not in self._digests:
+            stack = self.stack
+            self._digests[plane] = digest_plane(
+                stack.source, plane, stack.settings, stack.plane_axes
             )
-        # whatever the library of a file format raises: it is told when its turn comes
-        except Exception:  # noqa: BLE001
-            return None
-        return plane, measured.digest
-
-
-def _middle(planes: Sequence[PlaneIndex]) -> PlaneIndex:
-    return planes[len(planes) // 2]
+        return self._digests[plane]

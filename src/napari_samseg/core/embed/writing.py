@@ -90,7 +90,5 @@ class StackWriter:
                 if is_last:
                     self._reader.release(plane)
                     self._written.append(plane)
-                else:
-                    self._reader.renew(plane)
             except Exception as error:  # noqa: BLE001 - raised where planes are encoded
                 self.error = error

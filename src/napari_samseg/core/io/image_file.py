@@ -48,7 +48,11 @@ def open_image_file(
                 f"{path} cannot be read as an image: {reason}"
             ) from error
         axis = found_axis if channel_axis is None and not rgb else channel_axis
-        yield open_image(data, rgb=rgb, channel_axis=axis)
+        try:
+            source = open_image(data, rgb=rgb, channel_axis=axis)
+        except InvalidImageError as error:
+            raise InvalidImageError(f"{path}: {error}") from error
+        yield source
 
 
 def _open(path: Path, stack: ExitStack) -> tuple[Any, int | None]:
@@ -56,7 +60,12 @@ def _open(path: Path, stack: ExitStack) -> tuple[Any, int | None]:
     import zarr
 
     if path.is_dir():
-        opened = zarr.open(path, mode="r")
+        try:
+            opened = zarr.open(path, mode="r")
+        except FileNotFoundError as error:
+            raise InvalidImageError(
+                "it is a folder without a zarr array or group"
+            ) from error
         if isinstance(opened, zarr.Group):
             from napari_samseg.core.io.ome_zarr import open_ome_zarr
 

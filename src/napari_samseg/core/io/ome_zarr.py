@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import zarr
@@ -11,14 +12,23 @@ from napari_samseg.core.errors import InvalidImageError
 
 __all__ = ["open_ome_zarr"]
 
+# An image lies so deep in a plate: row, well, field.
+DEPTH = 3
+# Images that are named where one is to be chosen.
+MOST_NAMED = 12
+# Before 0.3, images had these axes and did not say so.
+FIRST_AXES = ("t", "c", "z", "y", "x")
+
 
 def open_ome_zarr(group: zarr.Group) -> tuple[list[zarr.Array[Any]], int | None]:
-    """Open the first image of an OME-Zarr group.
+    """Open the image of an OME-Zarr group.
 
     Parameters
     ----------
     group : zarr.Group
-        Of OME-NGFF 0.4 (zarr 2) or 0.5 (zarr 3), https://ngff.openmicroscopy.org.
+        Of OME-NGFF up to 0.4 (zarr 2) or of 0.5 (zarr 3),
+        https://ngff.openmicroscopy.org; or what bioformats2raw makes of a file with
+        one image.
 
     Returns
     -------
@@ -29,20 +39,86 @@ def open_ome_zarr(group: zarr.Group) -> tuple[list[zarr.Array[Any]], int | None]
     Raises
     ------
     InvalidImageError
-        If the group is no OME-Zarr image; lists the arrays and groups in it.
+        If the group is no OME-Zarr image, or holds several; lists what is in it.
     """
-    ome = group.attrs.get("ome")
-    attributes = ome if isinstance(ome, Mapping) else dict(group.attrs)
-    images = attributes.get("multiscales")
+    image = _image(group)
+    if image is None:
+        return open_ome_zarr(_only_series(group))
+    names = [dataset.get("path") for dataset in image.get("datasets", [])]
+    if not names:
+        raise InvalidImageError("its OME-Zarr metadata name no arrays")
+    levels = [_array(group, name) for name in names]
+    axes = image.get("axes") or FIRST_AXES
+    channels = [i for i, axis in enumerate(axes) if _is_channel(axis)]
+    return levels, channels[0] if channels else None
+
+
+def _image(group: zarr.Group) -> Mapping[str, Any] | None:
+    """Return what an OME-Zarr image says of itself, None if it is no image."""
+    images = _attributes(group).get("multiscales")
     if not isinstance(images, list) or not images:
-        names = ", ".join(sorted(group.keys())) or "nothing"
+        return None
+    image = images[0]
+    return image if isinstance(image, Mapping) else None
+
+
+def _attributes(group: zarr.Group) -> Mapping[str, Any]:
+    ome = group.attrs.get("ome")
+    return ome if isinstance(ome, Mapping) else dict(group.attrs)
+
+
+def _is_channel(axis: object) -> bool:
+    return axis == "c" or (isinstance(axis, Mapping) and axis.get("type") == "channel")
+
+
+def _array(group: zarr.Group, name: object) -> zarr.Array[Any]:
+    array = group.get(str(name))
+    if not isinstance(array, zarr.Array):
         raise InvalidImageError(
-            f"a zarr group that is no OME-Zarr image: choose one of what is in it "
-            f"({names})"
+            f"its OME-Zarr metadata name an array {name!r} that is not there"
         )
-    levels = [group[dataset["path"]] for dataset in images[0]["datasets"]]
-    arrays = [level for level in levels if isinstance(level, zarr.Array)]
-    if len(arrays) != len(levels) or not arrays:
-        raise InvalidImageError("an OME-Zarr image whose datasets are no arrays")
-    kinds = [axis.get("type") for axis in images[0].get("axes", [])]
-    return arrays, kinds.index("channel") if "channel" in kinds else None
+    return array
+
+
+def _only_series(group: zarr.Group) -> zarr.Group:
+    """Return the only image that bioformats2raw has put into a group."""
+    found = list(_images(group, DEPTH))
+    if "bioformats2raw.layout" in _attributes(group):
+        series = [name for name in found if name.isdigit()]
+        if len(series) == 1 and isinstance(only := group[series[0]], zarr.Group):
+            return only
+    if found:
+        more = ", ..." if len(found) > MOST_NAMED else ""
+        names = ", ".join(found[:MOST_NAMED])
+        raise InvalidImageError(
+            f"it is a zarr group with images in it: choose one of them ({names}{more})"
+        )
+    names = ", ".join(name for name, _ in _members(group)) or "nothing"
+    raise InvalidImageError(
+        f"it is a zarr group that is no OME-Zarr image: choose one of what is in it "
+        f"({names})"
+    )
+
+
+def _images(group: zarr.Group, depth: int) -> Iterator[str]:
+    """Yield the paths of images in a group, no more than can be named and one."""
+    n_found = 0
+    for name, below in _members(group):
+        if not isinstance(below, zarr.Group):
+            continue
+        inside = [""] if _image(below) is not None else []
+        if depth > 1:
+            inside += _images(below, depth - 1)
+        for path in inside:
+            yield f"{name}/{path}".rstrip("/")
+            n_found += 1
+            if n_found > MOST_NAMED:
+                return
+
+
+def _members(group: zarr.Group) -> list[tuple[str, Any]]:
+    """Return the arrays and groups in a group, by name, in order."""
+    with warnings.catch_warnings():
+        # other files may lie there, such as METADATA.ome.xml
+        warnings.filterwarnings("ignore", "Object at", UserWarning)
+        return sorted(group.members())

@@ -37,10 +37,10 @@ class Encoded(NamedTuple):
 def choose_batch_size(model: PromptableModel) -> int:
     """Return how many planes a model should encode at once.
 
-    On a processor one: it is busy with a single plane, and a second one only drives
-    the first out of the caches (measured in ``docs/concepts/encoder.md``). On a CUDA
-    device as many as fit into the memory that is free now, once `encode_planes_steps`
-    has measured a first plane. Apple's GPU does not tell what a plane takes: one.
+    On a processor one: it is busy with a single plane, and a second one would only
+    drive the first out of the caches. On a CUDA device as many as fit into the memory
+    that is free now, once `encode_planes_steps` has measured a first plane. Apple's
+    GPU does not tell what a plane takes: one.
     """
     peak = _peaks.get(model)
     if model.device.type != "cuda" or peak is None:
@@ -53,7 +53,7 @@ def choose_batch_size(model: PromptableModel) -> int:
 
 
 def encode_planes_steps(
-    model: PromptableModel, planes: Sequence[FloatArray]
+    model: PromptableModel, planes: Sequence[FloatArray], *, on_cpu: bool = True
 ) -> Generator[Progress, None, list[Encoded]]:
     """Encode planes in batches, yielding `Progress` between parts of the work.
 
@@ -67,6 +67,9 @@ def encode_planes_steps(
     planes : sequence of (Y, X, 3) float32 in 0..255
         Of any sizes. All of them and their embeddings are in memory at once: give a
         long stack in parts.
+    on_cpu : bool
+        Let the CPU take over, in float32, when the model's device runs out of memory
+        even for one plane.
 
     Returns
     -------
@@ -78,7 +81,7 @@ def encode_planes_steps(
     InvalidImageError
         If a plane has another shape.
     ModelMemoryError
-        If memory runs out even for one plane on the CPU.
+        If memory runs out even for one plane, on the CPU or where the model is.
     """
     done: list[Encoded] = []
     most = len(planes)
@@ -90,27 +93,34 @@ def encode_planes_steps(
         except (MemoryError, RuntimeError) as error:
             if not is_memory_error(error):
                 raise
-            model, most = _retreat(model, batch, error)
+            model, most = _retreat(model, batch, error, on_cpu=on_cpu)
             continue
         done += [Encoded(embedding, precision_of(model)) for embedding in embeddings]
     return done
 
 
 def _retreat(
-    model: PromptableModel, batch: Sequence[FloatArray], error: Exception
+    model: PromptableModel,
+    batch: Sequence[FloatArray],
+    error: Exception,
+    *,
+    on_cpu: bool,
 ) -> tuple[PromptableModel, int]:
     """Return the model and the number of planes to try after memory ran out."""
     if len(batch) > 1:
         half = len(batch) // 2
         warn_fallback(model.device, f"encoding {half} at a time")
         return model, half
-    if model.device.type != "cpu":
+    if model.device.type != "cpu" and on_cpu:
         warn_fallback(model.device, "encoding on the CPU")
         return model.on_cpu(), 1
     y, x = batch[0].shape[:2]
+    way_out = "close other programs or choose a smaller model"
+    if model.device.type != "cpu":
+        way_out = "close other programs, choose a smaller model or the CPU"
     raise ModelMemoryError(
-        f"there is not enough memory to encode a plane of {y} x {x} pixels with model "
-        f"{model.name}: close other programs or choose a smaller model"
+        f"{model.device} has not enough memory to encode a plane of {y} x {x} pixels "
+        f"with model {model.name}: {way_out}"
     ) from error
 
 

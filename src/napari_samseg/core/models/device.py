@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
+from threading import Lock
 
 import torch
 
@@ -76,26 +76,49 @@ def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
     return PRECISIONS[precision]
 
 
-@contextmanager
-def full_products(dtype: torch.dtype) -> Iterator[None]:
+class _FullProducts:
+    """Switches of the whole program, set by the first who enters, reset by the last.
+
+    Threads that encode at the same time would otherwise switch back and forth under
+    each other.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._inside = 0
+        self._before: tuple[str, bool] = ("highest", False)
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._inside += 1
+            if self._inside == 1:
+                self._before = (
+                    torch.get_float32_matmul_precision(),
+                    torch.backends.cudnn.allow_tf32,
+                )
+                torch.set_float32_matmul_precision("highest")
+                torch.backends.cudnn.allow_tf32 = False
+
+    def __exit__(self, *exception: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                matrices, convolutions = self._before
+                torch.set_float32_matmul_precision(matrices)
+                torch.backends.cudnn.allow_tf32 = convolutions
+
+
+_FULL_PRODUCTS = _FullProducts()
+
+
+def full_products(dtype: torch.dtype) -> AbstractContextManager[None]:
     """Keep products of float32 in float32 for a while, whatever was allowed before.
 
     cuDNN convolves float32 in TF32 unless told otherwise, and a program may allow as
     much for matrices: ten bits of mantissa, which are not exact. Other types of
     `dtype` are left as they are.
     """
-    if dtype != torch.float32:
-        yield
-        return
-    matrices = torch.get_float32_matmul_precision()
-    convolutions = torch.backends.cudnn.allow_tf32
-    torch.set_float32_matmul_precision("highest")
-    torch.backends.cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(matrices)
-        torch.backends.cudnn.allow_tf32 = convolutions
+    return _FULL_PRODUCTS if dtype == torch.float32 else nullcontext()
 
 
 def device_name(device: torch.device) -> str:

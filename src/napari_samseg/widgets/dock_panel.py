@@ -1,0 +1,181 @@
+"""What all panels are: a page that scrolls in a dock and notices when it is closed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from qtpy.QtCore import QEvent, QObject, Qt, QTimer
+from qtpy.QtWidgets import (
+    QApplication,
+    QComboBox,
+    QFileDialog,
+    QLabel,
+    QScrollArea,
+    QSizePolicy,
+    QVBoxLayout,
+    QWidget,
+)
+from superqt import QCollapsible
+
+from napari_samseg.core.models.weights import list_models
+
+__all__ = [
+    "DockPanel",
+    "add_section",
+    "ask_checkpoint",
+    "fill_combo",
+    "make_combo",
+    "make_model_combo",
+    "make_status_label",
+    "select_item",
+    "show_text",
+]
+
+
+class DockPanel(QWidget):
+    """A panel in a dock of napari's window.
+
+    napari tells a panel neither that its dock was closed nor that the window was.
+
+    Attributes
+    ----------
+    is_shut : bool
+        The panel was closed and has given everything back.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_shut = False
+        self._was_docked = False
+        QApplication.instance().aboutToQuit.connect(self.shut)
+
+    def show_page(self, page: QWidget) -> None:
+        """Fill the panel with a page, which scrolls where it is too long."""
+        area = QScrollArea()
+        area.setWidgetResizable(True)
+        area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        area.setFrameShape(QScrollArea.Shape.NoFrame)
+        area.setWidget(page)
+        outer = QVBoxLayout(self)
+        outer.setContentsMargins(0, 0, 0, 0)
+        outer.addWidget(area)
+        self.setMinimumWidth(300)
+
+    def reset_choices(self, event: object = None) -> None:
+        """Offer the layers there are now; napari calls this when they change."""
+        raise NotImplementedError
+
+    def leave(self) -> None:
+        """Stop jobs and give everything back."""
+        raise NotImplementedError
+
+    def shut(self) -> None:
+        """Give everything back, until the panel is docked again."""
+        self.is_shut = True
+        self.leave()
+
+    def event(self, event: QEvent) -> bool:
+        """Notice being docked and being closed."""
+        if event.type() == QEvent.Type.ParentChange:
+            if self.parent() is None and self._was_docked:
+                self.shut()
+            elif self.parent() is not None:
+                self._was_docked = True
+                # the dock is put into the window only after this
+                QTimer.singleShot(0, self._watch_window)
+                if self.is_shut:
+                    self.is_shut = False
+                    self.reset_choices()
+        return bool(super().event(event))
+
+    def _watch_window(self) -> None:
+        window: QObject = self
+        while window.parent() is not None:
+            window = window.parent()
+        window.installEventFilter(self)
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        """Notice that the window was closed for good, while all of it still lives."""
+        if event.type() == QEvent.Type.DeferredDelete:
+            self.shut()
+        return bool(super().eventFilter(watched, event))
+
+
+def add_section(rows: QVBoxLayout, title: str, content: QWidget) -> QCollapsible:
+    """Add a part that is folded until somebody opens it."""
+    section = QCollapsible(title)
+    section.setDuration(0)
+    section.setCollapsedIcon("\u25b6")
+    section.setExpandedIcon("\u25bc")
+    section.layout().setContentsMargins(0, 0, 0, 0)
+    section.content().layout().setContentsMargins(4, 4, 4, 4)
+    section.addWidget(content)
+    rows.addWidget(section)
+    return section
+
+
+def make_combo(tip: str) -> QComboBox:
+    """Return a combo box that does not push the panel out of its dock."""
+    combo = QComboBox()
+    combo.setToolTip(tip)
+    combo.setMinimumContentsLength(8)
+    combo.setSizeAdjustPolicy(
+        QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
+    )
+    return combo
+
+
+def make_model_combo() -> QComboBox:
+    """Return a combo box of all models in the zoo, and None for a file."""
+    combo = make_combo("default comes with the plugin; others download once.")
+    for i, (name, description) in enumerate(list_models().items()):
+        combo.addItem(name, name)
+        combo.setItemData(i, description, Qt.ItemDataRole.ToolTipRole)
+    combo.addItem("a checkpoint file ...", None)
+    return combo
+
+
+def ask_checkpoint(parent: QWidget) -> str:
+    """Let a person choose a checkpoint file; empty if nothing was chosen."""
+    name, _ = QFileDialog.getOpenFileName(
+        parent, "Choose a checkpoint", "", "Checkpoints (*.pth *.pt *.safetensors)"
+    )
+    return str(name)
+
+
+def fill_combo(combo: QComboBox, items: list[tuple[str, Any]], chosen: Any) -> None:
+    """Offer other items, without a signal."""
+    blocked = combo.blockSignals(True)
+    combo.clear()
+    for name, value in items:
+        combo.addItem(name, value)
+    combo.blockSignals(blocked)
+    select_item(combo, chosen)
+
+
+def select_item(combo: QComboBox, value: Any) -> None:
+    """Select the item with a value; by identity, as layers compare by content."""
+    for i in range(combo.count()):
+        data = combo.itemData(i)
+        if data is value or (isinstance(value, str) and data == value):
+            combo.setCurrentIndex(i)
+            return
+
+
+def make_status_label() -> QLabel:
+    """Return a label for text of any length."""
+    label = QLabel()
+    label.setWordWrap(True)
+    # a long word must not push the panel out of its dock
+    label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.MinimumExpanding)
+    label.setMinimumHeight(34)
+    label.setAlignment(Qt.AlignmentFlag.AlignTop)
+    return label
+
+
+def show_text(label: QLabel, message: str, *, is_error: bool = False) -> None:
+    """Write into a label of `make_status_label`."""
+    label.setStyleSheet("color: #ff7a70;" if is_error else "")
+    # a path or address has no place to break, and would be cut off
+    label.setText(message.replace("/", "/\u200b"))
+    label.setToolTip(message)
