@@ -19,6 +19,7 @@ from napari_samseg.core.errors import SettingsError
 __all__ = [
     "EmbedSettings",
     "ImageSettings",
+    "InstanceSettings",
     "ModelSettings",
     "SettingInfo",
     "TileSettings",
@@ -251,3 +252,92 @@ class EmbedSettings:
 
     def __post_init__(self) -> None:
         check(self)
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceSettings:
+    """How semantic labels become instance labels."""
+
+    method: str = setting(
+        "components",
+        "Method",
+        "components: what touches is one object; watershed: touching objects are split "
+        "at their waists; axon-myelin: components of one class grow into the others; "
+        "membranes: what membranes enclose; contours: what closed outlines enclose.",
+        choices=("components", "watershed", "axon-myelin", "membranes", "contours"),
+    )
+    connectivity: int = setting(
+        0,
+        "Neighbours",
+        "Neighbours of a pixel that can belong to its object: 4 or 8 in a plane; 6, 18 "
+        "or 26 in a volume; 0 takes all.",
+        minimum=0,
+        maximum=26,
+    )
+    smoothing: float = setting(
+        1.0,
+        "Smoothing",
+        "Width of the Gaussian that keeps rough borders from splitting an object.",
+        minimum=0,
+        maximum=100,
+        unit="px",
+    )
+    min_distance: float = setting(
+        5.0,
+        "Distance of seeds",
+        "Objects are split only into parts whose middles lie this far apart, in the "
+        "units of the image.",
+        minimum=0,
+        maximum=1e6,
+    )
+    h: float = setting(
+        0.0,
+        "Depth of waists",
+        "Instead of a distance: split where a waist is this much narrower than both "
+        "sides (h-maxima), in the units of the image; 0 goes by the distance.",
+        minimum=0,
+        maximum=1e6,
+    )
+    seed_class: int = setting(
+        2,
+        "Class of seeds",
+        "Class of which each component is an object, such as axon; it grows into all "
+        "other classes.",
+        minimum=1,
+        maximum=2**31 - 1,
+    )
+    into_membranes: bool = setting(
+        False,
+        "Fill membranes",
+        "Let cells grow until they meet in the middle of the membrane.",
+    )
+    fill_holes: bool = setting(
+        False, "Fill holes", "Give background that an object encloses to the object."
+    )
+    clear_border: bool = setting(
+        False, "Clear border", "Remove objects that touch the border of the image."
+    )
+    min_size: int = setting(
+        0,
+        "Smallest size",
+        "Remove smaller objects.",
+        minimum=0,
+        maximum=2**31 - 1,
+        unit="px",
+    )
+    max_size: int = setting(
+        0,
+        "Largest size",
+        "Remove larger objects; 0 keeps them all.",
+        minimum=0,
+        maximum=2**31 - 1,
+        unit="px",
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
+        if self.max_size and self.max_size < self.min_size:
+            raise SettingsError(
+                f"the largest size ({self.max_size} px) is below the smallest "
+                f"({self.min_size} px)"
+            )

@@ -1,0 +1,124 @@
+"""Semantic labels from files, also from pictures that were painted or resaved."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_samseg.core.errors import InvalidLabelsError
+from napari_samseg.core.io.image_file import open_image_file
+
+__all__ = ["ClassImage", "read_class_image", "snap_classes"]
+
+# A value that fewer pixels have is no class, but what smoothing left at an edge.
+CLASS_SHARE = 0.005
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ClassImage:
+    """Semantic labels, and what was done to get them.
+
+    Attributes
+    ----------
+    classes : (Y, X) or (Z, Y, X) unsigned integer
+    values : tuple of int
+        Value in the file of each class, 0 to K; the class itself if the file holds
+        classes.
+    n_snapped : int
+        Pixels whose value lay between those of classes.
+    """
+
+    classes: npt.NDArray[Any]
+    values: tuple[int, ...]
+    n_snapped: int = 0
+
+
+def read_class_image(path: Path) -> ClassImage:
+    """Read semantic labels from any file that images are read from.
+
+    8-bit pictures of masks, grey or RGB with equal channels, whose values are spread
+    over 0..255 (0, 127, 255 of AxonDeepSeg; 0, 255 of ImageJ), become classes 0, 1, 2
+    in the order of their values, see `snap_classes`. All other labels stay as they
+    are.
+
+    Parameters
+    ----------
+    path : Path
+        See `napari_samseg.core.io.image_file.open_image_file`.
+
+    Raises
+    ------
+    MissingFileError, InvalidImageError
+        If there is no such image.
+    InvalidLabelsError
+        If it holds colours, or real numbers that are not whole.
+    """
+    with open_image_file(path) as source:
+        array = np.asarray(source.levels[0][...])
+        is_rgb = source.rgb
+    if is_rgb:
+        array = _grey(array, path)
+    if array.dtype.kind == "f":
+        array = _whole(array, path)
+    if array.dtype == np.uint8 and _is_picture(array):
+        return snap_classes(array)
+    return ClassImage(array, tuple(np.unique(array).tolist()))
+
+
+def snap_classes(picture: npt.NDArray[np.uint8]) -> ClassImage:
+    """Give each pixel of a picture of a mask the class of the nearest frequent value.
+
+    Smoothing, resizing or JPEG leave values between those of the classes along
+    edges; each of these goes to the nearest value that at least 0.5 % of the pixels
+    have.
+
+    Parameters
+    ----------
+    picture : uint8
+        0 is always a class.
+    """
+    counts = np.bincount(picture.ravel(), minlength=256)
+    frequent = np.flatnonzero(counts >= CLASS_SHARE * max(1, picture.size))
+    present = np.flatnonzero(counts)
+    values = np.union1d([0], frequent if len(frequent) > 1 else present)
+    table = np.abs(np.arange(256)[:, np.newaxis] - values).argmin(axis=1)
+    n_snapped = int(counts.sum() - counts[values].sum())
+    classes = table.astype(np.uint8)[picture]
+    return ClassImage(classes, tuple(values.tolist()), n_snapped)
+
+
+def _is_picture(array: npt.NDArray[np.uint8]) -> bool:
+    """Tell whether values are grey levels of a picture rather than classes or ids."""
+    counts = np.bincount(array.ravel(), minlength=256)
+    values = np.flatnonzero(counts)
+    if not len(values) or values[-1] < 200:
+        return False
+    frequent = np.flatnonzero(counts >= CLASS_SHARE * max(1, array.size))
+    # ids from 1 on are many and follow one another; classes of a picture are far apart
+    return len(frequent) <= 8 and (len(frequent) < 2 or np.diff(frequent).min() > 16)
+
+
+def _grey(array: npt.NDArray[Any], path: Path) -> npt.NDArray[Any]:
+    colours = array[..., :3]
+    apart = colours.max(axis=-1).astype(int) - colours.min(axis=-1)
+    if apart.max(initial=0) > 0:
+        raise InvalidLabelsError(
+            f"{path} is a coloured picture, in which no colour says which class it "
+            "means: save the labels themselves, or one mask for each class"
+        )
+    grey: npt.NDArray[Any] = colours[..., 0]
+    return grey
+
+
+def _whole(array: npt.NDArray[Any], path: Path) -> npt.NDArray[Any]:
+    if not np.array_equal(array, np.rint(array)):
+        raise InvalidLabelsError(
+            f"{path} holds real numbers, such as probabilities: apply a threshold first"
+        )
+    if array.size and (array.min() < 0 or array.max() > np.iinfo(np.uint32).max):
+        raise InvalidLabelsError(f"{path} holds labels below 0 or above 4294967295")
+    return array.astype(np.uint32)
