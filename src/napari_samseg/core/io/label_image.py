@@ -49,4 +49,7 @@ def write_label_image(path: Path, labels: npt.NDArray[Any]) -> None:
         )
     dtype = np.uint16 if high <= np.iinfo(np.uint16).max else np.uint32
     path.parent.mkdir(parents=True, exist_ok=True)
-    tifffile.imwrite(path, labels.astype(dtype), compression="zlib")
+    # three or four planes are no colours
+    tifffile.imwrite(
+        path, labels.astype(dtype), compression="zlib", photometric="minisblack"
+    )

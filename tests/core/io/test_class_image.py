@@ -1,0 +1,73 @@
+"""Semantic labels come out of files as they were meant."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from napari_samseg.core.errors import InvalidLabelsError
+from napari_samseg.core.io.class_image import read_class_image
+
+
+def picture() -> np.ndarray:
+    values = np.zeros((60, 80), np.uint8)
+    values[10:50, 10:70] = 127
+    values[20:40, 20:60] = 255
+    return values
+
+
+def test_levels_of_a_picture_become_classes(tmp_path):
+    Image.fromarray(picture()).save(tmp_path / "m.png")
+    found = read_class_image(tmp_path / "m.png")
+    assert found.values == (0, 127, 255)
+    assert np.unique(found.classes).tolist() == [0, 1, 2]
+    assert found.n_snapped == 0
+
+
+def test_smoothed_edges_go_to_the_nearest_class(tmp_path):
+    values = picture()
+    values[20, 20:30], values[10, 10:15] = 233, 130
+    rgb = np.repeat(values[..., np.newaxis], 3, axis=2)
+    Image.fromarray(rgb).save(tmp_path / "m.png")
+    found = read_class_image(tmp_path / "m.png")
+    assert found.values == (0, 127, 255)
+    assert found.n_snapped == 15
+    assert (found.classes[20, 20:30] == 2).all()
+    assert (found.classes[10, 10:15] == 1).all()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.uint32, np.float32])
+def test_labels_stay_as_they_are(tmp_path, dtype):
+    labels = np.zeros((40, 50), dtype)
+    labels[5:20, 5:20], labels[22:30, 22:40] = 1, 250
+    tifffile.imwrite(tmp_path / "l.tif", labels)
+    found = read_class_image(tmp_path / "l.tif")
+    np.testing.assert_array_equal(found.classes, labels)
+
+
+def test_many_ids_are_no_picture(tmp_path):
+    labels = np.arange(256, dtype=np.uint8).repeat(40).reshape(128, 80)
+    tifffile.imwrite(tmp_path / "l.tif", labels)
+    np.testing.assert_array_equal(read_class_image(tmp_path / "l.tif").classes, labels)
+
+
+def test_a_volume_of_classes(tmp_path):
+    volume = np.zeros((4, 30, 30), np.uint8)
+    volume[1:3, 5:10, 5:10] = 255
+    tifffile.imwrite(tmp_path / "v.tif", volume, photometric="minisblack")
+    found = read_class_image(tmp_path / "v.tif")
+    assert found.classes.shape == (4, 30, 30)
+    assert found.classes.max() == 1
+
+
+def test_colours_and_probabilities_are_refused(tmp_path):
+    rgb = np.zeros((30, 30, 3), np.uint8)
+    rgb[5:9, 5:9] = 255, 0, 0
+    Image.fromarray(rgb).save(tmp_path / "c.png")
+    with pytest.raises(InvalidLabelsError, match=r"c\.png is a coloured picture"):
+        read_class_image(tmp_path / "c.png")
+    tifffile.imwrite(tmp_path / "p.tif", np.full((9, 9), 0.4, np.float32))
+    with pytest.raises(InvalidLabelsError, match="apply a threshold"):
+        read_class_image(tmp_path / "p.tif")
