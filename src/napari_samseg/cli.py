@@ -18,6 +18,7 @@ from typer.core import TyperGroup
 
 from napari_samseg.cli_cache import cache_app
 from napari_samseg.cli_embed import embed
+from napari_samseg.cli_instances import instances
 from napari_samseg.cli_options import (
     ChannelAxis,
     Channels,
@@ -77,6 +78,7 @@ app = typer.Typer(
 models_app = typer.Typer(no_args_is_help=True, help="List, look up, download models.")
 app.add_typer(models_app, name="models")
 app.command()(embed)
+app.command()(instances)
 app.add_typer(cache_app, name="cache")
 
 

@@ -30,11 +30,13 @@ __all__ = [
     "Storage",
     "Tile",
     "Tiling",
+    "option_of",
     "read_integers",
+    "read_numbers",
 ]
 
 
-def _option(settings: type, name: str, *flags: str) -> Any:
+def option_of(settings: type, name: str, *flags: str) -> Any:
     """Build the option of a setting: its help and bounds, its choices as a hint.
 
     The settings themselves refuse what is not one of their choices.
@@ -49,19 +51,19 @@ def _option(settings: type, name: str, *flags: str) -> Any:
     )
 
 
-Model = Annotated[str, _option(ModelSettings, "model")]
-Device = Annotated[str, _option(ModelSettings, "device")]
-Precision = Annotated[str, _option(ModelSettings, "precision")]
-Tiling = Annotated[str, _option(TileSettings, "tiling")]
-Tile = Annotated[int, _option(TileSettings, "tile")]
-Overlap = Annotated[float, _option(TileSettings, "overlap")]
-Storage = Annotated[str, _option(EmbedSettings, "storage")]
-Channels = Annotated[str, _option(ImageSettings, "channels")]
-Contrast = Annotated[str, _option(ImageSettings, "normalisation")]
-Low = Annotated[float, _option(ImageSettings, "low")]
-High = Annotated[float, _option(ImageSettings, "high")]
-Scope = Annotated[str, _option(ImageSettings, "scope")]
-Level = Annotated[int, _option(ImageSettings, "level")]
+Model = Annotated[str, option_of(ModelSettings, "model")]
+Device = Annotated[str, option_of(ModelSettings, "device")]
+Precision = Annotated[str, option_of(ModelSettings, "precision")]
+Tiling = Annotated[str, option_of(TileSettings, "tiling")]
+Tile = Annotated[int, option_of(TileSettings, "tile")]
+Overlap = Annotated[float, option_of(TileSettings, "overlap")]
+Storage = Annotated[str, option_of(EmbedSettings, "storage")]
+Channels = Annotated[str, option_of(ImageSettings, "channels")]
+Contrast = Annotated[str, option_of(ImageSettings, "normalisation")]
+Low = Annotated[float, option_of(ImageSettings, "low")]
+High = Annotated[float, option_of(ImageSettings, "high")]
+Scope = Annotated[str, option_of(ImageSettings, "scope")]
+Level = Annotated[int, option_of(ImageSettings, "level")]
 ChannelAxis = Annotated[
     int | None, typer.Option(help="Axis that holds independent channels.")
 ]
@@ -80,4 +82,20 @@ def read_integers(text: str, flag: str) -> tuple[int, ...]:
     except ValueError as error:
         raise SettingsError(
             f"{flag} takes whole numbers with commas between them, not {text!r}"
+        ) from error
+
+
+def read_numbers(text: str, flag: str) -> tuple[float, ...]:
+    """Read numbers with commas between them.
+
+    Raises
+    ------
+    SettingsError
+        If it is anything else; names the flag.
+    """
+    try:
+        return tuple(float(part) for part in text.split(",") if part.strip())
+    except ValueError as error:
+        raise SettingsError(
+            f"{flag} takes numbers with commas between them, not {text!r}"
         ) from error

@@ -6,7 +6,11 @@ import numpy as np
 import pytest
 import tifffile
 
-from napari_samseg.core.errors import InvalidImageError, InvalidLabelsError
+from napari_samseg.core.errors import (
+    InvalidImageError,
+    InvalidLabelsError,
+    LabelOverflowError,
+)
 from napari_samseg.core.io.label_image import write_label_image
 from napari_samseg.core.io.picture import write_picture
 
@@ -35,6 +39,29 @@ def test_what_are_no_labels_is_refused(tmp_path, labels, message):
     with pytest.raises(InvalidLabelsError, match=message):
         write_label_image(tmp_path / "labels.tif", labels)
     assert not (tmp_path / "labels.tif").exists()
+
+
+def test_a_png_holds_16_bits_and_one_plane(tmp_path):
+    from PIL import Image
+
+    labels = np.array([[0, 1], [2, 65_535]], np.uint32)
+    write_label_image(tmp_path / "labels.png", labels)
+    np.testing.assert_array_equal(
+        np.asarray(Image.open(tmp_path / "labels.png")), labels
+    )
+    with pytest.raises(LabelOverflowError, match=r"65536 .*write a \.tif, or relabel"):
+        write_label_image(tmp_path / "more.png", labels + 1)
+    with pytest.raises(InvalidLabelsError, match="one plane"):
+        write_label_image(tmp_path / "more.png", labels[np.newaxis])
+    assert not (tmp_path / "more.png").exists()
+
+
+def test_a_volume_of_few_planes_is_no_picture(tmp_path):
+    labels = np.arange(4 * 9 * 9, dtype=np.uint16).reshape(4, 9, 9)
+    write_label_image(tmp_path / "labels.tif", labels)
+    with tifffile.TiffFile(tmp_path / "labels.tif") as tiff:
+        assert tiff.pages[0].photometric == tifffile.PHOTOMETRIC.MINISBLACK
+        np.testing.assert_array_equal(tiff.asarray(), labels)
 
 
 def test_other_suffixes_are_refused():

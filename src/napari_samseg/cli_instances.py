@@ -1,0 +1,81 @@
+"""The command ``napari-samseg instances``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from napari_samseg.cli_options import option_of, read_numbers
+from napari_samseg.cli_terminal import messages, say, show_progress
+from napari_samseg.core.settings import InstanceSettings
+
+__all__ = ["instances"]
+
+
+def instances(
+    labels: Annotated[
+        Path | None, typer.Argument(help="Semantic labels: TIFF, PNG, npy, zarr.")
+    ] = None,
+    out: Annotated[
+        Path, typer.Option(help="Instance labels to write, .tif or .png.")
+    ] = Path("instances.tif"),
+    method: Annotated[str, option_of(InstanceSettings, "method")] = "components",
+    axon: Annotated[Path | None, typer.Option(help="Mask of axons.")] = None,
+    myelin: Annotated[Path | None, typer.Option(help="Mask of myelin.")] = None,
+    before: Annotated[
+        Path | None, typer.Option(help="Earlier instance labels, whose ids stay.")
+    ] = None,
+    spacing: Annotated[
+        str, typer.Option(help="Size of a pixel along each axis, such as 50,4.6,4.6.")
+    ] = "",
+    connectivity: Annotated[int, option_of(InstanceSettings, "connectivity")] = 0,
+    smoothing: Annotated[float, option_of(InstanceSettings, "smoothing")] = 1.0,
+    min_distance: Annotated[float, option_of(InstanceSettings, "min_distance")] = 5.0,
+    h: Annotated[float, option_of(InstanceSettings, "h")] = 0.0,
+    seed_class: Annotated[int, option_of(InstanceSettings, "seed_class")] = 2,
+    into_membranes: Annotated[
+        bool, option_of(InstanceSettings, "into_membranes", "--into-membranes")
+    ] = False,
+    fill_holes: Annotated[
+        bool, option_of(InstanceSettings, "fill_holes", "--fill-holes")
+    ] = False,
+    clear_border: Annotated[
+        bool, option_of(InstanceSettings, "clear_border", "--clear-border")
+    ] = False,
+    min_size: Annotated[int, option_of(InstanceSettings, "min_size")] = 0,
+    max_size: Annotated[int, option_of(InstanceSettings, "max_size")] = 0,
+) -> None:
+    """Turn semantic labels into instance labels.
+
+    Foreground that belongs to no object, and objects that are removed, are counted.
+    """
+    from napari_samseg.core.instances.file_job import InstancesJob, instances_file
+
+    job = InstancesJob(
+        out=out,
+        labels=labels,
+        axon=axon,
+        myelin=myelin,
+        before=before,
+        spacing=read_numbers(spacing, "--spacing") or None,
+    )
+    settings = InstanceSettings(
+        method=method,
+        connectivity=connectivity,
+        smoothing=smoothing,
+        min_distance=min_distance,
+        h=h,
+        seed_class=seed_class,
+        into_membranes=into_membranes,
+        fill_holes=fill_holes,
+        clear_border=clear_border,
+        min_size=min_size,
+        max_size=max_size,
+    )
+    found, notes = show_progress(instances_file(job, settings))
+    for note in notes:
+        messages.print(f"note: {note}", markup=False, soft_wrap=True)
+    say(str(found))
+    say(f"wrote {out}")

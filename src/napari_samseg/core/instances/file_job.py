@@ -1,0 +1,118 @@
+"""From files with semantic labels to a file with instance labels."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_samseg.core.errors import InvalidLabelsError
+from napari_samseg.core.io.class_image import read_class_image
+from napari_samseg.core.io.label_image import check_label_path, write_label_image
+from napari_samseg.core.io.output import check_output_file
+from napari_samseg.core.types import Progress
+
+if TYPE_CHECKING:
+    from napari_samseg.core.instances.methods import Instances
+    from napari_samseg.core.settings import InstanceSettings
+
+__all__ = ["InstancesJob", "instances_file"]
+
+# Classes of axons and myelin drawn as one mask each.
+MYELIN, AXON = 1, 2
+
+
+@dataclass(frozen=True, slots=True)
+class InstancesJob:
+    """Which files to read and write.
+
+    Attributes
+    ----------
+    out : Path
+        Instance labels to write, ``.tif`` or ``.png``.
+    labels : Path or None
+        Semantic labels; see `napari_samseg.core.io.class_image.read_class_image`.
+    axon, myelin : Path or None
+        Instead: one mask for each of the two classes.
+    before : Path or None
+        Instance labels made earlier, whose ids are to stay.
+    spacing : tuple of float or None
+        Size of a pixel along each axis.
+    """
+
+    out: Path
+    labels: Path | None = None
+    axon: Path | None = None
+    myelin: Path | None = None
+    before: Path | None = None
+    spacing: tuple[float, ...] | None = None
+
+
+def instances_file(
+    job: InstancesJob, settings: InstanceSettings
+) -> Generator[Progress, None, tuple[Instances, list[str]]]:
+    """Find the instances in label files, and write them.
+
+    Returns
+    -------
+    Instances
+    list of str
+        What a person should know about the files that were read.
+
+    Raises
+    ------
+    SamSegError
+        If a file is missing or of the wrong kind; the message says which.
+    """
+    from napari_samseg.core.instances.methods import find_instances
+
+    inputs = (job.labels, job.axon, job.myelin, job.before)
+    check_label_path(job.out)
+    check_output_file(job.out, inputs=inputs)
+    yield Progress("reading")
+    notes: list[str] = []
+    classes = _read_classes(job, notes)
+    before = None if job.before is None else read_class_image(job.before).classes
+    yield Progress("finding instances")
+    found = find_instances(classes, settings, spacing=job.spacing, before=before)
+    yield Progress("writing")
+    write_label_image(job.out, found.labels)
+    return found, notes
+
+
+def _read_classes(job: InstancesJob, notes: list[str]) -> np.ndarray:
+    if job.labels is not None:
+        if job.axon is not None or job.myelin is not None:
+            raise InvalidLabelsError(
+                "give either one file of labels, or a mask of axons and one of myelin"
+            )
+        return _read(job.labels, notes)
+    if job.axon is None or job.myelin is None:
+        raise InvalidLabelsError(
+            "there is nothing to read: give a file of labels, or a mask of axons and "
+            "one of myelin"
+        )
+    axon, myelin = (_read(path, notes) > 0 for path in (job.axon, job.myelin))
+    if axon.shape != myelin.shape:
+        raise InvalidLabelsError(
+            f"{job.axon} has shape {axon.shape}, and {job.myelin} {myelin.shape}: they "
+            "are not masks of one image"
+        )
+    if (axon & myelin).any():
+        notes.append(
+            f"{int((axon & myelin).sum())} pixels are in both masks, and count as axon"
+        )
+    return np.where(axon, AXON, np.where(myelin, MYELIN, 0)).astype(np.uint8)
+
+
+def _read(path: Path, notes: list[str]) -> np.ndarray:
+    image = read_class_image(path)
+    if image.n_snapped:
+        notes.append(
+            f"{path}: {image.n_snapped} pixels had values between those of the classes "
+            f"{', '.join(str(v) for v in image.values)}, and went to the nearest"
+        )
+    return image.classes
