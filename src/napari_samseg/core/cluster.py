@@ -8,6 +8,7 @@ same file, for no two have the same plane.
 from __future__ import annotations
 
 import dataclasses
+import logging
 import time
 import uuid
 from collections.abc import Callable, Generator, Iterator
@@ -219,7 +220,11 @@ def _connect(scheduler: str) -> Iterator[Any]:
     # the library is without types
     make_client: Any = distributed.Client
     if scheduler == LOCAL:
-        options = {"threads_per_worker": 1, "dashboard_address": ":0"}
+        options = {
+            "threads_per_worker": 1,
+            "dashboard_address": ":0",
+            "silence_logs": logging.ERROR,
+        }
         make_cluster: Any = distributed.LocalCluster
         with make_cluster(**options) as cluster, make_client(cluster) as client:
             yield client
