@@ -218,6 +218,7 @@ def _connect(scheduler: str) -> Iterator[Any]:
             "a cluster needs dask.distributed: pip install 'napari-samseg[cluster]'"
         ) from error
     # the library is without types
+    # as the default it would get whatever dask computes in this program
     make_client: Any = distributed.Client
     if scheduler == LOCAL:
         options = {
@@ -226,11 +227,14 @@ def _connect(scheduler: str) -> Iterator[Any]:
             "silence_logs": logging.ERROR,
         }
         make_cluster: Any = distributed.LocalCluster
-        with make_cluster(**options) as cluster, make_client(cluster) as client:
+        with (
+            make_cluster(**options) as cluster,
+            make_client(cluster, set_as_default=False) as client,
+        ):
             yield client
         return
     try:
-        client = make_client(scheduler, timeout=CONNECT_SECONDS)
+        client = make_client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError) as error:
         raise SettingsError(
             f"there is no dask scheduler at {scheduler}: start one with "
