@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,14 @@ def own_cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SAMSEG_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(autouse=True)
+def no_cluster_stays() -> Iterator[None]:
+    """Make sure that no cluster is left to compute what other tests read."""
+    yield
+    config = sys.modules.get("dask.config")
+    assert config is None or config.get("scheduler", None) is None
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -103,6 +103,10 @@ def verify_store(store: Store = "", entry: Entry = "") -> None:
     for item in report.entries:
         _print_report(item)
     if not report.is_sound:
+        say(
+            "`napari-samseg embed` encodes what is missing, and `napari-samseg cache "
+            "repair` sets aside what is damaged"
+        )
         raise typer.Exit(1)
     say(f"{opened.location}: nothing is wrong or missing")
 
@@ -237,6 +241,10 @@ def _print_entries(entries: Sequence[EntrySummary]) -> None:
     table = Table(
         *("entry", "image", "model", "planes", "tiles", "storage", "size", "used")
     )
+    for column in table.columns:
+        column.no_wrap = True
+    # a path may be longer than the rest
+    table.columns[1].no_wrap, table.columns[1].overflow = False, "fold"
     for entry in entries:
         recipe = entry.recipe
         if recipe is None:
@@ -244,7 +252,9 @@ def _print_entries(entries: Sequence[EntrySummary]) -> None:
         else:
             planes = f"{entry.planes_done}/{recipe.n_planes}"
             tiles = str(len(recipe.tiles))
-            facts = [recipe.image, recipe.model, planes, tiles, recipe.storage]
+            # the whole path is among the facts of `info`
+            name = PurePath(recipe.image).name
+            facts = [name, recipe.model, planes, tiles, recipe.storage]
         size, used = decimal(entry.nbytes), _when(entry.last_used)
         table.add_row(entry.digest[:SHORT], *map(escape, facts), size, used)
     output.print(table)

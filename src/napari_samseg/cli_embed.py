@@ -110,10 +110,12 @@ def embed(
         settings=EmbedSettings(storage, "skip" if skip_unreadable else "stop"),
     )
     with open_stack_job(job) as stack_job, _stop_in_words(stack_job.location):
-        say(str(show_progress(stack_job.estimate_steps())))
+        expected = show_progress(stack_job.estimate_steps())
+        say(str(expected))
         if estimate:
             return
-        if scheduler is None:
+        # workers take long to start: what is there already is looked through here
+        if scheduler is None or not expected.missing:
             report = show_progress(stack_job.embed_steps())
         else:
             from napari_samseg.core.cluster import embed_on_cluster
@@ -128,9 +130,13 @@ def _stop_in_words(location: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
+        from napari_samseg.core.cache.lookup import has_store
+
         text = (
-            f"stopped: what is finished is kept in {location}; the same command goes "
-            "on from there"
+            f"stopped: planes that are finished are kept in {location}; the same "
+            "command goes on from there"
+            if has_store(location)
+            else "stopped before anything was written"
         )
         messages.print(text, markup=False, soft_wrap=True)
         raise typer.Exit(STOPPED) from None
@@ -151,7 +157,7 @@ def _read_range(text: str) -> tuple[int, int | None]:
 
 
 def _print_report(report: EmbedReport, location: str) -> None:
-    from napari_samseg.core.embed.stack import describe_seconds
+    from napari_samseg.core.amounts import describe_seconds
 
     say(
         f"{report.encoded} planes encoded, {report.kept} were there, in "

@@ -8,6 +8,7 @@ same file, for no two have the same plane.
 from __future__ import annotations
 
 import dataclasses
+import logging
 import time
 import uuid
 from collections.abc import Callable, Generator, Iterator
@@ -217,15 +218,23 @@ def _connect(scheduler: str) -> Iterator[Any]:
             "a cluster needs dask.distributed: pip install 'napari-samseg[cluster]'"
         ) from error
     # the library is without types
+    # as the default it would get whatever dask computes in this program
     make_client: Any = distributed.Client
     if scheduler == LOCAL:
-        options = {"threads_per_worker": 1, "dashboard_address": ":0"}
+        options = {
+            "threads_per_worker": 1,
+            "dashboard_address": ":0",
+            "silence_logs": logging.ERROR,
+        }
         make_cluster: Any = distributed.LocalCluster
-        with make_cluster(**options) as cluster, make_client(cluster) as client:
+        with (
+            make_cluster(**options) as cluster,
+            make_client(cluster, set_as_default=False) as client,
+        ):
             yield client
         return
     try:
-        client = make_client(scheduler, timeout=CONNECT_SECONDS)
+        client = make_client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError) as error:
         raise SettingsError(
             f"there is no dask scheduler at {scheduler}: start one with "

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from napari_samseg.core.errors import InvalidImageError, InvalidPromptError
 from napari_samseg.core.images import PlaneSource, open_image
-from napari_samseg.core.planes import measure_plane
+from napari_samseg.core.planes import MeasuredPlane, measure_plane
 from napari_samseg.core.prompts.from_geometry import pair_prompts
 from napari_samseg.core.settings import ImageSettings, TileSettings
 from napari_samseg.core.steps import run_steps
@@ -36,6 +36,7 @@ def segment(
     plane: int | tuple[int, ...] | None = None,
     settings: ImageSettings | None = None,
     tiles: TileSettings | None = None,
+    embeddings: str | os.PathLike[str] | None = None,
     device: str = "auto",
 ) -> MaskPrediction:
     """Segment the objects that points and boxes show.
@@ -70,6 +71,9 @@ def segment(
     tiles : TileSettings, optional
         How a plane larger than the model's input is cut; only tiles that an
         object lies in are encoded.
+    embeddings : str or path, optional
+        Store in which `napari_samseg.embed` has put the image, a folder, zip file or
+        URL: what is there is not encoded again.
     device : str
         "auto", "cpu", "cuda", "cuda:1" or "mps"; not used for a loaded model.
 
@@ -87,6 +91,8 @@ def segment(
         labelled 0.
     UnknownNameError, MissingFileError, CheckpointError, DownloadError
         If the model cannot be loaded.
+    CacheError
+        If the image is not in the store of embeddings, or that cannot be read.
     """
     settings = ImageSettings() if settings is None else settings
     source = image if isinstance(image, PlaneSource) else open_image(image)
@@ -103,9 +109,26 @@ def segment(
 
     predictor = _predictor_for(model, device)
     tiles = TileSettings() if tiles is None else tiles
+    if embeddings is not None:
+        predictor = _with_store(predictor, embeddings, measured, tiles)
     boxes_yx = plan_tiles(plane_size, predictor.model.input_size, tiles)
     tiled = TiledPlane(predictor, measured, boxes_yx)
     return run_steps(tiled.predict_steps(prompts))
+
+
+def _with_store(
+    predictor: Predictor,
+    location: str | os.PathLike[str],
+    plane: MeasuredPlane,
+    tiles: TileSettings,
+) -> Predictor:
+    from napari_samseg.core.cache.layered import LayeredCache
+    from napari_samseg.core.embed.stored import stored_embeddings
+    from napari_samseg.core.predict import Predictor
+
+    model = predictor.model
+    entry = stored_embeddings(location, "the image", plane, model, tiles)
+    return Predictor(model, LayeredCache(predictor.cache, entry))
 
 
 def _plane_index(

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_samseg.core.errors import (
-    CacheError,
     InvalidImageError,
     InvalidPromptError,
 )
@@ -21,10 +20,7 @@ from napari_samseg.core.planes import measure_plane
 from napari_samseg.core.types import Progress
 
 if TYPE_CHECKING:
-    from napari_samseg.core.cache.entry import StackEntry
     from napari_samseg.core.images import PlaneSource
-    from napari_samseg.core.models.protocol import PromptableModel
-    from napari_samseg.core.planes import MeasuredPlane
     from napari_samseg.core.settings import (
         ImageSettings,
         ModelSettings,
@@ -108,6 +104,7 @@ def segment_file(
             _check_store(job.embeddings)
 
         yield Progress("loading the model")
+        from napari_samseg.core.embed.stored import stored_embeddings
         from napari_samseg.core.models import load_model
         from napari_samseg.core.predict import Predictor
         from napari_samseg.core.tiled import TiledPlane, plan_tiles
@@ -121,7 +118,9 @@ def segment_file(
         entry = (
             None
             if job.embeddings is None
-            else _find_entry(job.embeddings, job.image, plane, model, tile_settings)
+            else stored_embeddings(
+                job.embeddings, str(job.image.absolute()), plane, model, tile_settings
+            )
         )
         tiled = TiledPlane(Predictor(model, entry), plane, tiles)
         prediction = yield from tiled.predict_steps(prompts)
@@ -152,24 +151,3 @@ def _check_store(location: str) -> None:
     from napari_samseg.core.cache.zarr_store import EmbeddingStore
 
     EmbeddingStore(location, write=False)
-
-
-def _find_entry(
-    location: str,
-    image: Path,
-    plane: MeasuredPlane,
-    model: PromptableModel,
-    tile_settings: TileSettings,
-) -> StackEntry:
-    from napari_samseg.core.cache.lookup import find_entry
-    from napari_samseg.core.embed.stack import Stack, stack_recipe
-
-    stack = Stack(plane.source, str(image.absolute()), plane.settings)
-    recipe = stack_recipe(stack, model, tile_settings)
-    entry = find_entry(location, recipe, (plane.index, plane.digest))
-    if entry is None:
-        raise CacheError(
-            f"{location} holds no embeddings of {image} made with this model and these "
-            "settings: make them with `napari-samseg embed`, or leave the store out"
-        )
-    return entry

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from napari_samseg.core.amounts import describe_bytes, describe_seconds
+
 if TYPE_CHECKING:
     from napari_samseg.core.embed.job import EmbedReport
     from napari_samseg.core.embed.stack import EmbedEstimate
     from napari_samseg.core.types import Progress
 
 __all__ = [
-    "describe_bytes",
     "describe_estimate",
     "describe_progress",
     "describe_report",
@@ -22,8 +23,6 @@ LISTED = 10
 
 def describe_estimate(estimate: EmbedEstimate) -> str:
     """Say what encoding will take, in two lines."""
-    from napari_samseg.core.embed.stack import describe_seconds
-
     if not estimate.missing:
         return f"All {estimate.planes} planes are in the store."
     planes = f"{estimate.missing} of {estimate.planes} planes to encode"
@@ -48,8 +47,6 @@ def describe_progress(progress: Progress) -> str:
 
 def describe_report(report: EmbedReport) -> str:
     """Say what a job has done, and which planes it could not read."""
-    from napari_samseg.core.embed.stack import describe_seconds
-
     text = (
         f"{report.encoded} planes encoded, {report.kept} were there, in "
         f"{describe_seconds(report.seconds)}."
@@ -61,12 +58,3 @@ def describe_report(report: EmbedReport) -> str:
         if len(report.unreadable) > LISTED:
             text += "\n..."
     return text
-
-
-def describe_bytes(nbytes: float) -> str:
-    """Say a size as a person would: 34 MB, 1.2 GB."""
-    if nbytes < 999.5e3:
-        return f"{nbytes / 1e3:.3g} kB"
-    if nbytes < 999.5e6:
-        return f"{nbytes / 1e6:.3g} MB"
-    return f"{nbytes / 1e9:.3g} GB" if nbytes < 999.5e9 else f"{nbytes / 1e9:.0f} GB"

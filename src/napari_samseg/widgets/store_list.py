@@ -20,6 +20,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_samseg.core.amounts import describe_bytes
 from napari_samseg.core.cache.health import repair, verify
 from napari_samseg.core.cache.lookup import has_store
 from napari_samseg.core.cache.manage import delete, list_entries
@@ -27,7 +28,6 @@ from napari_samseg.core.cache.place import free_bytes
 from napari_samseg.core.cache.zarr_store import EmbeddingStore
 from napari_samseg.core.errors import CacheError, SamSegError
 from napari_samseg.core.types import Progress
-from napari_samseg.widgets.embedding_words import describe_bytes
 from napari_samseg.widgets.workers import LatestJob
 
 if TYPE_CHECKING:

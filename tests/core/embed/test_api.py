@@ -10,7 +10,8 @@ from embedding_jobs import make_volume, read_all
 import napari_samseg as samseg
 from napari_samseg.core.cache.place import default_store_folder
 from napari_samseg.core.cache.zarr_store import EmbeddingStore
-from napari_samseg.core.errors import MissingFileError, SettingsError
+from napari_samseg.core.errors import CacheError, MissingFileError, SettingsError
+from napari_samseg.core.models.sam import SamModel
 
 
 def test_an_array_goes_to_the_default_store_and_is_found_again(model):
@@ -65,3 +66,18 @@ def test_what_cannot_be_is_refused(model, tmp_path):
         samseg.embed(make_volume(), model=model, planes=(4, 9))
     with pytest.raises(SettingsError, match="float64"):
         samseg.embed(make_volume(), model=model, storage="float64")
+
+
+def test_segment_takes_what_is_in_a_store(model, tmp_path, monkeypatch):
+    volume = make_volume(size=(100, 130))
+    store = tmp_path / "s"
+    samseg.embed(volume, model=model, out=store)
+    monkeypatch.setattr(SamModel, "encode_batch_steps", None)
+    found = samseg.segment(
+        volume, points=[(50, 60)], plane=2, model=model, embeddings=store
+    )
+    assert found.plane_size == (100, 130)
+    with pytest.raises(CacheError, match="holds no embeddings of the image"):
+        samseg.segment(
+            volume + 1, points=[(50, 60)], plane=2, model=model, embeddings=store
+        )

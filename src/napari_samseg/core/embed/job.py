@@ -9,6 +9,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from napari_samseg.core.amounts import describe_seconds
 from napari_samseg.core.cache.layout import TILES_PER_FILE
 from napari_samseg.core.embed.order import PlaneOrder
 from napari_samseg.core.embed.reading import (
@@ -19,7 +20,6 @@ from napari_samseg.core.embed.reading import (
     StackReader,
     TileRead,
 )
-from napari_samseg.core.embed.stack import describe_seconds
 from napari_samseg.core.embed.writing import StackWriter
 from napari_samseg.core.errors import InvalidImageError, SamSegError
 from napari_samseg.core.models.batching import GPU_PLANES, encode_planes_steps

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_samseg.core.amounts import describe_bytes, describe_seconds
 from napari_samseg.core.cache.layout import TILES_PER_FILE
 from napari_samseg.core.cache.place import free_bytes
 from napari_samseg.core.cache.recipe import StackRecipe
@@ -184,8 +185,8 @@ class EmbedEstimate:
         parts = [
             f"{self.missing} of {self.planes} planes to encode",
             f"{self.tiles} tiles",
-            f"{self.nbytes / 1e9:.2f} GB on disk",
-            f"{self.memory / 1e9:.2f} GB of memory beside the model",
+            f"{describe_bytes(self.nbytes)} on disk",
+            f"{describe_bytes(self.memory)} of memory beside the model",
         ]
         if self.seconds is not None:
             parts.append(describe_seconds(self.seconds))
@@ -194,13 +195,6 @@ class EmbedEstimate:
 
 def _size(box: Box) -> tuple[int, int]:
     return box[2] - box[0], box[3] - box[1]
-
-
-def describe_seconds(seconds: float) -> str:
-    """Say a time as a person would: 40 s, 12 min, 3.5 h."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def estimate_steps(

@@ -1,0 +1,56 @@
+"""What has been encoded of an image before, for those who want to use it."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from napari_samseg.core.cache.lookup import find_entry
+from napari_samseg.core.embed.stack import Stack, stack_recipe
+from napari_samseg.core.errors import CacheError
+
+if TYPE_CHECKING:
+    from napari_samseg.core.cache.zarr_store import StackEntry
+    from napari_samseg.core.models.protocol import PromptableModel
+    from napari_samseg.core.planes import MeasuredPlane
+    from napari_samseg.core.settings import TileSettings
+
+__all__ = ["stored_embeddings"]
+
+
+def stored_embeddings(
+    location: str | os.PathLike[str],
+    name: str,
+    plane: MeasuredPlane,
+    model: PromptableModel,
+    tile_settings: TileSettings,
+) -> StackEntry:
+    """Return the entry of an image in a store.
+
+    Parameters
+    ----------
+    location : str or path
+        Folder, zip file or URL of the store.
+    name : str
+        Path or name of the image; another one is found by its pixels.
+    plane : MeasuredPlane
+        Of the image, as it is to be seen.
+    model : PromptableModel
+    tile_settings : TileSettings
+
+    Raises
+    ------
+    CacheError
+        If there is no such entry, or the store is damaged, newer, out of reach, or
+        something else.
+    """
+    stack = Stack(plane.source, name, plane.settings, plane.plane_axes)
+    recipe = stack_recipe(stack, model, tile_settings)
+    place = os.fspath(location)
+    entry = find_entry(place, recipe, (plane.index, plane.digest))
+    if entry is None:
+        raise CacheError(
+            f"{place} holds no embeddings of {name} made with this model and these "
+            "settings: make them with `napari-samseg embed`, or leave the store out"
+        )
+    return entry
