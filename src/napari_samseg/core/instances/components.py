@@ -75,7 +75,7 @@ def check_semantic(classes: npt.NDArray[Any]) -> npt.NDArray[Any]:
             "labels are whole numbers, and these are real ones "
             f"({classes.dtype}): round them, or apply a threshold first"
         )
-    if classes.dtype.kind not in "bui":
+    if classes.dtype.kind not in "iub":
         raise InvalidLabelsError(f"labels are whole numbers, not {classes.dtype}")
     if classes.ndim == 3 and classes.shape[2] in (3, 4) and min(classes.shape[:2]) > 16:
         raise InvalidLabelsError(
