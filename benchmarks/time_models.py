@@ -17,6 +17,7 @@ from timing import interleave, random_vit
 
 from napari_samseg.core.contrast import normalise_plane
 from napari_samseg.core.models import load_model
+from napari_samseg.core.models.frame import resize_plane
 from napari_samseg.core.models.sam import SamModel
 from napari_samseg.core.predict import predict_masks
 from napari_samseg.core.types import PlanePrompts
@@ -30,6 +31,14 @@ def one_click(n: int = 1) -> PlanePrompts:
         np.ones((n, 1), np.int8),
         np.full((n, 4), np.nan, np.float32),
     )
+
+
+def encode_as_published(model: SamModel, plane: np.ndarray) -> torch.Tensor:
+    """Encode with the modules of segment_anything, not with our way through them."""
+    sam = model.sam
+    with torch.inference_mode():
+        pixels = resize_plane(plane, model.input_size).to(model.device)
+        return sam.image_encoder(sam.preprocess(pixels)).cpu()
 
 
 def main() -> None:
@@ -54,8 +63,8 @@ def main() -> None:
     embeddings = {name: model.encode(plane) for name, model in models.items()}
     rows = {
         "encode a plane": {
-            name: lambda model=model: model.encode(plane)
-            for name, model in models.items()
+            "embedded": lambda: models["embedded"].encode(plane),
+            "vit_b": lambda: encode_as_published(models["vit_b"], plane),
         },
         "decode one click": {
             name: lambda name=name: predict_masks(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -34,6 +35,8 @@ __all__ = [
     "read_integers",
     "read_numbers",
 ]
+
+T = TypeVar("T")
 
 
 def option_of(settings: type, name: str, *flags: str) -> Any:
@@ -77,12 +80,7 @@ def read_integers(text: str, flag: str) -> tuple[int, ...]:
     SettingsError
         If it is anything else; names the flag.
     """
-    try:
-        return tuple(int(part) for part in text.split(",") if part.strip())
-    except ValueError as error:
-        raise SettingsError(
-            f"{flag} takes whole numbers with commas between them, not {text!r}"
-        ) from error
+    return _read_list(text, flag, int, "whole numbers")
 
 
 def read_numbers(text: str, flag: str) -> tuple[float, ...]:
@@ -93,9 +91,15 @@ def read_numbers(text: str, flag: str) -> tuple[float, ...]:
     SettingsError
         If it is anything else; names the flag.
     """
+    return _read_list(text, flag, float, "numbers")
+
+
+def _read_list(
+    text: str, flag: str, read: Callable[[str], T], kind: str
+) -> tuple[T, ...]:
     try:
-        return tuple(float(part) for part in text.split(",") if part.strip())
+        return tuple(read(part) for part in text.split(",") if part.strip())
     except ValueError as error:
         raise SettingsError(
-            f"{flag} takes numbers with commas between them, not {text!r}"
+            f"{flag} takes {kind} with commas between them, not {text!r}"
         ) from error
