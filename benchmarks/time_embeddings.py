@@ -38,6 +38,7 @@ from napari_samseg.core.embed.stack_job import StackJob
 from napari_samseg.core.images import open_image
 from napari_samseg.core.models import load_model
 from napari_samseg.core.models.batching import encode_planes_steps
+from napari_samseg.core.models.lanes import Lanes, choose_lanes
 from napari_samseg.core.models.protocol import PromptableModel
 from napari_samseg.core.planes import measure_plane
 from napari_samseg.core.settings import ImageSettings, TileSettings
@@ -139,7 +140,21 @@ def measure_encoding(
         for plane in planes:
             run_steps(encode_planes_steps(model, [plane]))
 
-    calls = {"from file to store": from_file_to_store, "encoder only": encoder_only}
+    def encoder_in_lanes() -> None:
+        lanes: Lanes[int, object] = Lanes(choose_lanes(model))
+        waiting = list(enumerate(planes))
+        while waiting or lanes.is_busy:
+            while waiting and lanes.is_free:
+                number, plane = waiting.pop()
+                lanes.start(number, encode_planes_steps(model, [plane], alone=False))
+            lanes.advance()
+        lanes.end()
+
+    calls = {
+        "from file to store": from_file_to_store,
+        "encoder, one plane at a time": encoder_only,
+        "encoder, planes side by side": encoder_in_lanes,
+    }
     return {
         "planes": options.planes,
         "seconds": interleave(calls, options.repeats),
@@ -236,13 +251,12 @@ def memory_rows(peaks: dict[str, int]) -> Iterator[Row]:
 
 def encoding_rows(figures: dict[str, Any]) -> Iterator[Row]:
     n_planes, seconds = figures["planes"], figures["seconds"]
-    ours, theirs = (
-        statistics.median(seconds[name])
-        for name in ("from file to store", "encoder only")
-    )
-    rates = f"{60 * n_planes / ours:.3g} of {60 * n_planes / theirs:.3g}"
-    title = f"planes per minute of {n_planes}, beside the encoder alone"
-    yield title, rates, theirs / ours, ">= 0.9"
+    median = {name: statistics.median(turns) for name, turns in seconds.items()}
+    ours = median.pop("from file to store")
+    for name, theirs in median.items():
+        rates = f"{60 * n_planes / ours:.3g} of {60 * n_planes / theirs:.3g}"
+        title = f"planes per minute of {n_planes}, beside the {name}"
+        yield title, rates, theirs / ours, ">= 0.9"
 
 
 def storage_rows(figures: dict[str, Any]) -> Iterator[Row]:

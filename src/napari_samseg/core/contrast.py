@@ -65,10 +65,12 @@ def normalise_plane(
     if limits is None:
         limits = measure_limits(raw, settings, joint=rgb)
     plane = np.zeros((*raw.shape[:2], 3), np.float32)
+    if raw.shape[-1] == 1:
+        ((low, high),) = limits
+        plane[...] = stretch(raw, float(low), float(high))
+        return plane
     for channel, (low, high) in enumerate(limits):
         plane[..., channel] = stretch(raw[..., channel], float(low), float(high))
-    if raw.shape[-1] == 1:
-        plane[..., 1:] = plane[..., :1]
     return plane
 
 
@@ -134,11 +136,13 @@ def stretch(values: npt.NDArray[Any], low: float, high: float) -> FloatArray:
     # ranges leave it
     narrow = values.dtype.itemsize <= 2 or values.dtype == np.float32
     wide = not narrow or not 1e-30 < high - low < 1e30
+    work: npt.NDArray[Any]
     work = values.astype(np.float64 if wide else np.float32)
-    work = np.nan_to_num(work, copy=False, nan=low, posinf=high, neginf=low)
+    if work.dtype.kind == values.dtype.kind:
+        work = np.nan_to_num(work, copy=False, nan=low, posinf=high, neginf=low)
     work -= low
     work *= 255.0 / (high - low)
-    stretched: FloatArray = np.clip(work, 0.0, 255.0).astype(np.float32)
+    stretched: FloatArray = np.clip(work, 0.0, 255.0).astype(np.float32, copy=False)
     return stretched
 
 

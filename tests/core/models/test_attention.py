@@ -70,11 +70,11 @@ def test_positions_matter(pixels):
     assert (run(encoder, pixels) - before).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("scores", [1, 700, 10**9])
-def test_any_size_of_piece_gives_the_same(scores, pixels, monkeypatch):
+@pytest.mark.parametrize("biases", [1, 700, 10**9])
+def test_any_size_of_piece_gives_the_same(biases, pixels, monkeypatch):
     encoder = make_encoder()
     expected = run(encoder, pixels)
-    monkeypatch.setattr(attention, "CPU_SCORES", scores)
+    monkeypatch.setattr(attention, "CPU_BIASES", biases)
     monkeypatch.setattr(attention, "CPU_TOKENS", 33)
     torch.testing.assert_close(run(encoder, pixels), expected, atol=1e-5, rtol=0)
 

@@ -22,8 +22,13 @@ from napari_samseg.core.embed.reading import (
 )
 from napari_samseg.core.embed.writing import StackWriter
 from napari_samseg.core.errors import InvalidImageError, SamSegError
-from napari_samseg.core.models.batching import GPU_PLANES, encode_planes_steps
-from napari_samseg.core.steps import map_steps
+from napari_samseg.core.models.batching import (
+    GPU_PLANES,
+    Encoded,
+    encode_planes_steps,
+)
+from napari_samseg.core.models.lanes import Lanes, choose_lanes
+from napari_samseg.core.models.speed import remember_speed
 from napari_samseg.core.types import PlaneEmbedding, Progress
 
 if TYPE_CHECKING:
@@ -96,10 +101,10 @@ def embed_stack(
         If memory runs out even for one tile: the CPU does not take over, as it would
         make something else of the rest of the planes.
     """
-    ahead = 2 * _batch(model) + 1
-    reader = StackReader(stack, entry, order, ahead)
+    n_lanes = choose_lanes(model)
+    reader = StackReader(stack, entry, order, ahead=_batch(model) * n_lanes + 2)
     writer = StackWriter(entry, location, reader)
-    job = _Job(stack.name, model, reader, writer, len(order), skip_unreadable)
+    job = _Job(stack.name, model, n_lanes, reader, writer, len(order), skip_unreadable)
     reader.start()
     writer.start()
     try:
@@ -135,17 +140,23 @@ class _Part:
 class _Job:
     name: str
     model: PromptableModel
+    n_lanes: int
     reader: StackReader
     writer: StackWriter
     total: int
     skip_unreadable: bool
     kept: int = 0
+    n_encoded: int = 0  # tiles
     unreadable: dict[PlaneIndex, str] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
     # planes that are kept pass quickly: they say nothing of what is left
     encoding_since: float | None = None
     rested: float = 0.0
     parts: dict[PlaneIndex, _Part] = field(default_factory=dict)
+    lanes: Lanes[list[TileRead], list[Encoded]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.lanes = Lanes(self.n_lanes)
 
     def run(self) -> Generator[Progress, None, None]:
         """Encode until everything has been read."""
@@ -158,22 +169,33 @@ class _Job:
     def _run(self) -> Generator[Progress, None, None]:
         wanted = _batch(self.model)
         waiting: list[TileRead] = []
-        while not self.reader.is_over:
+        while not self.reader.is_over or waiting or self.lanes.is_busy:
             self.writer.check()
-            # what has been read need not wait for a full batch
-            read = self.reader.next(0 if waiting else POLL_SECONDS)
-            if isinstance(read, TileRead):
-                waiting.append(read)
-            elif read is not None:
-                self._note(read)
-            if waiting and (read is None or len(waiting) >= wanted):
-                yield from self._encode(waiting)
+            if len(waiting) < wanted:
+                # what has been read need not wait for a full batch
+                is_idle = not waiting and not self.lanes.is_busy
+                read = self.reader.next(POLL_SECONDS if is_idle else 0)
+                if isinstance(read, TileRead):
+                    waiting.append(read)
+                    if len(waiting) < wanted:
+                        continue
+                elif read is not None:
+                    self._note(read)
+                    yield self.progress()
+                    continue
+            if waiting and self.lanes.is_free:
+                self._start(waiting)
                 waiting = []
+                continue
+            if self.lanes.is_busy:
+                for tiles, encoded in self.lanes.advance():
+                    self._keep_all(tiles, encoded)
             yield self.progress()
 
     def end(self) -> None:
         """Write what is encoded, give up the rest, and end the threads."""
         self.reader.stop()
+        self.lanes.end()
         # after a cancel, the next run goes on within the plane
         for plane, part in self.parts.items():
             if self.writer.error is None:
@@ -193,10 +215,15 @@ class _Job:
             return f"waiting for {planes} of another process"
         if self.encoding_since is None or not self.writer.n_written:
             return ""
-        spent = time.monotonic() - self.encoding_since - self.rested
-        rate = self.writer.n_written / max(spent, 1e-3)
+        rate = self.writer.n_written / self._spent()
         left = describe_seconds(n_left / rate)
         return f"{60 * rate:.3g} planes/min, {left} left"
+
+    def _spent(self) -> float:
+        """Seconds since the first tile, without those of rest."""
+        assert self.encoding_since is not None
+        spent = time.monotonic() - self.encoding_since - self.rested
+        return max(spent, 1e-3)
 
     def report(self) -> EmbedReport:
         """Sum up."""
@@ -222,18 +249,28 @@ class _Job:
                 "(--skip-unreadable) to go on without it"
             )
 
-    def _encode(self, tiles: Sequence[TileRead]) -> Generator[Progress, None, None]:
+    def _start(self, tiles: Sequence[TileRead]) -> None:
+        """Encode tiles, beside what is being encoded."""
         # a plane may turn out to be unreadable after some of its tiles
         tiles = [tile for tile in tiles if tile.plane not in self.unreadable]
         if self.encoding_since is None:
             self.encoding_since = time.monotonic()
-        # another precision would be another entry
         steps = encode_planes_steps(
-            self.model, [tile.pixels for tile in tiles], on_cpu=False
+            self.model,
+            [tile.pixels for tile in tiles],
+            on_cpu=False,  # another precision would be another entry
+            alone=self.n_lanes == 1,
         )
-        encoded = yield from map_steps(steps, lambda step: self.progress())
+        self.lanes.start(tiles, steps)
+
+    def _keep_all(self, tiles: Sequence[TileRead], encoded: Sequence[Encoded]) -> None:
         for tile, (embedding, _) in zip(tiles, encoded, strict=True):
-            self._keep(tile, embedding)
+            if tile.plane not in self.unreadable:
+                self._keep(tile, embedding)
+        self.n_encoded += len(tiles)
+        if self.n_lanes > 1:
+            seconds = self._spent() / self.n_encoded
+            remember_speed(self.model, seconds, self.n_lanes)
 
     def _keep(self, tile: TileRead, embedding: PlaneEmbedding) -> None:
         """Write a tile, together with those of its plane that share a file."""

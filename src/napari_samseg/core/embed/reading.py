@@ -206,6 +206,8 @@ class StackReader:
     def _claim(self, plane: PlaneIndex) -> bool:
         """Try to take a plane, and remember to give it up."""
         with self._lock:
+            if plane in self._claimed:
+                return True
             # before it is asked for: it may be taken although no answer comes
             self._claimed[plane] = time.monotonic()
             is_mine = self._entry.claim(plane)
@@ -265,8 +267,8 @@ class StackReader:
             is_sound = True  # nothing that is there will be used
         else:
             is_sound = self._entry.check(plane) != "damaged"
-        if is_sound and not missing:
-            return ()
+        if is_sound and (not missing or plane in self._claimed):
+            return missing
         # a plane that is damaged, or whose pixels changed, has a record: it was not
         # claimed before it was read
         if not self._claim(plane):

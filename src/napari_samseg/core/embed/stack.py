@@ -16,6 +16,7 @@ from napari_samseg.core.cache.place import free_bytes
 from napari_samseg.core.cache.recipe import StackRecipe
 from napari_samseg.core.errors import SettingsError
 from napari_samseg.core.models.batching import encode_planes_steps
+from napari_samseg.core.models.lanes import choose_lanes
 from napari_samseg.core.models.protocol import precision_of
 from napari_samseg.core.models.speed import recall_speed
 from napari_samseg.core.planes import (
@@ -48,8 +49,9 @@ PlaneIndex = tuple[int, ...]
 # Size on disk after compression, as a share of what is compressed (measured, see
 # docs/concepts/embedding-cache.md).
 COMPRESSED = {"float16": 0.87, "float32": 0.9, "uint8": 0.91}
-# What is on its way between reading, encoding and writing, at most (on a processor).
-TILES_AHEAD, FILES_BEHIND = 5, 4
+# What is on its way between reading, encoding and writing, at most, beside what is
+# encoded or is to be next (on a processor).
+TILES_AHEAD, FILES_BEHIND = 3, 3
 # Three channels of float32; a value as it is read, and in float64 to be stretched.
 RGB_BYTES, BYTES_PER_VALUE = 12, 12
 
@@ -223,7 +225,8 @@ def estimate_steps(
     known = set() if entry is None else entry.recorded()
     missing = sum(recipe.position(plane) not in known for plane in planes)
     tiles = missing * len(recipe.tiles)
-    speed = recall_speed(model)
+    lanes = choose_lanes(model)
+    speed = recall_speed(model, lanes) or recall_speed(model)
     if speed is None:
         blank = np.zeros((model.input_size, model.input_size, 3), np.float32)
         yield from encode_planes_steps(model, [blank], on_cpu=False)
@@ -239,7 +242,9 @@ def estimate_steps(
         missing=missing,
         tiles=tiles,
         nbytes=int(missing * recipe.plane_nbytes * COMPRESSED[recipe.storage]),
-        memory=2 * plane + TILES_AHEAD * tile + FILES_BEHIND * in_file * features,
+        memory=2 * plane
+        + (TILES_AHEAD + 2 * lanes) * tile
+        + (FILES_BEHIND + lanes) * in_file * features,
         seconds=None if speed is None else tiles * speed,
         free=free_bytes(location),
     )

@@ -37,10 +37,11 @@ Tensor: TypeAlias = torch.Tensor
 Stage = Callable[[Tensor], Tensor]
 
 # Tokens that go through a linear layer at once on a processor: the widest array
-# between two layers (4 x 768 x 512 floats, 6 MB) is then reused memory, not new.
-CPU_TOKENS = 512
-# Scores held at once on a processor: 4 MB of them fit its second-level caches.
-CPU_SCORES = 1 << 20
+# between two layers (4 x 768 x 1024 floats, 12 MB) is then reused memory, not new.
+CPU_TOKENS = 1024
+# Sums of relative positions held at once on a processor, 16 MB: enough queries for the
+# kernel to share out among cores, and still in the third-level cache of many.
+CPU_BIASES = 1 << 22
 # Fused kernels want the length of queries and keys to be a multiple of this.
 FUSED_MULTIPLE = 8
 
@@ -116,12 +117,11 @@ def _run_batch(
     count, height, width, channels = tokens.shape
     rows = tokens.reshape(-1, channels)
     step = CPU_TOKENS if in_pieces else len(rows)
-    qkv = torch.empty(
-        (len(rows), 3 * channels), dtype=weights.dtype, device=rows.device
-    )
+    qkv = rows.new_empty((len(rows), 3 * channels), dtype=weights.dtype)
     for start in range(0, len(rows), step):
-        normed = block.norm1(rows[start : start + step]).to(weights.dtype)
-        qkv[start : start + step] = F.linear(normed, *weights.qkv)
+        part = slice(start, start + step)
+        normed = block.norm1(rows[part]).to(weights.dtype)
+        weights.qkv.write(normed, qkv[part])
     n_heads = block.attn.num_heads
     split = qkv.view(count, height, width, 3, n_heads, channels // n_heads)
     attended = _attend_block(block, weights, split).reshape(-1, channels)
@@ -129,36 +129,53 @@ def _run_batch(
     result = torch.empty_like(rows)
     for start in range(0, len(rows), step):
         part = slice(start, start + step)
-        stream = rows[part] + F.linear(attended[part], *weights.proj)
-        hidden = F.linear(block.norm2(stream).to(weights.dtype), *weights.lin1)
-        torch.add(
-            stream, F.linear(block.mlp.act(hidden), *weights.lin2), out=result[part]
-        )
+        stream = torch.add(rows[part], weights.proj(attended[part]), out=result[part])
+        hidden = weights.lin1(block.norm2(stream).to(weights.dtype))
+        stream += weights.lin2(block.mlp.act(hidden))
     return result.view(tokens.shape)
 
 
 @dataclass(frozen=True, slots=True)
-class _Weights:
-    """Weights of a block's linear layers in the precision of the products."""
+class _Linear:
+    """A linear layer's weights in the precision of the products."""
 
-    qkv: tuple[Tensor, Tensor | None]
-    proj: tuple[Tensor, Tensor | None]
-    lin1: tuple[Tensor, Tensor | None]
-    lin2: tuple[Tensor, Tensor | None]
+    weight: Tensor
+    bias: Tensor | None
+
+    @classmethod
+    def of(cls, layer: nn.Linear, dtype: torch.dtype) -> _Linear:
+        bias: Tensor | None = layer.bias
+        return cls(layer.weight.to(dtype), None if bias is None else bias.to(dtype))
+
+    def __call__(self, values: Tensor) -> Tensor:
+        return F.linear(values, self.weight, self.bias)
+
+    def write(self, values: Tensor, out: Tensor) -> None:
+        """Write the result where it belongs, which saves a copy."""
+        if self.bias is None:
+            torch.mm(values, self.weight.t(), out=out)
+        else:
+            torch.addmm(self.bias, values, self.weight.t(), out=out)
+
+
+@dataclass(frozen=True, slots=True)
+class _Weights:
+    """Weights of a block's linear layers."""
+
+    qkv: _Linear
+    proj: _Linear
+    lin1: _Linear
+    lin2: _Linear
     dtype: torch.dtype
 
     @classmethod
     def of(cls, block: Block, dtype: torch.dtype) -> _Weights:
-        def cast(layer: nn.Linear) -> tuple[Tensor, Tensor | None]:
-            bias: Tensor | None = layer.bias
-            return layer.weight.to(dtype), None if bias is None else bias.to(dtype)
-
         attention, mlp = block.attn, block.mlp
         return cls(
-            cast(attention.qkv),
-            cast(attention.proj),
-            cast(mlp.lin1),
-            cast(mlp.lin2),
+            _Linear.of(attention.qkv, dtype),
+            _Linear.of(attention.proj, dtype),
+            _Linear.of(mlp.lin1, dtype),
+            _Linear.of(mlp.lin2, dtype),
             dtype,
         )
 
@@ -182,7 +199,7 @@ def _attend_block(block: Block, weights: _Weights, qkv: Tensor) -> Tensor:
     band = side if in_pieces else height
     for top in range(0, height, band):
         rows = qkv[:, top : top + band]
-        q, k, v = _windows(rows, side, weights.qkv[1]).unbind(0)
+        q, k, v = _windows(rows, side, weights.qkv.bias).unbind(0)
         part = attend(q, k, v, positions, block.attn.scale)
         _put_windows(part, out[:, top : top + band])
     return out
@@ -227,30 +244,41 @@ def _put_windows(windows: Tensor, out: Tensor) -> None:
 def _attend_in_pieces(
     q: Tensor, k: Tensor, v: Tensor, positions: Positions | None, scale: float
 ) -> Tensor:
-    """Attend with scores for as many heads and queries at once as caches hold."""
+    """Attend for as many heads and rows of queries at once as `CPU_BIASES` lets.
+
+    The kernel of a processor makes scores, their softmax and its product with the
+    values tile by tile in the caches. It takes positions as a mask that is added,
+    queries by keys, which is why they come in pieces.
+    """
     n, height, width, depth = q.shape
     tokens = height * width
-    keys = k.reshape(n, tokens, depth).transpose(1, 2)
-    values = v.reshape(n, tokens, depth)
-    out = torch.empty_like(values)
-    band = min(height, max(1, CPU_SCORES // (width * tokens)))
-    heads = max(1, CPU_SCORES // (band * width * tokens))
+    keys, values = k.reshape(1, n, tokens, depth), v.reshape(1, n, tokens, depth)
+    out = q.new_empty((n, height, width, depth))
+    band = min(height, max(1, CPU_BIASES // (width * tokens)))
+    heads = min(n, max(1, CPU_BIASES // (band * width * tokens)))
+    memory = q.new_empty((heads, band, width, height, width))
     for first in range(0, n, heads):
         some = slice(first, first + heads)
         for top in range(0, height, band):
             queries = q[some, top : top + band]
-            flat = queries.reshape(len(queries), -1, depth)
-            scores = torch.bmm(flat * scale, keys[some])
+            biases = None
             if positions is not None:
-                # in this order, as the sums of segment_anything
-                grid = scores.view(*queries.shape[:3], height, width)
                 rows = positions.rows[top : top + band]
-                grid += torch.einsum("nhwc,hkc->nhwk", queries, rows)[..., None]
-                columns = torch.einsum("nhwc,wkc->nhwk", queries, positions.columns)
-                grid += columns[..., None, :]
-            part = slice(top * width, (top + band) * width)
-            out[some, part] = torch.bmm(torch.softmax(scores, -1), values[some])
-    return out.view(n, height, width, depth)
+                biases = torch.add(
+                    torch.einsum("nhwc,hkc->nhwk", queries, rows)[..., None],
+                    torch.einsum("nhwc,wkc->nhwk", queries, positions.columns)[
+                        ..., None, :
+                    ],
+                    out=memory[: len(queries), : queries.shape[1]],
+                ).reshape(1, len(queries), -1, tokens)
+            out[some, top : top + band] = F.scaled_dot_product_attention(
+                queries.flatten(1, 2)[None],
+                keys[:, some],
+                values[:, some],
+                attn_mask=biases,
+                scale=scale,
+            ).view(queries.shape)
+    return out
 
 
 def _attend_folded(

@@ -53,7 +53,11 @@ def choose_batch_size(model: PromptableModel) -> int:
 
 
 def encode_planes_steps(
-    model: PromptableModel, planes: Sequence[FloatArray], *, on_cpu: bool = True
+    model: PromptableModel,
+    planes: Sequence[FloatArray],
+    *,
+    on_cpu: bool = True,
+    alone: bool = True,
 ) -> Generator[Progress, None, list[Encoded]]:
     """Encode planes in batches, yielding `Progress` between parts of the work.
 
@@ -70,6 +74,8 @@ def encode_planes_steps(
     on_cpu : bool
         Let the CPU take over, in float32, when the model's device runs out of memory
         even for one plane.
+    alone : bool
+        Nothing is encoded beside it, so that its time says how fast the model is.
 
     Returns
     -------
@@ -89,7 +95,9 @@ def encode_planes_steps(
         size = min(most, choose_batch_size(model))
         batch = planes[len(done) : len(done) + size]
         try:
-            embeddings = yield from _batch_steps(model, batch, len(done), len(planes))
+            embeddings = yield from _batch_steps(
+                model, batch, len(done), len(planes), _Watch(model, alone)
+            )
         except (MemoryError, RuntimeError) as error:
             if not is_memory_error(error):
                 raise
@@ -125,10 +133,14 @@ def _retreat(
 
 
 def _batch_steps(
-    model: PromptableModel, batch: Sequence[FloatArray], before: int, n_planes: int
+    model: PromptableModel,
+    batch: Sequence[FloatArray],
+    before: int,
+    n_planes: int,
+    watch: _Watch,
 ) -> Generator[Progress, None, list[PlaneEmbedding]]:
     """Encode one batch, counting the parts of all planes, and measure it."""
-    watch = _Watch(model, measures_memory=len(batch) < n_planes)
+    watch.measures_memory &= len(batch) < n_planes
     steps = model.encode_batch_steps(batch)
     parts = 1
     while True:
@@ -152,7 +164,8 @@ class _Watch:
     """Measures the time and memory of encoding, without what goes first meanwhile."""
 
     model: PromptableModel
-    measures_memory: bool
+    measures_time: bool
+    measures_memory: bool = True
     seconds: float = 0.0
     peak: int = 0
     _start: float = 0.0
@@ -176,6 +189,7 @@ class _Watch:
             self.peak = max(self.peak, used)
 
     def remember(self, n_planes: int) -> None:
-        remember_speed(self.model, self.seconds / n_planes)
+        if self.measures_time:
+            remember_speed(self.model, self.seconds / n_planes)
         if self.measures_memory:
             _peaks[self.model] = max(1, self.peak // n_planes)

@@ -66,6 +66,10 @@ class PromptableModel(Protocol):
         """Precision of the encoder's arithmetic."""
 
     @property
+    def plane_threads(self) -> int:
+        """Threads of a processor that encoding one plane makes good use of."""
+
+    @property
     def encoder_digest(self) -> str:
         """Hash of the encoder's tensors, family and input size, never the decoder's."""
 

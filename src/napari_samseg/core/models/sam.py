@@ -41,6 +41,8 @@ __all__ = ["PromptPrior", "SamModel", "build_sam", "is_sam", "resize_positions"]
 
 # Width of the ViT: its name in segment_anything's registry.
 VIT_NAMES = {768: "vit_b", 1024: "vit_l", 1280: "vit_h"}
+# Cores that a ViT's large products keep busy; its pieces fill their common cache.
+VIT_THREADS = 4
 PATCH = 16
 
 
@@ -111,6 +113,12 @@ class SamModel:
     def low_res_size(self) -> int:
         """Side of the decoder's square logits, in pixels."""
         return int(self.sam.prompt_encoder.mask_input_size[0])
+
+    @property
+    def plane_threads(self) -> int:
+        """Threads of a processor that encoding one plane makes good use of."""
+        is_vit = isinstance(self.sam.image_encoder, ImageEncoderViT)
+        return VIT_THREADS if is_vit else 1
 
     @cached_property
     def encoder_digest(self) -> str:

@@ -36,9 +36,18 @@ def speed_path() -> Path:
     return cache_folder() / "speed.json"
 
 
-def remember_speed(model: PromptableModel, seconds: float) -> None:
-    """Keep how many seconds a plane took, unless that was done a moment ago."""
-    path, key = speed_path(), _key(model)
+def remember_speed(model: PromptableModel, seconds: float, lanes: int = 1) -> None:
+    """Keep how many seconds a plane took, unless that was done a moment ago.
+
+    Parameters
+    ----------
+    model : PromptableModel
+    seconds : float
+        For each plane.
+    lanes : int
+        Planes that were encoded side by side.
+    """
+    path, key = speed_path(), _key(model, lanes)
     now = time.monotonic()
     with _lock:
         if now - _last_written.get((path, key), -math.inf) < SECONDS_BETWEEN:
@@ -49,15 +58,19 @@ def remember_speed(model: PromptableModel, seconds: float) -> None:
             _last_written[path, key] = now
 
 
-def recall_speed(model: PromptableModel) -> float | None:
-    """Return the seconds a model takes for a plane, None if it was never measured."""
-    measured = _read(speed_path()).get(_key(model))
+def recall_speed(model: PromptableModel, lanes: int = 1) -> float | None:
+    """Return the seconds a model takes for a plane, None if it was never measured.
+
+    That of many planes, `lanes` of them side by side, is not that of one alone.
+    """
+    measured = _read(speed_path()).get(_key(model, lanes))
     return statistics.median(measured) if measured else None
 
 
-def _key(model: PromptableModel) -> str:
+def _key(model: PromptableModel, lanes: int) -> str:
     name = device_name(model.device)
-    return f"{model.encoder_digest} {precision_of(model)} {name}"
+    key = f"{model.encoder_digest} {precision_of(model)} {name}"
+    return key if lanes == 1 else f"{key} {lanes} lanes"
 
 
 def _read(path: Path) -> dict[str, list[float]]:
