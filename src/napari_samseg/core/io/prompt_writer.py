@@ -239,6 +239,8 @@ class _NpzWriter:
         self, plane: Plane, prompts: PlanePrompts, objects: ObjectIndex | None = None
     ) -> None:
         del objects
+        if not len(prompts):
+            return
         folder = "_".join(("plane", *(str(i) for i in plane)))
         for name in PlanePrompts.__dataclass_fields__:
             array = getattr(prompts, name)
