@@ -14,7 +14,7 @@ from napari_samseg.core.io.image_file import open_image_file
 
 __all__ = [
     "ClassImage",
-    "grey_of",
+    "grey_values",
     "read_class_image",
     "snap_classes",
     "whole_numbers",
@@ -67,7 +67,7 @@ def read_class_image(path: Path) -> ClassImage:
         array = np.asarray(source.levels[0][...])
         is_rgb = source.rgb
     if is_rgb:
-        array = grey_of(array, path)
+        array = grey_values(array, path)
     if array.dtype.kind == "f":
         array = whole_numbers(array, path)
     if array.dtype == np.uint8 and _is_picture(array):
@@ -108,7 +108,7 @@ def _is_picture(array: npt.NDArray[np.uint8]) -> bool:
     return len(frequent) <= 8 and (len(frequent) < 2 or np.diff(frequent).min() > 16)
 
 
-def grey_of(array: npt.NDArray[Any], path: Path) -> npt.NDArray[Any]:
+def grey_values(array: npt.NDArray[Any], path: Path) -> npt.NDArray[Any]:
     """Return the only channel (..., Y, X) of labels that were saved as colours.
 
     Raises

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from napari_samseg.core.errors import InvalidLabelsError
 from napari_samseg.core.images import PlaneSource, read_raw
-from napari_samseg.core.io.class_image import grey_of, whole_numbers
+from napari_samseg.core.io.class_image import grey_values, whole_numbers
 from napari_samseg.core.io.image_file import open_image_file
 from napari_samseg.core.settings import ImageSettings
 
@@ -53,7 +53,7 @@ class LabelPlanes:
         raw = read_raw(self.source, plane, ImageSettings(), (-2, -1))
         array: npt.NDArray[Any] = raw[..., 0]
         if self.source.rgb:
-            array = grey_of(raw, self.path)
+            array = grey_values(raw, self.path)
         if array.dtype.kind == "f":
             return whole_numbers(array, self.path)
         if array.dtype.kind == "b":

@@ -229,14 +229,13 @@ def _read_records(
 ) -> PlaneRows:
     """Gather rows by plane and object."""
     planes: PlaneRows = {}
+    axes: list[str] = []
     for i, where, cells in records:
         if i == 1:
             _check_columns(path, cells)
-        axes = sorted(
-            (name for name in cells if re.fullmatch(r"plane_\d+", name)),
-            key=lambda name: int(name.removeprefix("plane_")),
-        )
-        plane = _plane([cells[name] for name in axes], where)
+            axes = [name for name in cells if re.fullmatch(r"plane_\d+", name)]
+            axes.sort(key=lambda name: int(name.removeprefix("plane_")))
+        plane = _plane([cells.get(name) for name in axes], where)
         row = _row(planes, plane, cells, i, where)
         point = _numbers(cells, TABLE_POINT, where)
         if not all(math.isnan(value) for value in point):

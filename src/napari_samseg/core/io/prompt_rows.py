@@ -110,13 +110,15 @@ def column_numbers(
 
 def check_numbers(values: Any, names: tuple[str, ...], where: str) -> tuple[float, ...]:
     """Return a list of values as so many numbers."""
-    wanted = f"{where}: {', '.join(names)} must be {len(names)} numbers, got {values!r}"
-    if not isinstance(values, list) or len(values) != len(names):
-        raise InvalidPromptError(wanted)
+    is_right = isinstance(values, list) and len(values) == len(names)
     try:
-        return tuple(float(value) for value in values)
-    except (TypeError, ValueError) as error:
-        raise InvalidPromptError(wanted) from error
+        if is_right:
+            return tuple(float(value) for value in values)
+    except (TypeError, ValueError):
+        pass
+    raise InvalidPromptError(
+        f"{where}: {', '.join(names)} must be {len(names)} numbers, got {values!r}"
+    )
 
 
 def check_object_id(value: Any, where: str) -> int:

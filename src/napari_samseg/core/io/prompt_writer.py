@@ -168,6 +168,7 @@ class _JsonWriter:
     ) -> None:
         del objects
         _refuse_masks(prompts)
+        has_box = prompts.has_box
         for i, object_id in enumerate(prompts.object_ids.tolist()):
             entry: dict[str, Any] = {"object": object_id}
             if plane:
@@ -176,7 +177,7 @@ class _JsonWriter:
             if real.any():
                 entry["points"] = prompts.points_yx[i, real].tolist()
                 entry["labels"] = prompts.point_labels[i, real].tolist()
-            if prompts.has_box[i]:
+            if has_box[i]:
                 entry["box"] = prompts.boxes_yx[i].tolist()
             self._file.write(self._separator + json.dumps(entry))
             self._separator = ",\n"
