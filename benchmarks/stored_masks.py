@@ -20,11 +20,8 @@ from napari_samseg.core.metrics.overlap import mask_iou
 from napari_samseg.core.models.protocol import PromptableModel
 from napari_samseg.core.planes import measure_plane
 from napari_samseg.core.predict import predict_masks
-from napari_samseg.core.prompts.from_labels import (
-    index_objects,
-    sample_box,
-    sample_centre_point,
-)
+from napari_samseg.core.prompts.from_labels import sample_box, sample_interior_point
+from napari_samseg.core.prompts.object_index import index_objects
 from napari_samseg.core.settings import ImageSettings, TileSettings
 
 STORAGES = ("float16", "uint8")
@@ -72,7 +69,7 @@ def compare_masks(
         chosen = np.arange(min(len(objects), MOST_OBJECTS))
         prompts = [
             sample(objects, rng).select(chosen)
-            for sample in (sample_box, sample_centre_point)
+            for sample in (sample_box, sample_interior_point)
         ]
         expected = [predict_masks(model, made, shown).masks for shown in prompts]
         for storage, figure in figures.items():

@@ -21,10 +21,10 @@ from napari_samseg.core.metrics.overlap import mask_iou
 from napari_samseg.core.models import load_model
 from napari_samseg.core.predict import Predictor
 from napari_samseg.core.prompts.from_labels import (
-    index_objects,
     sample_jittered_box,
     sample_random_point,
 )
+from napari_samseg.core.prompts.object_index import index_objects
 from napari_samseg.core.types import MaskPrediction, PlanePrompts
 
 Picture = npt.NDArray[np.uint8]

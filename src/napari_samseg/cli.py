@@ -35,6 +35,7 @@ from napari_samseg.cli_options import (
     Tiling,
     read_integers,
 )
+from napari_samseg.cli_prompts import prompts as prompts_command
 from napari_samseg.cli_terminal import messages, output, say, show_progress
 from napari_samseg.core.errors import SamSegError
 from napari_samseg.core.settings import (
@@ -79,6 +80,7 @@ models_app = typer.Typer(no_args_is_help=True, help="List, look up, download mod
 app.add_typer(models_app, name="models")
 app.command()(embed)
 app.command()(instances)
+app.command()(prompts_command)
 app.add_typer(cache_app, name="cache")
 
 
@@ -134,7 +136,11 @@ def segment(
         Path | None, typer.Option(help="CSV with y0, x0, y1, x1; also object.")
     ] = None,
     prompts: Annotated[
-        Path | None, typer.Option(help="JSON list of objects with points and box.")
+        Path | None,
+        typer.Option(
+            help="JSON list of objects with points and box, or a table that `prompts` "
+            "made."
+        ),
     ] = None,
     plane: Annotated[
         str, typer.Option(help="Plane of a stack: 12, or 3,12 with two axes.")

@@ -66,7 +66,7 @@ def test_points_of_other_planes_are_left_out(write):
     assert list(rows) == [2, 3]
     with pytest.raises(InvalidPromptError, match="lie on planes 0 and 7: name one"):
         read_prompt_files(points=table)
-    with pytest.raises(InvalidPromptError, match="plane 5; there are points on 0 and"):
+    with pytest.raises(InvalidPromptError, match="plane 5; there are some on 0 and"):
         read_prompt_files(points=table, plane=(5,))
     flat = write("y,x\n1,2\n", "flat.csv")
     assert read_prompt_files(points=flat, plane=(7,))[1].points_yx == [(1, 2)]
@@ -122,7 +122,7 @@ def test_a_wrong_csv_of_points_names_the_row(write, text, message):
 )
 def test_a_wrong_json_says_what_is_wrong(write, text, message):
     with pytest.raises(InvalidPromptError, match=message):
-        read_prompt_files(prompts=write(text))
+        read_prompt_files(prompts=write(text, "prompts.json"))
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):

@@ -68,10 +68,8 @@ def test_scores_of_objects_large_enough(predictor: Predictor) -> None:
 
 def test_iou_is_that_of_the_full_masks(predictor: Predictor) -> None:
     from napari_samseg.core.metrics.overlap import mask_iou
-    from napari_samseg.core.prompts.from_labels import (
-        index_objects,
-        sample_jittered_box,
-    )
+    from napari_samseg.core.prompts.from_labels import sample_jittered_box
+    from napari_samseg.core.prompts.object_index import index_objects
 
     plane, labels = two_discs()
     scores = score_prompts(predictor, plane, labels, seed=4)

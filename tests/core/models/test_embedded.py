@@ -14,11 +14,8 @@ from napari_samseg.core.metrics.prompting import score_prompts
 from napari_samseg.core.models import load_model
 from napari_samseg.core.models.weights import EMBEDDED_FILE
 from napari_samseg.core.predict import Predictor
-from napari_samseg.core.prompts.from_labels import (
-    index_objects,
-    sample_box,
-    sample_centre_point,
-)
+from napari_samseg.core.prompts.from_labels import sample_box, sample_interior_point
+from napari_samseg.core.prompts.object_index import index_objects
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +29,7 @@ def test_weights_fit_the_wheel() -> None:
         assert 1e6 < path.stat().st_size <= 16e6
 
 
-@pytest.mark.parametrize("sampler", [sample_box, sample_centre_point])
+@pytest.mark.parametrize("sampler", [sample_box, sample_interior_point])
 @pytest.mark.parametrize(("inverted", "least"), [(False, 0.7), (True, 0.6)])
 def test_finds_each_coin_it_is_asked_for(
     predictor: Predictor, sampler: object, inverted: bool, least: float
@@ -76,7 +73,7 @@ def test_pictures_without_objects_do_no_harm(predictor: Predictor, kind: str) ->
         picture = np.random.default_rng(0).integers(0, 256, picture.shape, np.uint8)
     labels = np.zeros(picture.shape, int)
     labels[20:50, 30:70] = 1
-    prompts = sample_centre_point(index_objects(labels), np.random.default_rng(0))
+    prompts = sample_interior_point(index_objects(labels), np.random.default_rng(0))
     prediction = predictor.predict(normalise_plane(picture), prompts)
     assert np.isfinite(prediction.iou_predictions).all()
     assert -0.1 < prediction.iou_predictions[0] < 0.9

@@ -12,11 +12,11 @@ from napari_samseg.core.errors import InvalidLabelsError
 from napari_samseg.core.models.sam import SamModel
 from napari_samseg.core.models.tiny import TinyConfig, build_tiny, prompt_prior
 from napari_samseg.core.prompts.from_labels import (
-    index_objects,
     sample_box,
     sample_jittered_box,
     sample_random_point,
 )
+from napari_samseg.core.prompts.object_index import index_objects
 from napari_samseg.core.training.dataset import (
     TrainingSample,
     draw_sample,

@@ -12,7 +12,13 @@ import numpy.typing as npt
 from napari_samseg.core.errors import InvalidLabelsError
 from napari_samseg.core.io.image_file import open_image_file
 
-__all__ = ["ClassImage", "read_class_image", "snap_classes"]
+__all__ = [
+    "ClassImage",
+    "grey_values",
+    "read_class_image",
+    "snap_classes",
+    "whole_numbers",
+]
 
 # A value that fewer pixels have is no class, but what smoothing left at an edge.
 CLASS_SHARE = 0.005
@@ -61,9 +67,9 @@ def read_class_image(path: Path) -> ClassImage:
         array = np.asarray(source.levels[0][...])
         is_rgb = source.rgb
     if is_rgb:
-        array = _grey(array, path)
+        array = grey_values(array, path)
     if array.dtype.kind == "f":
-        array = _whole(array, path)
+        array = whole_numbers(array, path)
     if array.dtype == np.uint8 and _is_picture(array):
         return snap_classes(array)
     return ClassImage(array, tuple(np.unique(array).tolist()))
@@ -102,7 +108,14 @@ def _is_picture(array: npt.NDArray[np.uint8]) -> bool:
     return len(frequent) <= 8 and (len(frequent) < 2 or np.diff(frequent).min() > 16)
 
 
-def _grey(array: npt.NDArray[Any], path: Path) -> npt.NDArray[Any]:
+def grey_values(array: npt.NDArray[Any], path: Path) -> npt.NDArray[Any]:
+    """Return the only channel (..., Y, X) of labels that were saved as colours.
+
+    Raises
+    ------
+    InvalidLabelsError
+        If the channels differ.
+    """
     colours = array[..., :3]
     apart = colours.max(axis=-1).astype(int) - colours.min(axis=-1)
     if apart.max(initial=0) > 0:
@@ -114,7 +127,14 @@ def _grey(array: npt.NDArray[Any], path: Path) -> npt.NDArray[Any]:
     return grey
 
 
-def _whole(array: npt.NDArray[Any], path: Path) -> npt.NDArray[Any]:
+def whole_numbers(array: npt.NDArray[Any], path: Path) -> npt.NDArray[Any]:
+    """Return labels that were saved as real numbers as uint32.
+
+    Raises
+    ------
+    InvalidLabelsError
+        If one is not whole, negative, or too large.
+    """
     if not np.array_equal(array, np.rint(array)):
         raise InvalidLabelsError(
             f"{path} holds real numbers, such as probabilities: apply a threshold first"

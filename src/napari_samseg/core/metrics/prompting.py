@@ -23,11 +23,10 @@ from napari_samseg.core.errors import InvalidLabelsError
 from napari_samseg.core.metrics.overlap import mask_iou
 from napari_samseg.core.predict import Predictor
 from napari_samseg.core.prompts.from_labels import (
-    ObjectIndex,
-    index_objects,
     sample_jittered_box,
     sample_random_point,
 )
+from napari_samseg.core.prompts.object_index import ObjectIndex, index_objects
 from napari_samseg.core.types import BoolArray, FloatArray, MaskPrediction
 
 __all__ = [

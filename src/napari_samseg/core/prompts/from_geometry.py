@@ -31,6 +31,7 @@ __all__ = [
     "Gesture",
     "ObjectPrompt",
     "check_gesture",
+    "coarse_shares",
     "gather_prompts",
     "label_gesture",
     "mask_to_logits",
@@ -420,14 +421,14 @@ def mask_to_logits(mask: BoolArray, low_res_size: int) -> FloatArray:
     """
     scale = low_res_size / max(mask.shape)
     height, width = (max(1, round(side * scale)) for side in mask.shape)
-    share = _shares(height, mask.shape[0]) @ mask.astype(np.float32)
-    share = share @ _shares(width, mask.shape[1]).T
+    share = coarse_shares(height, mask.shape[0]) @ mask.astype(np.float32)
+    share = share @ coarse_shares(width, mask.shape[1]).T
     logits = np.full((low_res_size, low_res_size), -MASK_LOGIT, np.float32)
     logits[:height, :width] = MASK_LOGIT * (2 * share - 1)
     return logits
 
 
-def _shares(n_coarse: int, n_fine: int) -> FloatArray:
+def coarse_shares(n_coarse: int, n_fine: int) -> FloatArray:
     """Share of each coarse pixel that each fine one covers, (n_coarse, n_fine)."""
     step = n_fine / n_coarse
     start = np.arange(n_coarse)[:, np.newaxis] * step

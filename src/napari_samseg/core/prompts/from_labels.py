@@ -1,128 +1,205 @@
-"""Simulated prompts: what a person might have drawn for objects that are known.
+"""Prompts from labels: what a person might have drawn for objects that are known.
 
-A sampler takes an `ObjectIndex` of a label image and a random generator and returns
-`PlanePrompts`, one object per row. The index is made once per image, so that sampling
-for every object costs no pass over the pixels.
+`sample_prompts` makes the prompts that `PromptSettings` ask for, of all objects of a
+plane at once; `sample_planes` goes through a volume. The other samplers are what
+scores and training ask for: each takes an `ObjectIndex` and a random generator. The
+index is made once per plane, so that sampling costs no pass over its pixels for each
+object.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
-from napari_samseg.core.errors import InvalidLabelsError, UnknownNameError
-from napari_samseg.core.types import FOREGROUND, IntArray, PlanePrompts
+from napari_samseg.core.errors import InvalidLabelsError
+from napari_samseg.core.images import ArrayLike
+from napari_samseg.core.prompts.from_geometry import MASK_LOGIT, coarse_shares
+from napari_samseg.core.prompts.inside_points import (
+    NO_PIXEL,
+    centroid_pixels,
+    farthest_pixels,
+    grid_pixels,
+    interior_pixels,
+    random_pixels,
+    skeleton_pixels,
+    with_random,
+)
+from napari_samseg.core.prompts.object_index import ObjectIndex, index_objects
+from napari_samseg.core.prompts.outside_points import neighbour_pixels, ring_pixels
+from napari_samseg.core.settings import PromptSettings
+from napari_samseg.core.types import (
+    BACKGROUND,
+    FOREGROUND,
+    PADDING,
+    FloatArray,
+    IntArray,
+    PlanePrompts,
+)
 
 __all__ = [
-    "PROMPT_SAMPLERS",
-    "ObjectIndex",
+    "BOX_SAMPLERS",
+    "NEGATIVE_SAMPLERS",
+    "POINT_SAMPLERS",
     "PromptSampler",
-    "index_objects",
-    "prompt_sampler",
+    "plane_seed",
     "sample_box",
-    "sample_centre_point",
+    "sample_interior_point",
     "sample_jittered_box",
+    "sample_planes",
+    "sample_prompts",
     "sample_random_point",
-    "sample_random_points",
 ]
 
 # Boxes drawn by hand miss each side by about a tenth of the object (the common
 # protocol of all scores).
 BOX_JITTER = 0.1
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ObjectIndex:
-    """Where the objects of a label image are.
-
-    Attributes
-    ----------
-    labels : (Y, X) integer
-        The label image itself.
-    object_ids : (N,) int64
-        Ids in rising order, without the background 0.
-    boxes_yx : (N, 4) int64
-        Tight half-open boxes.
-    areas : (N,) int64
-        In pixels.
-    pixels : (sum of areas,) int64
-        Flat indices into `labels`, object by object.
-    """
-
-    labels: npt.NDArray[np.integer]
-    object_ids: IntArray
-    boxes_yx: IntArray
-    areas: IntArray
-    pixels: IntArray
-
-    def __len__(self) -> int:
-        return len(self.object_ids)
-
-    def select(
-        self, rows: npt.NDArray[np.integer] | npt.NDArray[np.bool_]
-    ) -> ObjectIndex:
-        """Return the index of some objects, with `rows` a mask or positions."""
-        positions = np.arange(len(self))[rows]
-        starts = np.cumsum(self.areas) - self.areas
-        parts = [self.pixels[starts[i] : starts[i] + self.areas[i]] for i in positions]
-        return ObjectIndex(
-            self.labels,
-            self.object_ids[positions],
-            self.boxes_yx[positions],
-            self.areas[positions],
-            np.concatenate(parts) if parts else np.zeros(0, np.int64),
-        )
-
+# Of the noise on boxes that SAM was trained with: share of the longer side, and how
+# many pixels at most (Kirillov et al. 2023, appendix A).
+GAUSSIAN_SHARE, GAUSSIAN_MOST = 0.1, 20.0
+# Mask prompts of one plane that fit a common memory.
+MASK_BYTES = 2**31
 
 PromptSampler = Callable[[ObjectIndex, np.random.Generator], PlanePrompts]
+Boxes = npt.NDArray[np.float64]
 
 
-def index_objects(labels: npt.NDArray[np.integer], *, min_area: int = 1) -> ObjectIndex:
-    """Find the objects of a label image.
+def _tight(
+    objects: ObjectIndex, rng: np.random.Generator, settings: PromptSettings
+) -> Boxes:
+    del rng, settings
+    return objects.boxes_yx.astype(np.float64)
+
+
+def _relative(
+    objects: ObjectIndex, rng: np.random.Generator, settings: PromptSettings
+) -> Boxes:
+    del settings
+    return _move_sides(objects, rng, BOX_JITTER)
+
+
+def _uniform(
+    objects: ObjectIndex, rng: np.random.Generator, settings: PromptSettings
+) -> Boxes:
+    off = rng.integers(-settings.jitter, settings.jitter + 1, (len(objects), 4))
+    return _hold(objects, objects.boxes_yx + off)
+
+
+def _gaussian(
+    objects: ObjectIndex, rng: np.random.Generator, settings: PromptSettings
+) -> Boxes:
+    del settings
+    longer = (objects.boxes_yx[:, 2:] - objects.boxes_yx[:, :2]).max(
+        axis=1, initial=0, keepdims=True
+    )
+    deviation = np.minimum(GAUSSIAN_SHARE * longer, GAUSSIAN_MOST)
+    off = rng.standard_normal((len(objects), 4)) * deviation
+    return _hold(objects, objects.boxes_yx + off)
+
+
+BoxSampler = Callable[[ObjectIndex, np.random.Generator, PromptSettings], Boxes]
+PointSampler = Callable[[ObjectIndex, np.random.Generator, PromptSettings], IntArray]
+
+# By the choices of the settings. Boxes are (N, 4) float64, half-open; points are flat
+# indices (N, P) into the labels, with NO_PIXEL where there are no more.
+BOX_SAMPLERS: Mapping[str, BoxSampler] = {
+    "box": _tight,
+    "jittered-box": _uniform,
+    "gaussian-box": _gaussian,
+    "relative-box": _relative,
+}
+POINT_SAMPLERS: Mapping[str, PointSampler] = {
+    "centroid": lambda o, rng, s: with_random(centroid_pixels(o), o, rng, s.n_points),
+    "interior": lambda o, rng, s: with_random(interior_pixels(o), o, rng, s.n_points),
+    "random": lambda o, rng, s: random_pixels(o, rng, s.n_points),
+    "farthest": lambda o, rng, s: farthest_pixels(o, s.n_points),
+    "skeleton": lambda o, rng, s: skeleton_pixels(o, rng, s.n_points),
+    "grid": lambda o, rng, s: grid_pixels(o, s.n_points, s.grid),
+}
+NEGATIVE_SAMPLERS: Mapping[str, PointSampler] = {
+    "ring": lambda o, rng, s: ring_pixels(o, rng, s.n_negatives, s.ring),
+    "neighbours": lambda o, rng, s: neighbour_pixels(o, s.n_negatives),
+}
+
+
+def sample_prompts(
+    objects: ObjectIndex, settings: PromptSettings, rng: np.random.Generator
+) -> PlanePrompts:
+    """Make the prompts of all objects of a plane.
+
+    Every foreground point is a pixel of its object, and every background point a pixel
+    that is not. Where an object has fewer pixels than points are asked for, or nothing
+    is around it, it gets as many as there are.
 
     Parameters
     ----------
-    labels : (Y, X) integer
-        0 is background; an object may have several parts.
-    min_area : int
-        Smaller objects, in pixels, are left out.
+    objects : ObjectIndex
+        See `napari_samseg.core.prompts.object_index.index_objects`.
+    settings : PromptSettings
+        Its `min_area` and `seed` are the caller's part.
+    rng : numpy.random.Generator
 
     Raises
     ------
     InvalidLabelsError
-        If the labels are not a plane of integers, or negative.
+        If there are too many objects for mask prompts to fit into memory.
     """
-    if labels.ndim != 2 or not np.issubdtype(labels.dtype, np.integer):
-        raise InvalidLabelsError(
-            f"labels of a plane are (Y, X) integers, got {labels.dtype} {labels.shape}"
-        )
-    if labels.size and labels.min() < 0:
-        raise InvalidLabelsError("labels must not be negative: 0 is the background")
-    inside = np.flatnonzero(labels)
-    ids = labels.ravel()[inside].astype(np.int64)
-    # a stable sort keeps each object's pixels in reading order
-    order = np.argsort(ids, kind="stable")
-    pixels = inside[order]
-    object_ids, starts, areas = np.unique(
-        ids[order], return_index=True, return_counts=True
-    )
-    boxes = np.zeros((len(object_ids), 4), np.int64)
-    if len(object_ids):
-        for axis, position in enumerate(np.divmod(pixels, labels.shape[1])):
-            boxes[:, axis] = np.minimum.reduceat(position, starts)
-            boxes[:, axis + 2] = np.maximum.reduceat(position, starts) + 1
-    index = ObjectIndex(labels, object_ids, boxes, areas.astype(np.int64), pixels)
-    return index.select(index.areas >= min_area)
+    n = len(objects)
+    boxes = np.full((n, 4), np.nan)
+    if settings.box != "none":
+        boxes = BOX_SAMPLERS[settings.box](objects, rng, settings)
+    foreground = background = np.zeros((n, 0), np.int64)
+    if settings.point != "none":
+        foreground = POINT_SAMPLERS[settings.point](objects, rng, settings)
+    if settings.n_negatives:
+        background = NEGATIVE_SAMPLERS[settings.negative](objects, rng, settings)
+    masks = _sample_masks(objects, settings.mask_size) if settings.mask else None
+    return _assemble(objects, foreground, background, boxes, masks)
+
+
+def sample_planes(
+    labels: ArrayLike, settings: PromptSettings
+) -> Iterator[tuple[tuple[int, ...], PlanePrompts]]:
+    """Make the prompts of each plane of a volume, one plane at a time.
+
+    Parameters
+    ----------
+    labels : (..., Y, X) integer
+        Anything that is indexed like a numpy array; planes are read when they are
+        asked for. An object is prompted in each plane that shows it.
+    settings : PromptSettings
+
+    Yields
+    ------
+    plane : tuple of int
+        Position along each axis before (Y, X).
+    prompts : PlanePrompts
+        Empty where the plane is.
+
+    Raises
+    ------
+    InvalidLabelsError
+        If the labels are not integers, negative, or have fewer than two axes.
+    """
+    if len(labels.shape) < 2:
+        raise InvalidLabelsError(f"labels are (..., Y, X), not {labels.shape}")
+    for plane in np.ndindex(*labels.shape[:-2]):
+        objects = index_objects(np.asarray(labels[plane]), min_area=settings.min_area)
+        yield plane, sample_prompts(objects, settings, plane_seed(settings, plane))
+
+
+def plane_seed(settings: PromptSettings, plane: tuple[int, ...]) -> np.random.Generator:
+    """Return the random generator of a plane, whichever planes came before."""
+    return np.random.default_rng([settings.seed, *plane])
 
 
 def sample_box(objects: ObjectIndex, rng: np.random.Generator) -> PlanePrompts:
     """Tight boxes; nothing is random."""
     del rng
-    return _boxes(objects, objects.boxes_yx.astype(np.float32))
+    return _from_boxes(objects, objects.boxes_yx)
 
 
 def sample_jittered_box(
@@ -132,86 +209,96 @@ def sample_jittered_box(
 
     They may reach over the edge of the plane, as a box drawn by hand may.
     """
-    boxes = objects.boxes_yx.astype(np.float64)
-    lengths = np.tile(boxes[:, 2:] - boxes[:, :2], 2)
-    boxes = boxes + rng.uniform(-jitter, jitter, boxes.shape) * lengths
-    return _boxes(objects, boxes.astype(np.float32))
+    return _from_boxes(objects, _move_sides(objects, rng, jitter))
 
 
 def sample_random_point(objects: ObjectIndex, rng: np.random.Generator) -> PlanePrompts:
     """One uniformly random pixel of each object."""
-    return sample_random_points(objects, rng, count=1)
+    return _from_points(objects, random_pixels(objects, rng, 1))
 
 
-def sample_random_points(
-    objects: ObjectIndex, rng: np.random.Generator, *, count: int = 3
+def sample_interior_point(
+    objects: ObjectIndex, rng: np.random.Generator
 ) -> PlanePrompts:
-    """`count` uniformly random pixels of each object, drawn with replacement."""
-    starts = np.cumsum(objects.areas) - objects.areas
-    picks = rng.integers(0, objects.areas[:, None], (len(objects), count))
-    chosen = objects.pixels[starts[:, None] + picks]
-    return _points(objects, chosen)
-
-
-def sample_centre_point(objects: ObjectIndex, rng: np.random.Generator) -> PlanePrompts:
-    """Find the pixel of each object farthest from its outline; nothing is random.
-
-    Unlike a centroid, it lies inside a crescent too. The plane's edge counts as
-    outline.
-    """
+    """Find the pixel of each object farthest from its outline; nothing is random."""
     del rng
-    width = objects.labels.shape[1]
-    chosen = np.zeros((len(objects), 1), np.int64)
-    for i, (y0, x0, y1, x1) in enumerate(objects.boxes_yx):
-        mask = objects.labels[y0:y1, x0:x1] == objects.object_ids[i]
-        depth = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
-        y, x = np.unravel_index(int(depth.argmax()), depth.shape)
-        chosen[i] = (y0 + y) * width + x0 + x
-    return _points(objects, chosen)
+    return _from_points(objects, interior_pixels(objects))
 
 
-PROMPT_SAMPLERS: Mapping[str, PromptSampler] = {
-    "box": sample_box,
-    "jittered_box": sample_jittered_box,
-    "random_point": sample_random_point,
-    "random_points": sample_random_points,
-    "centre_point": sample_centre_point,
-}
+def _move_sides(objects: ObjectIndex, rng: np.random.Generator, jitter: float) -> Boxes:
+    boxes = objects.boxes_yx.astype(np.float64)
+    lengths = np.tile(boxes[:, 2:] - boxes[:, :2], 2)
+    return np.asarray(boxes + rng.uniform(-jitter, jitter, boxes.shape) * lengths)
 
 
-def prompt_sampler(name: str) -> PromptSampler:
-    """Return the sampler called `name`.
+def _hold(objects: ObjectIndex, moved: npt.NDArray[Any]) -> Boxes:
+    """Keep boxes in the plane, and the middle of each object in its box.
 
-    Raises
-    ------
-    UnknownNameError
-        If no sampler has that name.
+    A side that moves across a small object would turn the box inside out.
     """
-    try:
-        return PROMPT_SAMPLERS[name]
-    except KeyError:
-        raise UnknownNameError(
-            f"there is no prompt sampler '{name}'; choose one of "
-            f"{', '.join(sorted(PROMPT_SAMPLERS))}"
-        ) from None
+    tight = objects.boxes_yx
+    middles = (tight[:, :2] + tight[:, 2:]) / 2
+    low = np.clip(moved[:, :2], 0, middles - 0.5)
+    high = np.clip(moved[:, 2:], middles + 0.5, objects.labels.shape)
+    return np.concatenate([low, high], axis=1)
 
 
-def _boxes(objects: ObjectIndex, boxes_yx: npt.NDArray[np.float32]) -> PlanePrompts:
-    n = len(objects)
-    return PlanePrompts(
-        objects.object_ids,
-        np.zeros((n, 0, 2), np.float32),
-        np.zeros((n, 0), np.int8),
-        boxes_yx,
+def _sample_masks(objects: ObjectIndex, side: int) -> FloatArray:
+    """Mask prompts (N, side, side), as of `from_geometry.mask_to_logits`."""
+    n_bytes = 4 * len(objects) * side**2
+    if n_bytes > MASK_BYTES:
+        raise InvalidLabelsError(
+            f"mask prompts of {len(objects)} objects take {n_bytes / 1e9:.1f} GB: ask "
+            "for boxes or points, for smaller masks, or leave out small objects"
+        )
+    shape = objects.labels.shape
+    scale = side / max(shape)
+    height, width = (max(1, round(length * scale)) for length in shape)
+    of_rows, of_columns = (
+        coarse_shares(height, shape[0]),
+        coarse_shares(width, shape[1]),
     )
+    masks = np.full((len(objects), side, side), -MASK_LOGIT, np.float32)
+    for i, (y0, x0, y1, x1) in enumerate(objects.boxes_yx.tolist()):
+        crop = objects.labels[y0:y1, x0:x1] == objects.object_ids[i]
+        share = of_rows[:, y0:y1] @ crop.astype(np.float32) @ of_columns[:, x0:x1].T
+        masks[i, :height, :width] = MASK_LOGIT * (2 * share - 1)
+    return masks
 
 
-def _points(objects: ObjectIndex, chosen: IntArray) -> PlanePrompts:
-    """Prompts at flat indices (N, P) into the label image."""
-    points_yx = np.stack(np.divmod(chosen, objects.labels.shape[1]), axis=-1)
+def _from_boxes(objects: ObjectIndex, boxes: npt.NDArray[Any]) -> PlanePrompts:
+    none = np.zeros((len(objects), 0), np.int64)
+    return _assemble(objects, none, none, boxes)
+
+
+def _from_points(objects: ObjectIndex, foreground: IntArray) -> PlanePrompts:
+    none = np.zeros((len(objects), 0), np.int64)
+    return _assemble(objects, foreground, none, np.full((len(objects), 4), np.nan))
+
+
+def _assemble(
+    objects: ObjectIndex,
+    foreground: IntArray,
+    background: IntArray,
+    boxes: npt.NDArray[Any],
+    masks: FloatArray | None = None,
+) -> PlanePrompts:
+    """Put flat indices (N, P) and boxes together; padding goes to the end."""
+    pixels = np.concatenate([foreground, background], axis=1)
+    signs = np.full(pixels.shape, BACKGROUND, np.int8)
+    signs[:, : foreground.shape[1]] = FOREGROUND
+    signs[pixels == NO_PIXEL] = PADDING
+    order = np.argsort(signs == PADDING, axis=1, kind="stable")
+    longest = int((signs != PADDING).sum(axis=1).max(initial=0))
+    order = order[:, :longest]
+    pixels = np.take_along_axis(np.maximum(pixels, 0), order, axis=1)
+    signs = np.take_along_axis(signs, order, axis=1)
+    points = np.stack(np.divmod(pixels, objects.labels.shape[1]), axis=-1)
+    points[signs == PADDING] = 0
     return PlanePrompts(
         objects.object_ids,
-        points_yx.astype(np.float32),
-        np.full(chosen.shape, FOREGROUND, np.int8),
-        np.full((len(objects), 4), np.nan, np.float32),
+        points.astype(np.float32),
+        signs,
+        boxes.astype(np.float32),
+        masks,
     )

@@ -16,7 +16,8 @@ import torch
 from napari_samseg.core.errors import InvalidLabelsError
 from napari_samseg.core.models.frame import boxes_to_frame, points_to_frame
 from napari_samseg.core.models.sam import SamModel
-from napari_samseg.core.prompts.from_labels import ObjectIndex, PromptSampler
+from napari_samseg.core.prompts.from_labels import PromptSampler
+from napari_samseg.core.prompts.object_index import ObjectIndex
 from napari_samseg.core.training.losses import MaskLoss, dice_bce_loss
 from napari_samseg.core.training.objective import (
     ObjectLoss,
