@@ -49,6 +49,16 @@ from napari_samseg.core.types import FloatArray, Progress
 __all__ = ["BidsJob", "BidsReport", "bids_derivatives"]
 
 MAP_FORMATS = ("png", "tif")
+PROMPT_COLUMNS = (
+    "",
+    "x0",
+    "y0",
+    "bbox_min_x",
+    "bbox_min_y",
+    "bbox_max_x",
+    "bbox_max_y",
+    "object",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,11 +345,9 @@ def _write_prompts(path: Path, labels: npt.NDArray[Any]) -> None:
     index, rng = index_objects(labels), np.random.default_rng(0)
     points = sample_centre_point(index, rng).points_yx[:, 0].tolist()
     boxes = sample_box(index, rng).boxes_yx.astype(int).tolist()
+    rows = zip(index.object_ids.tolist(), points, boxes, strict=True)
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        columns = "x0,y0,bbox_min_x,bbox_min_y,bbox_max_x,bbox_max_y"
-        writer.writerow(["object", *columns.split(",")])
-        for object_id, (y, x), (y0, x0, y1, x1) in zip(
-            index.object_ids.tolist(), points, boxes, strict=True
-        ):
-            writer.writerow([object_id, x, y, x0, y0, x1, y1])
+        writer.writerow(PROMPT_COLUMNS)
+        for i, (object_id, (y, x), (y0, x0, y1, x1)) in enumerate(rows):
+            writer.writerow([i, x, y, x0, y0, x1, y1, object_id])

@@ -8,6 +8,7 @@ import json
 import math
 from base64 import b64encode
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -251,21 +252,28 @@ def _paint_outlines(
     pixels[border] = (pixels[border].astype(int) + colour) // 2
 
 
-def _write_id(draw: ImageDraw, text: str, box: list[float]) -> None:
+@cache
+def _font(size: int) -> Any:
     from PIL import ImageFont
 
+    return ImageFont.load_default(size=size)
+
+
+def _write_id(draw: ImageDraw, text: str, box: list[float]) -> None:
     y0, x0, y1, x1 = box
     smallest, largest = TEXT_SIZES
     size = max(smallest, min(largest, int((y1 - y0) / 3)))
-    font = ImageFont.load_default(size=size)
-    if font.getlength(text) > 1.2 * (x1 - x0):
-        font = ImageFont.load_default(size=smallest)
-        if font.getlength(text) > 1.2 * (x1 - x0):
-            return
+    fitting = [
+        font
+        for font in (_font(size), _font(smallest))
+        if font.getlength(text) <= 1.2 * (x1 - x0)
+    ]
+    if not fitting:
+        return
     draw.text(
         ((x0 + x1) / 2, (y0 + y1) / 2),
         text,
-        font=font,
+        font=fitting[0],
         anchor="mm",
         fill=(255, 255, 255),
         stroke_width=1,
