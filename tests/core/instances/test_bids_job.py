@@ -249,6 +249,36 @@ def test_one_file_of_classes_and_another_format(tree):
     assert description["DatasetLinks"] == {"raw": "../dataset"}
 
 
+def test_labels_may_lie_beyond_the_dataset(tree):
+    tree.add("sub-1")
+    elsewhere = tree.root.parent / "masks"
+    (tree.root / "derivatives" / "labels").rename(elsewhere)
+    report = make(tree, labels_folder=elsewhere)
+    assert [found.n_objects for _, found in report.made] == [2]
+    record = json.loads((maps(tree) / "sub-1_sample-1_instance-map.json").read_text())
+    assert record["Sources"] == [
+        "bids:raw:sub-1/micr/sub-1_sample-1_SEM.png",
+        "../masks/sub-1/micr/sub-1_sample-1_SEM_seg-axon-manual.png",
+        "../masks/sub-1/micr/sub-1_sample-1_SEM_seg-myelin-manual.png",
+    ]
+
+
+def test_more_objects_than_16_bits_are_refused_with_the_way_out(tree):
+    tree.add("sub-1", shape=(520, 520))
+    dots = np.zeros((520, 520), np.uint8)
+    dots[::2, ::2] = 255
+    for what in ("axon", "myelin"):
+        save(tree.label("sub-1", "sample-1", what), dots)
+    ((_, reason),) = make(tree).failed
+    assert "67600 does not fit the 16 bits" in reason
+    assert "write a .tif" in reason
+    # what that has left does not stand in the way
+    for what in ("axon", "myelin"):
+        few = np.where(np.arange(520) < 20, dots, 0)
+        save(tree.label("sub-1", "sample-1", what), few)
+    assert len(make(tree, map_format="tif").made) == 1
+
+
 def test_images_that_differ_in_their_suffix_keep_apart(tree):
     stem = tree.add("sub-1")
     folder = tree.label("sub-1", "sample-1", "axon").parent
