@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 from typer.core import TyperGroup
 
+from napari_samseg.cli_bids import bids
 from napari_samseg.cli_cache import cache_app
 from napari_samseg.cli_embed import embed
 from napari_samseg.cli_instances import instances
@@ -81,6 +82,7 @@ app.add_typer(models_app, name="models")
 app.command()(embed)
 app.command()(instances)
 app.command()(prompts_command)
+app.command()(bids)
 app.add_typer(cache_app, name="cache")
 
 

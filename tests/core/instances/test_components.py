@@ -79,3 +79,9 @@ def test_wrong_neighbourhoods_are_refused(ndim, connectivity):
 def test_nothing_has_no_components():
     assert label_components(np.zeros((0, 5), np.uint8)).shape == (0, 5)
     assert label_components(np.zeros((3, 5), np.uint8)).max() == 0
+
+
+def test_read_only_labels_are_taken_and_left_alone():
+    classes = np.array([[0, 1, 1], [2, 0, 1]], np.uint8)
+    classes.setflags(write=False)
+    np.testing.assert_array_equal(label_components(classes), [[0, 1, 1], [2, 0, 1]])

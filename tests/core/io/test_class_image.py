@@ -8,7 +8,7 @@ import tifffile
 from PIL import Image
 
 from napari_samseg.core.errors import InvalidLabelsError
-from napari_samseg.core.io.class_image import read_class_image
+from napari_samseg.core.io.class_image import read_class_image, snap_classes
 
 
 def picture() -> np.ndarray:
@@ -71,3 +71,16 @@ def test_colours_and_probabilities_are_refused(tmp_path):
     tifffile.imwrite(tmp_path / "p.tif", np.full((9, 9), 0.4, np.float32))
     with pytest.raises(InvalidLabelsError, match="apply a threshold"):
         read_class_image(tmp_path / "p.tif")
+
+
+def test_edges_of_a_few_small_objects_are_no_classes():
+    picture = np.zeros((1000, 1000), np.uint8)
+    picture[100:130, 100:130] = 255
+    picture[99, 100:130] = np.arange(10, 250, 8)
+    found = snap_classes(picture)
+    assert found.values == (0, 255)
+    assert found.n_snapped == 30
+    assert found.classes.sum() == 900 + (picture[99] > 127).sum()
+    # of which some are rarer than others
+    picture[200:230, 200:205], picture[99] = 127, 0
+    assert snap_classes(picture).values == (0, 127, 255)

@@ -88,3 +88,12 @@ def test_a_zarr_group_is_refused(tmp_path):
         open_image_file(tmp_path / "group.zarr"),
     ):
         pass
+
+
+def test_transparency_is_no_channel(tmp_path):
+    grey = np.arange(20 * 30, dtype=np.uint8).reshape(20, 30)
+    picture = Image.merge("LA", [Image.fromarray(grey), Image.new("L", (30, 20), 255)])
+    picture.save(tmp_path / "image.png")
+    with open_image_file(tmp_path / "image.png") as source:
+        assert source.shape == (20, 30)
+        np.testing.assert_array_equal(source.levels[0], grey)

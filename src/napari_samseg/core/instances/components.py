@@ -130,10 +130,10 @@ def label_components(
     if classes.dtype.kind == "i":
         # what is not negative means the same without a sign
         classes = classes.astype(classes.dtype.str.replace("i", "u"))
+    # the library takes no array that is read-only, as pictures from files are
+    classes = np.require(classes, requirements=["C", "W"])
     label: Any = cc3d.connected_components  # its types know literal numbers only
-    labels = label(
-        np.ascontiguousarray(classes), connectivity=n_neighbours, out_dtype=np.uint32
-    )
+    labels = label(classes, connectivity=n_neighbours, out_dtype=np.uint32)
     # the library numbers components in an order of its own
     ordered: Labels = fastremap.renumber(labels, in_place=True)[0]
     return ordered.astype(np.uint32, copy=False)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from napari_samseg.core.errors import InvalidLabelsError
 from napari_samseg.core.io.class_image import read_class_image
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from napari_samseg.core.instances.methods import Instances
     from napari_samseg.core.settings import InstanceSettings
 
-__all__ = ["InstancesJob", "instances_file"]
+__all__ = ["AXON", "MYELIN", "InstancesJob", "instances_file", "read_classes"]
 
 # Classes of axons and myelin drawn as one mask each.
 MYELIN, AXON = 1, 2
@@ -73,8 +74,7 @@ def instances_file(
     check_label_path(job.out)
     check_output_file(job.out, inputs=inputs)
     yield Progress("reading")
-    notes: list[str] = []
-    classes = _read_classes(job, notes)
+    classes, notes = read_classes(job.labels, job.axon, job.myelin)
     before = None if job.before is None else read_class_image(job.before).classes
     yield Progress("finding instances")
     found = find_instances(classes, settings, spacing=job.spacing, before=before)
@@ -83,32 +83,52 @@ def instances_file(
     return found, notes
 
 
-def _read_classes(job: InstancesJob, notes: list[str]) -> np.ndarray:
-    if job.labels is not None:
-        if job.axon is not None or job.myelin is not None:
+def read_classes(
+    labels: Path | None = None, axon: Path | None = None, myelin: Path | None = None
+) -> tuple[npt.NDArray[Any], list[str]]:
+    """Read semantic labels from one file, or from a mask of axons and one of myelin.
+
+    Returns
+    -------
+    classes : unsigned integer
+        Of two masks: 0 background, 1 myelin, 2 axon.
+    notes : list of str
+        What a person should know about the files.
+
+    Raises
+    ------
+    SamSegError
+        If a file is missing or of the wrong kind, or the masks do not fit each other;
+        the message says which.
+    """
+    notes: list[str] = []
+    if labels is not None:
+        if axon is not None or myelin is not None:
             raise InvalidLabelsError(
                 "give either one file of labels, or a mask of axons and one of myelin"
             )
-        return _read(job.labels, notes)
-    if job.axon is None or job.myelin is None:
+        return _read(labels, notes), notes
+    if axon is None or myelin is None:
         raise InvalidLabelsError(
             "there is nothing to read: give a file of labels, or a mask of axons and "
             "one of myelin"
         )
-    axon, myelin = (_read(path, notes) > 0 for path in (job.axon, job.myelin))
-    if axon.shape != myelin.shape:
+    is_axon, is_myelin = (_read(path, notes) > 0 for path in (axon, myelin))
+    if is_axon.shape != is_myelin.shape:
         raise InvalidLabelsError(
-            f"{job.axon} has shape {axon.shape}, and {job.myelin} {myelin.shape}: they "
+            f"{axon} has shape {is_axon.shape}, and {myelin} {is_myelin.shape}: they "
             "are not masks of one image"
         )
-    if (axon & myelin).any():
+    if (is_axon & is_myelin).any():
         notes.append(
-            f"{int((axon & myelin).sum())} pixels are in both masks, and count as axon"
+            f"{int((is_axon & is_myelin).sum())} pixels are in both masks, and count "
+            "as axon"
         )
-    return np.where(axon, AXON, np.where(myelin, MYELIN, 0)).astype(np.uint8)
+    classes = np.where(is_axon, AXON, np.where(is_myelin, MYELIN, 0)).astype(np.uint8)
+    return classes, notes
 
 
-def _read(path: Path, notes: list[str]) -> np.ndarray:
+def _read(path: Path, notes: list[str]) -> npt.NDArray[Any]:
     image = read_class_image(path)
     if image.n_snapped:
         notes.append(

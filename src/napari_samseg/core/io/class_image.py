@@ -22,6 +22,8 @@ __all__ = [
 
 # A value that fewer pixels have is no class, but what smoothing left at an edge.
 CLASS_SHARE = 0.005
+# The same where the foreground is so small that only the background is frequent.
+SPARSE_SHARE = 0.05
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,7 +82,7 @@ def snap_classes(picture: npt.NDArray[np.uint8]) -> ClassImage:
 
     Smoothing, resizing or JPEG leave values between those of the classes along
     edges; each of these goes to the nearest value that at least 0.5 % of the pixels
-    have.
+    have (of a picture that is all but empty: 5 % of the pixels that are not 0).
 
     Parameters
     ----------
@@ -88,13 +90,24 @@ def snap_classes(picture: npt.NDArray[np.uint8]) -> ClassImage:
         0 is always a class.
     """
     counts = np.bincount(picture.ravel(), minlength=256)
-    frequent = np.flatnonzero(counts >= CLASS_SHARE * max(1, picture.size))
-    present = np.flatnonzero(counts)
-    values = np.union1d([0], frequent if len(frequent) > 1 else present)
+    values = np.union1d([0], _frequent_values(counts))
     table = np.abs(np.arange(256)[:, np.newaxis] - values).argmin(axis=1)
     n_snapped = int(counts.sum() - counts[values].sum())
     classes = table.astype(np.uint8)[picture]
     return ClassImage(classes, tuple(values.tolist()), n_snapped)
+
+
+def _frequent_values(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Values that are no accident of an edge, by how often each of 0..255 occurs."""
+    frequent = np.flatnonzero(counts >= CLASS_SHARE * max(1, counts.sum()))
+    if len(frequent) > 1:
+        return frequent
+    # a few small objects, of which more is edge: a value stands out all the same
+    inside = counts.copy()
+    inside[0] = 0
+    present = np.flatnonzero(inside)
+    common = np.flatnonzero(inside >= SPARSE_SHARE * max(1, inside.sum()))
+    return common if len(common) else present
 
 
 def _is_picture(array: npt.NDArray[np.uint8]) -> bool:

@@ -79,7 +79,7 @@ def _open_file(path: Path, stack: ExitStack) -> Any:
     import zarr
 
     suffix = path.suffix.lower()
-    if suffix in (".tif", ".tiff", ".lsm", ".svs"):
+    if suffix in (".tif", ".tiff", ".btf", ".lsm", ".svs"):
         import tifffile
 
         tiff = stack.enter_context(tifffile.TiffFile(path))
@@ -90,5 +90,6 @@ def _open_file(path: Path, stack: ExitStack) -> Any:
     from PIL import Image
 
     with Image.open(path) as picture:
-        # a palette's indices are no intensities
-        return np.asarray(picture.convert("RGB") if picture.mode == "P" else picture)
+        # a palette's indices are no intensities, and transparency is no channel
+        shown = {"P": "RGB", "LA": "L"}.get(picture.mode, picture.mode)
+        return np.asarray(picture.convert(shown))
