@@ -17,6 +17,8 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 from napari_samseg.cli_cache import cache_app
+from napari_samseg.cli_convert import HELP as CONVERT_HELP
+from napari_samseg.cli_convert import convert
 from napari_samseg.cli_embed import embed
 from napari_samseg.cli_instances import instances
 from napari_samseg.cli_options import (
@@ -79,6 +81,7 @@ models_app = typer.Typer(no_args_is_help=True, help="List, look up, download mod
 app.add_typer(models_app, name="models")
 app.command()(embed)
 app.command()(instances)
+app.command(help=CONVERT_HELP)(convert)
 app.add_typer(cache_app, name="cache")
 
 
