@@ -156,7 +156,8 @@ def join_rings(outline: Outline) -> Ring:
 def ring_area(ring: Ring) -> float:
     """Return the area inside a ring; negative where it runs round a hole."""
     y, x = np.asarray(ring, np.float64).T
-    return float((x * np.roll(y, -1) - np.roll(x, -1) * y).sum() / 2)
+    inner = (x[:-1] * y[1:] - x[1:] * y[:-1]).sum()
+    return float(inner + x[-1] * y[0] - x[0] * y[-1]) / 2
 
 
 def _trace(parts: npt.NDArray[Any]) -> Iterator[tuple[int, Ring]]:

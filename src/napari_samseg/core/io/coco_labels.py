@@ -241,10 +241,11 @@ def _decode_runs(
     # what pycocotools raises for strings that are none, and for lists of other things
     except (ValueError, TypeError, AttributeError, OverflowError) as error:
         raise _LeftOut(BROKEN) from error
-    found = next(plane_objects(mask.astype(np.uint8)), None)
-    if found is None:
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not len(rows):
         raise _LeftOut(OUTSIDE)
-    return found.box_yx, found.crop
+    y0, x0, y1, x1 = int(rows[0]), int(columns[0]), int(rows[-1]), int(columns[-1])
+    return (y0, x0, y1 + 1, x1 + 1), mask[y0 : y1 + 1, x0 : x1 + 1].copy()
 
 
 def _polygons(segmentation: Any) -> list[Outline]:

@@ -231,7 +231,13 @@ LABEL_FORMATS: Mapping[str, LabelFormat] = {
             keeps_properties=True,
         ),
         LabelFormat("roi", "ImageJ ROIs", (".zip",), None, _write_rois),
-        LabelFormat("colour-png", "Coloured picture", (".png",), None, _write_colours),
+        LabelFormat(
+            "colour-png",
+            "Coloured picture",
+            (".colour.png", ".png"),
+            None,
+            _write_colours,
+        ),
     )
 }
 
