@@ -18,6 +18,8 @@ from typer.core import TyperGroup
 
 from napari_samseg.cli_bids import bids
 from napari_samseg.cli_cache import cache_app
+from napari_samseg.cli_convert import HELP as CONVERT_HELP
+from napari_samseg.cli_convert import convert
 from napari_samseg.cli_embed import embed
 from napari_samseg.cli_instances import instances
 from napari_samseg.cli_options import (
@@ -83,6 +85,7 @@ app.command()(embed)
 app.command()(instances)
 app.command()(prompts_command)
 app.command()(bids)
+app.command(help=CONVERT_HELP)(convert)
 app.add_typer(cache_app, name="cache")
 
 

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from napari_samseg.core.errors import SettingsError
 
 __all__ = [
+    "ConvertSettings",
     "EmbedSettings",
     "ImageSettings",
     "InstanceSettings",
@@ -249,6 +250,28 @@ class EmbedSettings:
         "Unreadable planes",
         "stop at a plane that cannot be read, or skip it and list it at the end.",
         choices=("stop", "skip"),
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True, slots=True)
+class ConvertSettings:
+    """How objects are written where a format leaves a choice."""
+
+    masks: str = setting(
+        "rle",
+        "Masks",
+        "How COCO's JSON states a mask: run lengths, or polygons along the edges of "
+        "pixels. Both are exact.",
+        choices=("rle", "polygon"),
+    )
+    object_type: str = setting(
+        "annotation",
+        "Objects in QuPath",
+        "What QuPath takes the objects of a GeoJSON file for.",
+        choices=("annotation", "detection", "cell", "tile"),
     )
 
     def __post_init__(self) -> None:

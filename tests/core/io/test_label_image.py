@@ -11,8 +11,8 @@ from napari_samseg.core.errors import (
     InvalidLabelsError,
     LabelOverflowError,
 )
-from napari_samseg.core.io.label_image import write_label_image
-from napari_samseg.core.io.picture import write_picture
+from napari_samseg.core.io.label_image import open_label_image, write_label_image
+from napari_samseg.core.io.picture import write_colour_labels, write_picture
 
 
 @pytest.mark.parametrize(
@@ -69,3 +69,44 @@ def test_other_suffixes_are_refused():
         write_label_image(Path("labels.jpg"), np.zeros((2, 2), int))
     with pytest.raises(InvalidImageError, match=r"not as 'picture\.jpg'"):
         write_picture(Path("picture.jpg"), np.zeros((2, 2, 3), np.uint8))
+
+
+def test_labels_for_people_are_coloured(tmp_path):
+    from PIL import Image
+
+    labels = np.zeros((9, 12), np.uint32)
+    labels[1, 2:4], labels[3, 3], labels[5:] = 1, 70_000, 2
+    write_colour_labels(tmp_path / "c.png", labels)
+    colours = np.asarray(Image.open(tmp_path / "c.png"))
+    assert colours.shape == (9, 12, 3)
+    assert not colours[labels == 0].any()
+    assert len(np.unique(colours.reshape(-1, 3), axis=0)) == 4
+    assert (colours[1, 2] == colours[1, 3]).all()
+    with pytest.raises(InvalidLabelsError, match="one plane"):
+        write_colour_labels(tmp_path / "v.png", labels[np.newaxis])
+    with (
+        pytest.raises(InvalidLabelsError, match="coloured picture"),
+        open_label_image(tmp_path / "c.png"),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.full((9, 9), 0.5, np.float32), "real numbers"),
+        (np.full((9, 9), -1.0, np.float32), "below 0"),
+        (np.full((9, 9), np.nan, np.float32), "real numbers"),
+    ],
+)
+def test_real_numbers_that_are_no_labels(tmp_path, array, message):
+    tifffile.imwrite(tmp_path / "l.tif", array)
+    with (
+        pytest.raises(InvalidLabelsError, match=message),
+        open_label_image(tmp_path / "l.tif"),
+    ):
+        pass
+    tifffile.imwrite(tmp_path / "l.tif", np.full((9, 9), 3.0, np.float32))
+    with open_label_image(tmp_path / "l.tif") as labels:
+        assert labels.dtype == np.uint32
+        assert (labels == 3).all()

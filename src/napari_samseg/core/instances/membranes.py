@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
-from skimage.measure import find_contours
 from skimage.segmentation import expand_labels, find_boundaries
 
 from napari_samseg.core.errors import InvalidLabelsError
@@ -17,7 +16,7 @@ from napari_samseg.core.instances.components import (
     check_semantic,
     label_components,
 )
-from napari_samseg.core.instances.tidy import count_pixels
+from napari_samseg.core.instances.outlines import outlines_of
 from napari_samseg.core.instances.watershed import split_touching
 
 __all__ = [
@@ -164,25 +163,14 @@ def contours_of(
     Returns
     -------
     dict of id to list of (N, 2) float64
-        Closed polygons of (y, x) in pixels, half-way between pixels of the object
-        and others.
+        Closed polygons of (y, x) in pixels, along the edges of the object's pixels:
+        an integer is the centre of a pixel.
     """
-    labels = check_semantic(labels)
-    if labels.ndim != 2:
-        raise InvalidLabelsError(
-            f"outlines are those of a plane (Y, X), not of {labels.shape}"
-        )
-    boxes = ndimage.find_objects(_dense(labels))
-    found = {}
-    for object_id, box in zip(count_pixels(labels)[0].tolist(), boxes, strict=True):
-        corner = np.array([box[0].start, box[1].start]) - 1
-        mask = np.pad(labels[box] == object_id, 1).astype(float)
-        found[object_id] = [line + corner for line in find_contours(mask, 0.5)]
-    return found
-
-
-def _dense(labels: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    """Ids without gaps, in their order."""
-    ids, dense = np.unique(labels, return_inverse=True)
-    first = 0 if len(ids) and ids[0] == 0 else 1
-    return np.asarray(dense.reshape(labels.shape) + first, np.int64)
+    return {
+        object_id: [
+            np.concatenate([ring, ring[:1]]) - 0.5
+            for outline in outlines
+            for ring in outline.rings
+        ]
+        for object_id, outlines in outlines_of(check_semantic(labels)).items()
+    }

@@ -9,16 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_samseg.core.errors import InvalidLabelsError
-from napari_samseg.core.io.image_file import open_image_file
+from napari_samseg.core.io.label_image import open_label_image
 
-__all__ = [
-    "ClassImage",
-    "grey_values",
-    "read_class_image",
-    "snap_classes",
-    "whole_numbers",
-]
+__all__ = ["ClassImage", "is_picture", "read_class_image", "snap_classes"]
 
 # A value that fewer pixels have is no class, but what smoothing left at an edge.
 CLASS_SHARE = 0.005
@@ -65,14 +58,9 @@ def read_class_image(path: Path) -> ClassImage:
     InvalidLabelsError
         If it holds colours, or real numbers that are not whole.
     """
-    with open_image_file(path) as source:
-        array = np.asarray(source.levels[0][...])
-        is_rgb = source.rgb
-    if is_rgb:
-        array = grey_values(array, path)
-    if array.dtype.kind == "f":
-        array = whole_numbers(array, path)
-    if array.dtype == np.uint8 and _is_picture(array):
+    with open_label_image(path) as labels:
+        array = np.asarray(labels[...])
+    if is_picture(array):
         return snap_classes(array)
     return ClassImage(array, tuple(np.unique(array).tolist()))
 
@@ -110,8 +98,10 @@ def _frequent_values(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     return common if len(common) else present
 
 
-def _is_picture(array: npt.NDArray[np.uint8]) -> bool:
+def is_picture(array: npt.NDArray[Any]) -> bool:
     """Tell whether values are grey levels of a picture rather than classes or ids."""
+    if array.dtype != np.uint8:
+        return False
     counts = np.bincount(array.ravel(), minlength=256)
     values = np.flatnonzero(counts)
     if not len(values) or values[-1] < 200:
@@ -119,39 +109,3 @@ def _is_picture(array: npt.NDArray[np.uint8]) -> bool:
     frequent = np.flatnonzero(counts >= CLASS_SHARE * max(1, array.size))
     # ids from 1 on are many and follow one another; classes of a picture are far apart
     return len(frequent) <= 8 and (len(frequent) < 2 or np.diff(frequent).min() > 16)
-
-
-def grey_values(array: npt.NDArray[Any], path: Path) -> npt.NDArray[Any]:
-    """Return the only channel (..., Y, X) of labels that were saved as colours.
-
-    Raises
-    ------
-    InvalidLabelsError
-        If the channels differ.
-    """
-    colours = array[..., :3]
-    apart = colours.max(axis=-1).astype(int) - colours.min(axis=-1)
-    if apart.max(initial=0) > 0:
-        raise InvalidLabelsError(
-            f"{path} is a coloured picture, in which no colour says which class it "
-            "means: save the labels themselves, or one mask for each class"
-        )
-    grey: npt.NDArray[Any] = colours[..., 0]
-    return grey
-
-
-def whole_numbers(array: npt.NDArray[Any], path: Path) -> npt.NDArray[Any]:
-    """Return labels that were saved as real numbers as uint32.
-
-    Raises
-    ------
-    InvalidLabelsError
-        If one is not whole, negative, or too large.
-    """
-    if not np.array_equal(array, np.rint(array)):
-        raise InvalidLabelsError(
-            f"{path} holds real numbers, such as probabilities: apply a threshold first"
-        )
-    if array.size and (array.min() < 0 or array.max() > np.iinfo(np.uint32).max):
-        raise InvalidLabelsError(f"{path} holds labels below 0 or above 4294967295")
-    return array.astype(np.uint32)

@@ -1,7 +1,9 @@
-"""Instance labels as TIFF or 16-bit PNG."""
+"""Instance labels from image files, and as TIFF or 16-bit PNG."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_samseg.core.errors import InvalidLabelsError, LabelOverflowError
+from napari_samseg.core.io.image_file import open_image_file
 
-__all__ = ["check_label_path", "write_label_image"]
+__all__ = [
+    "check_label_path",
+    "grey_values",
+    "open_label_image",
+    "whole_numbers",
+    "write_label_image",
+]
 
 SUFFIXES = (".tif", ".tiff", ".png")
 
@@ -80,3 +89,69 @@ def _write_png(path: Path, labels: npt.NDArray[Any], too_high: int | None) -> No
             f"a .png holds one plane, not labels of shape {labels.shape}: write a .tif"
         )
     Image.fromarray(labels.astype(np.uint16)).save(path)
+
+
+@contextmanager
+def open_label_image(path: Path) -> Iterator[Any]:
+    """Open instance labels in an image file, until the ``with`` block ends.
+
+    Parameters
+    ----------
+    path : Path
+        See `napari_samseg.core.io.image_file.open_image_file`.
+
+    Yields
+    ------
+    (..., Y, X) bool or integer array-like
+        The ids as they are; read plane by plane where the format allows it.
+
+    Raises
+    ------
+    MissingFileError, InvalidImageError
+        If there is no such image.
+    InvalidLabelsError
+        If it holds colours, or real numbers that are not whole.
+    """
+    with open_image_file(path) as source:
+        labels = source.levels[0]
+        if source.rgb:
+            labels = grey_values(np.asarray(labels[...]), path)
+        if np.dtype(labels.dtype).kind == "f":
+            labels = whole_numbers(np.asarray(labels[...]), path)
+        yield labels
+
+
+def grey_values(array: npt.NDArray[Any], path: Path) -> npt.NDArray[Any]:
+    """Return one channel of a picture (..., C) whose colours are all grey.
+
+    Raises
+    ------
+    InvalidLabelsError
+        If they are not.
+    """
+    colours = array[..., :3]
+    apart = colours.max(axis=-1).astype(int) - colours.min(axis=-1)
+    if apart.max(initial=0) > 0:
+        raise InvalidLabelsError(
+            f"{path} is a coloured picture, in which no colour says which class or "
+            "object it means: save the labels themselves, or one mask for each class"
+        )
+    grey: npt.NDArray[Any] = colours[..., 0]
+    return grey
+
+
+def whole_numbers(array: npt.NDArray[Any], path: Path) -> npt.NDArray[Any]:
+    """Return labels that were saved as real numbers as uint32.
+
+    Raises
+    ------
+    InvalidLabelsError
+        If they are not whole, or do not fit.
+    """
+    if not np.array_equal(array, np.rint(array)):
+        raise InvalidLabelsError(
+            f"{path} holds real numbers, such as probabilities: apply a threshold first"
+        )
+    if array.size and (array.min() < 0 or array.max() > np.iinfo(np.uint32).max):
+        raise InvalidLabelsError(f"{path} holds labels below 0 or above 4294967295")
+    return array.astype(np.uint32)

@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 from napari_samseg.core.errors import InvalidLabelsError
 from napari_samseg.core.images import PlaneSource, read_raw
-from napari_samseg.core.io.class_image import grey_values, whole_numbers
 from napari_samseg.core.io.image_file import open_image_file
+from napari_samseg.core.io.label_image import grey_values, whole_numbers
 from napari_samseg.core.settings import ImageSettings
 
 __all__ = ["LabelPlanes", "open_label_planes"]

@@ -10,7 +10,7 @@ import zarr
 
 from napari_samseg.core.errors import InvalidImageError
 
-__all__ = ["open_ome_zarr"]
+__all__ = ["image_metadata", "ome_attributes", "open_ome_zarr"]
 
 # An image lies so deep in a plate: row, well, field.
 DEPTH = 3
@@ -41,7 +41,7 @@ def open_ome_zarr(group: zarr.Group) -> tuple[list[zarr.Array[Any]], int | None]
     InvalidImageError
         If the group is no OME-Zarr image, or holds several; lists what is in it.
     """
-    image = _image(group)
+    image = image_metadata(group)
     if image is None:
         return open_ome_zarr(_only_series(group))
     names = [dataset.get("path") for dataset in image.get("datasets", [])]
@@ -53,16 +53,17 @@ def open_ome_zarr(group: zarr.Group) -> tuple[list[zarr.Array[Any]], int | None]
     return levels, channels[0] if channels else None
 
 
-def _image(group: zarr.Group) -> Mapping[str, Any] | None:
+def image_metadata(group: zarr.Group) -> Mapping[str, Any] | None:
     """Return what an OME-Zarr image says of itself, None if it is no image."""
-    images = _attributes(group).get("multiscales")
+    images = ome_attributes(group).get("multiscales")
     if not isinstance(images, list) or not images:
         return None
     image = images[0]
     return image if isinstance(image, Mapping) else None
 
 
-def _attributes(group: zarr.Group) -> Mapping[str, Any]:
+def ome_attributes(group: zarr.Group) -> Mapping[str, Any]:
+    """Return the attributes of OME-NGFF, which since 0.5 have a key of their own."""
     ome = group.attrs.get("ome")
     return ome if isinstance(ome, Mapping) else dict(group.attrs)
 
@@ -83,7 +84,7 @@ def _array(group: zarr.Group, name: object) -> zarr.Array[Any]:
 def _only_series(group: zarr.Group) -> zarr.Group:
     """Return the only image that bioformats2raw has put into a group."""
     found = list(_images(group, DEPTH))
-    if "bioformats2raw.layout" in _attributes(group):
+    if "bioformats2raw.layout" in ome_attributes(group):
         series = [name for name in found if name.isdigit()]
         if len(series) == 1 and isinstance(only := group[series[0]], zarr.Group):
             return only
@@ -106,7 +107,7 @@ def _images(group: zarr.Group, depth: int) -> Iterator[str]:
     for name, below in _members(group):
         if not isinstance(below, zarr.Group):
             continue
-        inside = [""] if _image(below) is not None else []
+        inside = [""] if image_metadata(below) is not None else []
         if depth > 1:
             inside += _images(below, depth - 1)
         for path in inside:

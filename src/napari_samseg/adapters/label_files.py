@@ -1,0 +1,203 @@
+"""Readers and writers of label files for napari's File menu."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_samseg.core.errors import InvalidLabelsError
+from napari_samseg.core.io.instance_labels import InstanceLabels
+from napari_samseg.core.io.label_formats import (
+    LABEL_FORMATS,
+    ReadRequest,
+    WriteRequest,
+    find_format,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = [
+    "choose_reader",
+    "write_coco",
+    "write_colour_png",
+    "write_geojson",
+    "write_jsonl",
+    "write_ome_zarr",
+    "write_png",
+    "write_rois",
+]
+
+LayerData = tuple[Any, dict[str, Any], str]
+Meta = Mapping[str, Any]
+
+# An image of a COCO file becomes a layer; more are a data set rather than a picture.
+MOST_LAYERS = 20
+# Enough of a .json file to see what it is.
+HEAD_BYTES = 4096
+COCO_KEYS = ('"images"', '"annotations"', '"categories"', '"licenses"')
+
+
+def choose_reader(
+    path: str | list[str],
+) -> Callable[[str | list[str]], list[LayerData]] | None:
+    """Return the reader of a file of objects, None if it is something else.
+
+    A ``.json`` file is looked into: only COCO and GeoJSON are read.
+    """
+    paths = [path] if isinstance(path, str) else path
+    return read_layers if all(_format_name(Path(p)) for p in paths) else None
+
+
+def read_layers(path: str | list[str]) -> list[LayerData]:
+    """Read the objects of COCO, JSON-lines or GeoJSON files as Labels layers.
+
+    Returns
+    -------
+    list of (labels, attributes, "labels")
+        A layer for each image in a file; what is known of objects becomes features.
+
+    Raises
+    ------
+    SamSegError
+        If a file cannot be read, or a COCO file has more images than can be shown.
+    """
+    found = []
+    for name in [path] if isinstance(path, str) else path:
+        found += _read_file(Path(name))
+    return found
+
+
+def write_geojson(path: str, data: Any, meta: Meta) -> list[str]:
+    """Write a Labels layer as GeoJSON for QuPath."""
+    return _write("geojson", path, data, meta)
+
+
+def write_coco(path: str, data: Any, meta: Meta) -> list[str]:
+    """Write a Labels layer as COCO."""
+    return _write("coco", path, data, meta)
+
+
+def write_jsonl(path: str, data: Any, meta: Meta) -> list[str]:
+    """Write a Labels layer as JSON-lines of boxes and masks."""
+    return _write("jsonl", path, data, meta)
+
+
+def write_ome_zarr(path: str, data: Any, meta: Meta) -> list[str]:
+    """Write a Labels layer as OME-Zarr labels, plane by plane."""
+    return _write("ome-zarr", path, data, meta)
+
+
+def write_png(path: str, data: Any, meta: Meta) -> list[str]:
+    """Write a Labels layer of one plane as 16-bit PNG."""
+    return _write("png", path, data, meta)
+
+
+def write_colour_png(path: str, data: Any, meta: Meta) -> list[str]:
+    """Write a Labels layer of one plane as a picture for people."""
+    return _write("colour-png", path, data, meta)
+
+
+def write_rois(path: str, data: Any, meta: Meta) -> list[str]:
+    """Write a Labels layer as ROIs for ImageJ."""
+    return _write("roi", path, data, meta)
+
+
+def _format_name(path: Path) -> str:
+    suffix = path.suffix.lower()
+    if suffix == ".jsonl":
+        return "jsonl"
+    if suffix not in (".json", ".geojson") or not path.is_file():
+        return ""
+    with path.open("rb") as file:
+        head = file.read(HEAD_BYTES).decode("utf-8", errors="replace")
+    if suffix == ".geojson" or '"Feature' in head:
+        return "geojson"
+    return "coco" if any(key in head for key in COCO_KEYS) else ""
+
+
+def _read_file(path: Path) -> list[LayerData]:
+    entry = find_format(path, _format_name(path))
+    if entry.read is None:
+        raise InvalidLabelsError(f"{path}: {entry.title} cannot be read")
+    layers = []
+    for image in _images_of(path, entry.name):
+        with entry.read(path, ReadRequest(image)) as found:
+            name = path.stem if image is None else Path(image).stem
+            layers.append(_layer_data(found, name))
+            _show_notes(f"{path.name}: {name}", found.notes)
+    return layers
+
+
+def _images_of(path: Path, format_name: str) -> list[str | None]:
+    """Return the images of a file, of which each becomes a layer."""
+    from napari_samseg.core.io.coco import read_coco, read_json_lines
+
+    if format_name == "geojson":
+        return [None]
+    read = read_coco if format_name == "coco" else read_json_lines
+    names = list(dict.fromkeys(image.file_name for image in read(path).images))
+    if len(names) > MOST_LAYERS:
+        raise InvalidLabelsError(
+            f"{path} has {len(names)} images, too many to be shown as layers: take one "
+            f"out with `napari-samseg convert {path.name} labels.tif --image NAME`"
+        )
+    return list(names)
+
+
+def _layer_data(found: InstanceLabels, name: str) -> LayerData:
+    attributes: dict[str, Any] = {"name": name}
+    if found.properties:
+        attributes["features"] = _features(found.properties)
+    return found.labels, attributes, "labels"
+
+
+def _features(properties: Mapping[int, Mapping[str, Any]]) -> pd.DataFrame:
+    """Return a table with a row for each label, the background among them."""
+    import pandas as pd
+
+    rows: list[dict[str, Any]] = [{"index": 0}]
+    rows += [{**known, "index": i} for i, known in sorted(properties.items())]
+    return pd.DataFrame(rows)
+
+
+def _write(format_name: str, path: str, data: Any, meta: Meta) -> list[str]:
+    write = LABEL_FORMATS[format_name].write
+    if write is None:
+        raise InvalidLabelsError(f"{format_name} cannot be written")
+    labels = data[0] if meta.get("multiscale") else data
+    found = InstanceLabels(labels, _properties_of(meta))
+    if len(meta.get("scale", ())) == len(found.shape):
+        units = tuple(str(unit) for unit in meta.get("units") or ())
+        scale = tuple(float(step) for step in meta["scale"])
+        found = dataclasses.replace(found, scale=scale, units=units or None)
+    write(Path(path), found, WriteRequest(str(meta.get("name", Path(path).stem))))
+    return [path]
+
+
+def _properties_of(meta: Meta) -> dict[int, dict[str, Any]]:
+    """Return what the features of a layer say of each object."""
+    table = meta.get("features")
+    if table is None or not len(table.columns):
+        return {}
+    # napari takes row i for label i where no column says otherwise
+    ids = table["index"] if "index" in table else range(len(table))
+    rows = table.drop(columns=["index"], errors="ignore").to_dict("records")
+    found = {}
+    for object_id, row in zip(ids, rows, strict=True):
+        known = {key: value for key, value in row.items() if value == value}
+        # what the Segment panel calls the category of an object
+        if "class" in known:
+            known.setdefault("category", known.pop("class"))
+        if object_id > 0 and known:
+            found[int(object_id)] = known
+    return found
+
+
+def _show_notes(where: str, notes: Iterable[str]) -> None:
+    from napari.utils.notifications import show_warning
+
+    for note in notes:
+        show_warning(f"{where}: {note}")

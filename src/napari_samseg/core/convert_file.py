@@ -1,0 +1,172 @@
+"""Instance labels from one file format to another; COCO datasets into their parts."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napari_samseg.core.errors import InvalidLabelsError
+from napari_samseg.core.io.label_formats import (
+    LabelFormat,
+    ReadRequest,
+    WriteRequest,
+    find_format,
+)
+from napari_samseg.core.io.output import check_output_file, check_output_folder
+from napari_samseg.core.types import Progress
+
+if TYPE_CHECKING:
+    from napari_samseg.core.settings import ConvertSettings
+
+__all__ = ["ConvertJob", "SplitJob", "convert_file", "split_file"]
+
+
+@dataclass(frozen=True, slots=True)
+class ConvertJob:
+    """Which file to read, which to write.
+
+    Attributes
+    ----------
+    source, out : Path
+    read_as, write_as : str
+        Names of formats, where the suffix does not tell.
+    image : str or None
+        Which image of a file with several.
+    like : Path or None
+        The image that the labels belong to: its size, and its name in COCO.
+    """
+
+    source: Path
+    out: Path
+    read_as: str = ""
+    write_as: str = ""
+    image: str | None = None
+    like: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SplitJob:
+    """Which COCO file to split, and how.
+
+    Attributes
+    ----------
+    source : Path
+        COCO's JSON, or JSON-lines.
+    out : Path
+        Folder in which each part gets a folder of its own.
+    shares : mapping of name to float
+        See `napari_samseg.core.io.coco_splits.split_by_group`.
+    group : str
+        See `napari_samseg.core.io.coco_splits.group_by`; the file if empty.
+    seed : int
+    """
+
+    source: Path
+    out: Path
+    shares: Mapping[str, float]
+    group: str = ""
+    seed: int = 0
+
+
+def convert_file(
+    job: ConvertJob, settings: ConvertSettings
+) -> Generator[Progress, None, tuple[str, ...]]:
+    """Read labels in one format and write them in another.
+
+    Returns
+    -------
+    tuple of str
+        What a person should know: what was left out, and how much.
+
+    Raises
+    ------
+    SamSegError
+        If a file is missing or of the wrong kind, or cannot be written; the message
+        says which and what to do.
+    """
+    source = find_format(job.source, job.read_as)
+    target = find_format(job.out, job.write_as)
+    if source.read is None:
+        raise InvalidLabelsError(
+            f"{job.source}: {source.title} cannot be read, only written"
+        )
+    if target.write is None:
+        raise InvalidLabelsError(
+            f"{job.out}: {target.title} cannot be written, only read"
+        )
+    _check_out(job, target)
+    yield Progress("reading")
+    shape = None if job.like is None else _image_shape(job.like)
+    with source.read(job.source, ReadRequest(job.image, shape)) as found:
+        if shape is not None and shape != found.shape:
+            raise InvalidLabelsError(
+                f"{job.source} has labels of shape {found.shape}, and the image "
+                f"{job.like} has shape {shape}: they do not belong together"
+            )
+        notes = list(found.notes)
+        known = sum(1 for values in found.properties.values() if values)
+        if known and not target.keeps_properties:
+            notes.append(
+                f"{target.title} holds ids alone: what is known of {known} objects, "
+                "such as their category, stays behind"
+            )
+        yield Progress("writing")
+        name = job.source.name if job.like is None else job.like.name
+        target.write(job.out, found, WriteRequest(name, settings))
+    return tuple(notes)
+
+
+def split_file(job: SplitJob) -> Generator[Progress, None, dict[str, int]]:
+    """Split a COCO file into parts that share no group.
+
+    Returns
+    -------
+    dict of name to int
+        Images of each part.
+
+    Raises
+    ------
+    SamSegError
+        If the file is missing or no COCO, or cannot be split in such a way.
+    """
+    from napari_samseg.core.io import coco, coco_splits
+
+    for name in job.shares:
+        target = job.out / name / coco_splits.ANNOTATIONS
+        check_output_file(target, inputs=(job.source,))
+    yield Progress("reading")
+    is_lines = find_format(job.source).name == "jsonl"
+    read = coco.read_json_lines if is_lines else coco.read_coco
+    parts = coco_splits.split_by_group(
+        read(job.source),
+        job.shares,
+        group_of=coco_splits.group_by(job.group) if job.group else None,
+        seed=job.seed,
+    )
+    yield Progress("writing")
+    coco_splits.write_splits(job.out, parts)
+    return {name: len(part.images) for name, part in parts.items()}
+
+
+def _check_out(job: ConvertJob, target: LabelFormat) -> None:
+    if job.write_as and not target.fits(job.out) and not target.is_folder:
+        raise InvalidLabelsError(
+            f"{target.title} is written as {' or '.join(target.suffixes)}, not as "
+            f"{job.out.name!r}"
+        )
+    if target.is_folder:
+        from napari_samseg.core.io.ome_zarr_labels import check_zarr_path
+
+        check_zarr_path(job.out)
+        check_output_folder(job.out.parent)
+    else:
+        check_output_file(job.out, inputs=(job.source, job.like))
+
+
+def _image_shape(path: Path) -> tuple[int, ...]:
+    from napari_samseg.core.io.image_file import open_image_file
+
+    with open_image_file(path) as image:
+        return image.shape

@@ -1,0 +1,1 @@
+"""Semantic labels to instance labels, and instance labels put in order."""

@@ -1,0 +1,329 @@
+"""Label maps to COCO's annotations, and back."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_samseg.core.errors import InvalidLabelsError, SettingsError
+from napari_samseg.core.instances.outlines import (
+    Outline,
+    fill_outlines,
+    join_rings,
+    outlines_of,
+)
+from napari_samseg.core.io.coco import Annotation, CocoDataset, CocoImage
+from napari_samseg.core.io.instance_labels import (
+    InstanceLabels,
+    PlaneObject,
+    label_planes,
+    paint_objects,
+    plane_objects,
+)
+from napari_samseg.core.io.json_file import plain_value
+
+__all__ = ["choose_images", "coco_to_labels", "labels_to_coco"]
+
+DEFAULT_CATEGORY = "object"
+# Keys that COCO or `labels_to_coco` give a meaning of their own.
+KNOWN_KEYS = (
+    "id",
+    "image_id",
+    "object_id",
+    "category_id",
+    "segmentation",
+    "bbox",
+    "area",
+    "iscrowd",
+)
+MOST_NAMED = 12
+CROWD = "annotations of crowds left out: each stands for many objects"
+BROKEN = "annotations left out: their mask is broken"
+ONLY_BOX = "annotations left out: they have a box and no mask"
+OUTSIDE = "annotations left out: no centre of a pixel is inside"
+
+
+class _LeftOut(Exception):
+    """Why an annotation cannot be painted."""
+
+
+def labels_to_coco(
+    instances: InstanceLabels,
+    file_name: str,
+    *,
+    masks: str = "rle",
+    default_category: str = DEFAULT_CATEGORY,
+) -> CocoDataset:
+    """Return the annotations of a label map; of a volume, an image for each plane.
+
+    Parameters
+    ----------
+    instances : InstanceLabels
+        The property ``category`` of an object names its category; others go along.
+    file_name : str
+        Of the image that the labels belong to.
+    masks : "rle" or "polygon"
+        Compressed run lengths, or polygons along the edges of pixels. COCO's polygons
+        know no holes: a cut of no width leads to each. Both are exact.
+    default_category : str
+        Of objects without one.
+
+    Raises
+    ------
+    InvalidLabelsError
+        If the labels are none.
+    SettingsError
+        If `masks` is something else.
+    """
+    if masks not in ENCODERS:
+        raise SettingsError(
+            f"masks are written as {' or '.join(ENCODERS)}, not {masks!r}"
+        )
+    names: dict[str, int] = {}
+    images, kept = [], {}
+    for number, (index, plane) in enumerate(label_planes(instances.labels), start=1):
+        size = (plane.shape[0], plane.shape[1])
+        images.append(CocoImage(number, file_name, size, index))
+        mask_of = ENCODERS[masks](plane)
+        items = []
+        for item in plane_objects(plane, index):
+            properties = dict(instances.properties.get(item.object_id, {}))
+            category = str(properties.pop("category", None) or default_category)
+            y0, x0, y1, x1 = item.box_yx
+            more = {k: plain_value(v) for k, v in properties.items()}
+            items.append(
+                {k: v for k, v in more.items() if k not in KNOWN_KEYS}
+                | {
+                    "object_id": item.object_id,
+                    "category_id": names.setdefault(category, len(names) + 1),
+                    "segmentation": mask_of(item),
+                    "bbox": [x0, y0, x1 - x0, y1 - y0],
+                    "area": int(item.crop.sum()),
+                    "iscrowd": 0,
+                }
+            )
+        kept[number] = tuple(items)
+    if not names:
+        names[default_category] = 1
+    categories = {number: name for name, number in names.items()}
+    return CocoDataset(tuple(images), kept, categories)
+
+
+def choose_images(dataset: CocoDataset, name: str | None = None) -> list[CocoImage]:
+    """Choose the image, or the planes of one volume, that make one label map.
+
+    Parameters
+    ----------
+    dataset : CocoDataset
+    name : str, optional
+        File name, or its end. Not needed where all is one image or volume.
+
+    Raises
+    ------
+    InvalidLabelsError
+        If it is not in the dataset, or several images come into question.
+    """
+    found = [
+        image for image in dataset.images if name is None or image.file_name == name
+    ] or [image for image in dataset.images if image.file_name.endswith(name or "")]
+    files = list(dict.fromkeys(image.file_name for image in found))
+    planes = Counter((image.file_name, image.plane) for image in found)
+    sizes = {(image.size, len(image.plane)) for image in found}
+    if not found:
+        raise InvalidLabelsError(
+            f"there is no image {name!r} among {_names(dataset.images)}"
+            if name is not None
+            else "there are no images in the file"
+        )
+    if len(files) > 1:
+        raise InvalidLabelsError(
+            f"there are {len(files)} images, of which a label map shows one: name it "
+            f"({_names(found)})"
+        )
+    if len(sizes) > 1 or max(planes.values()) > 1:
+        raise InvalidLabelsError(
+            f"the {len(found)} images called {files[0]!r} are not the planes of one "
+            "volume: they have different sizes, or no plane of their own"
+        )
+    return found
+
+
+def coco_to_labels(dataset: CocoDataset, name: str | None = None) -> InstanceLabels:
+    """Paint the annotations of one image, or of the planes of one volume.
+
+    Ids are those of ``object_id`` where all annotations have one, else 1, 2, 3 in the
+    order of the file. Smaller objects lie on larger ones, see
+    `napari_samseg.core.io.instance_labels.paint_objects`. What cannot be painted is
+    left out and counted in the notes: crowds, broken masks, boxes alone.
+
+    Parameters
+    ----------
+    dataset : CocoDataset
+    name : str, optional
+        File name of the image, or its end, where there are several.
+
+    Raises
+    ------
+    InvalidLabelsError
+        If no or several images come into question.
+    LabelOverflowError
+        If an id does not fit 32 bits.
+    """
+    images = choose_images(dataset, name)
+    lead = np.array([image.plane for image in images], int).reshape(len(images), -1)
+    shape = (*(lead.max(axis=0) + 1).tolist(), *images[0].size)
+    left_out: Counter[str] = Counter()
+    properties: dict[int, dict[str, Any]] = {}
+    objects = []
+    has_ids = all(
+        _is_id(item.get("object_id")) for image in images for item in dataset.of(image)
+    )
+    next_id = 1
+    for image in images:
+        for item in dataset.of(image):
+            try:
+                box, crop = _decode(item, image.size)
+            except _LeftOut as reason:
+                left_out[str(reason)] += 1
+                continue
+            object_id = item["object_id"] if has_ids else next_id
+            next_id += 1
+            objects.append(PlaneObject(object_id, box, crop, image.plane))
+            properties[object_id] = _properties(item, dataset.categories)
+    labels, notes = paint_objects(objects, shape)
+    counted = [f"{count} {reason}" for reason, count in left_out.items()]
+    if shape[:-2] and len(images) < int(np.prod(shape[:-2])):
+        counted.append(
+            f"{int(np.prod(shape[:-2])) - len(images)} planes of the volume are not in "
+            "the file, and stay empty"
+        )
+    return InstanceLabels(labels, properties, notes=(*dataset.notes, *counted, *notes))
+
+
+def _decode(
+    item: Annotation, size: tuple[int, int]
+) -> tuple[tuple[int, int, int, int], npt.NDArray[np.bool_]]:
+    if item.get("iscrowd"):
+        raise _LeftOut(CROWD)
+    segmentation = item.get("segmentation")
+    if not segmentation:
+        raise _LeftOut(ONLY_BOX if item.get("bbox") else BROKEN)
+    if isinstance(segmentation, Mapping):
+        box, crop = _decode_runs(segmentation, size)
+    else:
+        box, crop = fill_outlines(_polygons(segmentation), size)
+    if not crop.any():
+        raise _LeftOut(OUTSIDE)
+    return box, crop
+
+
+def _decode_runs(
+    runs: Mapping[str, Any], size: tuple[int, int]
+) -> tuple[tuple[int, int, int, int], npt.NDArray[np.bool_]]:
+    from pycocotools import mask as coco_mask
+
+    counts = runs.get("counts")
+    if list(runs.get("size") or ()) != list(size):
+        raise _LeftOut(BROKEN)
+    try:
+        if isinstance(counts, list):
+            if sum(counts) != size[0] * size[1] or min(counts, default=0) < 0:
+                raise _LeftOut(BROKEN)
+            whole = {"size": list(size), "counts": counts}
+            packed = coco_mask.frPyObjects(whole, *size)
+        else:
+            packed = {"size": list(size), "counts": counts}
+        mask = coco_mask.decode(packed).astype(bool)
+    # what pycocotools raises for strings that are none, and for lists of other things
+    except (ValueError, TypeError, AttributeError, OverflowError) as error:
+        raise _LeftOut(BROKEN) from error
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not len(rows):
+        raise _LeftOut(OUTSIDE)
+    y0, x0, y1, x1 = int(rows[0]), int(columns[0]), int(rows[-1]), int(columns[-1])
+    return (y0, x0, y1 + 1, x1 + 1), mask[y0 : y1 + 1, x0 : x1 + 1].copy()
+
+
+def _polygons(segmentation: Any) -> list[Outline]:
+    """Read COCO's lists [x, y, x, y, ...], of which each is a part of the object."""
+    rings = []
+    try:
+        for flat in segmentation:
+            ring = np.array(flat, np.float64)
+            if ring.ndim != 1 or len(ring) < 6 or len(ring) % 2:
+                raise _LeftOut(BROKEN)
+            if not np.isfinite(ring).all():
+                raise _LeftOut(BROKEN)
+            rings.append(Outline(ring.reshape(-1, 2)[:, ::-1]))
+    except (TypeError, ValueError) as error:
+        raise _LeftOut(BROKEN) from error
+    return rings
+
+
+def _runs_of(plane: npt.NDArray[Any]) -> Callable[[PlaneObject], Any]:
+    from pycocotools import mask as coco_mask
+
+    height, width = plane.shape
+
+    def encode(item: PlaneObject) -> dict[str, Any]:
+        # only the columns of the object: the others would cost as much again each
+        y0, x0, y1, x1 = item.box_yx
+        strip = np.zeros((height, x1 - x0), np.uint8, order="F")
+        strip[y0:y1] = item.crop
+        runs = _plain_counts(strip)
+        runs[0] += height * x0
+        after = height * (width - x1)
+        if len(runs) % 2:
+            runs[-1] += after
+        elif after:
+            runs.append(after)
+        size = [height, width]
+        packed = coco_mask.frPyObjects({"size": size, "counts": runs}, *size)
+        return {"size": size, "counts": packed["counts"].decode("ascii")}
+
+    return encode
+
+
+def _plain_counts(mask: npt.NDArray[np.uint8]) -> list[int]:
+    """Return lengths of runs, of 0 and 1 in turn, down the columns."""
+    flat = mask.ravel(order="F")
+    changes = np.flatnonzero(np.diff(flat, prepend=0))
+    return [int(n) for n in np.diff(changes, prepend=0, append=len(flat))]
+
+
+def _polygons_of(plane: npt.NDArray[Any]) -> Callable[[PlaneObject], Any]:
+    found = outlines_of(plane)
+
+    def encode(item: PlaneObject) -> list[list[int]]:
+        rings = [join_rings(outline) for outline in found[item.object_id]]
+        return [ring[:, ::-1].ravel().tolist() for ring in rings]
+
+    return encode
+
+
+ENCODERS: Mapping[str, Callable[[npt.NDArray[Any]], Callable[[PlaneObject], Any]]] = {
+    "rle": _runs_of,
+    "polygon": _polygons_of,
+}
+
+
+def _properties(item: Annotation, categories: Mapping[int, str]) -> dict[str, Any]:
+    more = {key: value for key, value in item.items() if key not in KNOWN_KEYS}
+    category = item.get("category_id")
+    if isinstance(category, int):
+        more["category"] = categories.get(category, str(category))
+    return more
+
+
+def _is_id(value: object) -> bool:
+    return isinstance(value, int) and value > 0
+
+
+def _names(images: Iterable[CocoImage]) -> str:
+    names = list(dict.fromkeys(image.file_name for image in images))
+    more = ", ..." if len(names) > MOST_NAMED else ""
+    return ", ".join(names[:MOST_NAMED]) + more

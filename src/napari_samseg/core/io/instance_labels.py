@@ -1,0 +1,177 @@
+"""Instance labels between files: the array, and what is known of each object."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_samseg.core.errors import InvalidLabelsError, LabelOverflowError
+from napari_samseg.core.types import BoolArray
+
+__all__ = [
+    "InstanceLabels",
+    "PlaneObject",
+    "check_object_id",
+    "label_planes",
+    "paint_objects",
+    "plane_objects",
+]
+
+LARGEST_ID = int(np.iinfo(np.uint32).max)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class InstanceLabels:
+    """Instance labels and what is known of their objects.
+
+    Attributes
+    ----------
+    labels : (..., Y, X) integer array-like
+        0 is the background; numpy, dask or zarr.
+    properties : mapping of object id to mapping
+        What a file says of an object: ``category`` is the name of its class.
+    scale, units : tuple or None
+        Size of a pixel along each axis, and its units, such as "micrometer".
+    notes : tuple of str
+        What a person should know about the file: what was left out, and how much.
+    """
+
+    labels: Any
+    properties: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
+    scale: tuple[float, ...] | None = None
+    units: tuple[str, ...] | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the labels, in pixels."""
+        return tuple(int(n) for n in self.labels.shape)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PlaneObject:
+    """One object in one plane.
+
+    Attributes
+    ----------
+    object_id : int
+    box_yx : (y0, x0, y1, x1)
+        Half-open box of the crop, inside the plane.
+    crop : (y1 - y0, x1 - x0) bool
+    plane : tuple of int
+        Position along each axis before (Y, X).
+    """
+
+    object_id: int
+    box_yx: tuple[int, int, int, int]
+    crop: BoolArray
+    plane: tuple[int, ...] = ()
+
+
+def label_planes(labels: Any) -> Iterator[tuple[tuple[int, ...], npt.NDArray[Any]]]:
+    """Read labels plane by plane.
+
+    Yields
+    ------
+    index : tuple of int
+        Position along each axis before (Y, X).
+    plane : (Y, X) unsigned integer
+
+    Raises
+    ------
+    InvalidLabelsError
+        If the labels have no planes, are no integers, or an id is negative.
+    """
+    if len(labels.shape) < 2:
+        raise InvalidLabelsError(
+            f"labels are (..., Y, X), not of shape {tuple(labels.shape)}"
+        )
+    if np.dtype(labels.dtype).kind not in "biu":
+        raise InvalidLabelsError(f"labels are integers, not {labels.dtype}")
+    for index in np.ndindex(*labels.shape[:-2]):
+        plane = np.asarray(labels[index])
+        lowest = int(plane.min(initial=0))
+        if lowest < 0:
+            raise InvalidLabelsError(
+                f"label ids from {lowest} up are no objects: the background is 0, and "
+                "objects are numbered from 1"
+            )
+        yield index, plane.astype(f"u{plane.dtype.itemsize}", copy=False)
+
+
+def plane_objects(
+    plane: npt.NDArray[Any], index: tuple[int, ...] = ()
+) -> Iterator[PlaneObject]:
+    """Cut the objects of a plane (Y, X) out, in the order of their ids."""
+    from scipy import ndimage
+
+    ids, dense = np.unique(plane, return_inverse=True)
+    is_object = ids != 0
+    numbered = (np.cumsum(is_object) * is_object)[dense].reshape(plane.shape)
+    boxes = ndimage.find_objects(numbered)
+    for object_id, (rows, columns) in zip(ids[is_object].tolist(), boxes, strict=True):
+        crop = plane[rows, columns] == object_id
+        box = (rows.start, columns.start, rows.stop, columns.stop)
+        yield PlaneObject(object_id, box, crop, index)
+
+
+def paint_objects(
+    objects: Iterable[PlaneObject], shape: tuple[int, ...]
+) -> tuple[npt.NDArray[np.uint32], list[str]]:
+    """Paint objects, which may overlap, into one label map.
+
+    Where objects overlap, the smaller one is on top, so that none is lost because it
+    lies inside another; of equal ones, the later.
+
+    Parameters
+    ----------
+    objects : iterable of PlaneObject
+    shape : tuple of int
+        Of the label map, (..., Y, X).
+
+    Returns
+    -------
+    labels : uint32
+    notes : list of str
+        How many objects and pixels overlap, and which objects are hidden whole.
+    """
+    labels = np.zeros(shape, np.uint32)
+    found = sorted(objects, key=lambda item: -int(item.crop.sum()))
+    n_overlapping, n_pixels = 0, 0
+    for item in found:
+        check_object_id(item.object_id)
+        y0, x0, y1, x1 = item.box_yx
+        region = labels[item.plane][y0:y1, x0:x1]
+        below = region[item.crop]
+        covered = int(((below != 0) & (below != item.object_id)).sum())
+        n_pixels += covered
+        n_overlapping += covered > 0
+        region[item.crop] = item.object_id
+    notes = []
+    if n_pixels:
+        notes.append(
+            f"{n_overlapping} objects overlap larger ones, in {n_pixels} pixels: there "
+            "the smaller one is kept"
+        )
+        hidden = {item.object_id for item in found if item.crop.any()}
+        hidden -= set(np.unique(labels).tolist())
+        if hidden:
+            names = ", ".join(map(str, sorted(hidden)[:12]))
+            notes.append(
+                f"{len(hidden)} objects are hidden whole under smaller ones, and lost: "
+                f"{names}"
+            )
+    return labels, notes
+
+
+def check_object_id(object_id: int) -> None:
+    """Raise `LabelOverflowError` unless an id fits the labels that are made here."""
+    if not 0 < object_id <= LARGEST_ID:
+        raise LabelOverflowError(
+            f"object id {object_id} does not fit unsigned 32 bits: number the objects "
+            "from 1"
+        )

@@ -1,0 +1,279 @@
+"""All formats of instance labels, told apart by suffix."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from napari_samseg.core.errors import UnknownNameError
+from napari_samseg.core.io.instance_labels import InstanceLabels
+from napari_samseg.core.settings import ConvertSettings
+
+__all__ = [
+    "LABEL_FORMATS",
+    "LabelFormat",
+    "ReadRequest",
+    "WriteRequest",
+    "find_format",
+    "list_formats",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class ReadRequest:
+    """What a file may leave open.
+
+    Attributes
+    ----------
+    image : str or None
+        Which image of a file with several, or which labels of an OME-Zarr image.
+    shape : tuple of int or None
+        (..., Y, X) of the image, for formats that hold no size.
+    """
+
+    image: str | None = None
+    shape: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WriteRequest:
+    """What labels do not say themselves.
+
+    Attributes
+    ----------
+    image_name : str
+        File name of the image that the labels belong to.
+    settings : ConvertSettings
+    """
+
+    image_name: str
+    settings: ConvertSettings = field(default_factory=ConvertSettings)
+
+
+Reader = Callable[[Path, ReadRequest], AbstractContextManager[InstanceLabels]]
+Writer = Callable[[Path, InstanceLabels, WriteRequest], None]
+
+
+@dataclass(frozen=True, slots=True)
+class LabelFormat:
+    """A file format of instance labels.
+
+    Attributes
+    ----------
+    name, title : str
+    suffixes : tuple of str
+        The first is the usual one.
+    read : callable or None
+        Opens a file as `InstanceLabels`, until the ``with`` block ends.
+    write : callable or None
+    keeps_properties : bool
+        What is known of objects, such as their category, goes along.
+    is_folder : bool
+    """
+
+    name: str
+    title: str
+    suffixes: tuple[str, ...]
+    read: Reader | None
+    write: Writer | None
+    keeps_properties: bool = False
+    is_folder: bool = False
+
+    def fits(self, path: Path) -> str:
+        """Return the longest of the suffixes that a path has, "" if it has none."""
+        name = path.name.lower()
+        return max((s for s in self.suffixes if name.endswith(s)), key=len, default="")
+
+
+@contextmanager
+def _read_image(path: Path, request: ReadRequest) -> Iterator[InstanceLabels]:
+    from napari_samseg.core.io.class_image import is_picture
+    from napari_samseg.core.io.label_image import open_label_image
+
+    del request
+    with open_label_image(path) as labels:
+        notes = []
+        if len(labels.shape) == 2 and is_picture(np.asarray(labels[...])):
+            notes.append(
+                f"{path} looks like a picture of a mask: each of its grey levels is "
+                "taken for one object; `napari-samseg instances` finds the objects"
+            )
+        yield InstanceLabels(labels, notes=tuple(notes))
+
+
+def _write_image(path: Path, instances: InstanceLabels, request: WriteRequest) -> None:
+    from napari_samseg.core.io.label_image import write_label_image
+
+    del request
+    labels = np.asarray(instances.labels[...])
+    write_label_image(path, labels.astype(np.uint8) if labels.dtype == bool else labels)
+
+
+def _write_colours(
+    path: Path, instances: InstanceLabels, request: WriteRequest
+) -> None:
+    from napari_samseg.core.io.picture import write_colour_labels
+
+    del request
+    write_colour_labels(path, instances.labels)
+
+
+@contextmanager
+def _read_zarr(path: Path, request: ReadRequest) -> Iterator[InstanceLabels]:
+    from napari_samseg.core.io.ome_zarr_labels import read_ome_zarr_labels
+
+    yield read_ome_zarr_labels(path, request.image)
+
+
+def _write_zarr(path: Path, instances: InstanceLabels, request: WriteRequest) -> None:
+    from napari_samseg.core.io.ome_zarr_labels import write_ome_zarr_labels
+
+    del request
+    write_ome_zarr_labels(path, instances)
+
+
+@contextmanager
+def _read_coco(path: Path, request: ReadRequest) -> Iterator[InstanceLabels]:
+    from napari_samseg.core.io.coco import read_coco
+    from napari_samseg.core.io.coco_labels import coco_to_labels
+
+    yield coco_to_labels(read_coco(path), request.image)
+
+
+def _write_coco(path: Path, instances: InstanceLabels, request: WriteRequest) -> None:
+    from napari_samseg.core.io.coco import write_coco
+    from napari_samseg.core.io.coco_labels import labels_to_coco
+
+    masks = request.settings.masks
+    write_coco(path, labels_to_coco(instances, request.image_name, masks=masks))
+
+
+@contextmanager
+def _read_lines(path: Path, request: ReadRequest) -> Iterator[InstanceLabels]:
+    from napari_samseg.core.io.coco import read_json_lines
+    from napari_samseg.core.io.coco_labels import coco_to_labels
+
+    yield coco_to_labels(read_json_lines(path), request.image)
+
+
+def _write_lines(path: Path, instances: InstanceLabels, request: WriteRequest) -> None:
+    from napari_samseg.core.io.coco import write_json_lines
+    from napari_samseg.core.io.coco_labels import labels_to_coco
+
+    masks = request.settings.masks
+    write_json_lines(path, labels_to_coco(instances, request.image_name, masks=masks))
+
+
+@contextmanager
+def _read_geojson(path: Path, request: ReadRequest) -> Iterator[InstanceLabels]:
+    from napari_samseg.core.io.geojson import read_geojson
+
+    yield read_geojson(path, request.shape)
+
+
+def _write_geojson(
+    path: Path, instances: InstanceLabels, request: WriteRequest
+) -> None:
+    from napari_samseg.core.io.geojson import write_geojson
+
+    write_geojson(path, instances, object_type=request.settings.object_type)
+
+
+def _write_rois(path: Path, instances: InstanceLabels, request: WriteRequest) -> None:
+    from napari_samseg.core.io.roi_zip import write_roi_zip
+
+    del request
+    write_roi_zip(path, instances)
+
+
+# Of two formats with the same suffix, the first is meant; a longer one goes first.
+LABEL_FORMATS: Mapping[str, LabelFormat] = {
+    entry.name: entry
+    for entry in (
+        LabelFormat("tiff", "TIFF", (".tif", ".tiff"), _read_image, _write_image),
+        LabelFormat("png", "16-bit PNG", (".png",), _read_image, _write_image),
+        LabelFormat("npy", "NumPy array", (".npy",), _read_image, None),
+        LabelFormat(
+            "ome-zarr",
+            "OME-Zarr 0.5 labels",
+            (".zarr",),
+            _read_zarr,
+            _write_zarr,
+            keeps_properties=True,
+            is_folder=True,
+        ),
+        LabelFormat(
+            "coco",
+            "COCO",
+            (".json",),
+            _read_coco,
+            _write_coco,
+            keeps_properties=True,
+        ),
+        LabelFormat(
+            "jsonl",
+            "JSON-lines of boxes and masks",
+            (".jsonl",),
+            _read_lines,
+            _write_lines,
+            keeps_properties=True,
+        ),
+        LabelFormat(
+            "geojson",
+            "GeoJSON for QuPath",
+            (".geojson", ".json"),
+            _read_geojson,
+            _write_geojson,
+            keeps_properties=True,
+        ),
+        LabelFormat("roi", "ImageJ ROIs", (".zip",), None, _write_rois),
+        LabelFormat(
+            "colour-png",
+            "Coloured picture",
+            (".colour.png", ".png"),
+            None,
+            _write_colours,
+        ),
+    )
+}
+
+
+def find_format(path: Path, name: str = "") -> LabelFormat:
+    """Return a format by its name, or the one that a path's suffix means.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is none; lists all.
+    """
+    if name:
+        if name in LABEL_FORMATS:
+            return LABEL_FORMATS[name]
+        raise UnknownNameError(
+            f"there is no label format {name!r}; choose one of "
+            f"{', '.join(LABEL_FORMATS)}"
+        )
+    # `image.zarr/labels/nuclei` has none of its own
+    if not path.suffix and any(parent.suffix == ".zarr" for parent in path.parents):
+        return LABEL_FORMATS["ome-zarr"]
+    fitting = [entry for entry in LABEL_FORMATS.values() if entry.fits(path)]
+    if fitting:
+        return max(fitting, key=lambda entry: len(entry.fits(path)))
+    raise UnknownNameError(
+        f"{path.name!r} tells no label format: give it the suffix of one, or name one "
+        f"({list_formats()})"
+    )
+
+
+def list_formats() -> str:
+    """Return all formats in one line: names, suffixes, and what cannot be done."""
+    found = []
+    for entry in LABEL_FORMATS.values():
+        lacks = "" if entry.read else ", written only"
+        lacks = lacks if entry.write else ", read only"
+        found.append(f"{entry.name} {' '.join(entry.suffixes)}{lacks}")
+    return "; ".join(found)

@@ -1,0 +1,273 @@
+"""Instance labels as OME-Zarr 0.5: written plane by plane, with a pyramid, and read.
+
+https://ngff.openmicroscopy.org/0.5/#label-md
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_samseg.core.errors import InvalidLabelsError, MissingFileError, OutputError
+from napari_samseg.core.io.instance_labels import InstanceLabels, label_planes
+from napari_samseg.core.io.json_file import plain_value
+from napari_samseg.core.overlay import object_colour
+
+if TYPE_CHECKING:
+    import zarr
+
+__all__ = ["check_zarr_path", "read_ome_zarr_labels", "write_ome_zarr_labels"]
+
+VERSION = "0.5"
+AXES = "tczyx"
+CHUNK = 512
+# The coarsest level is about this long.
+COARSEST = 256
+# Colours of more objects would make metadata of megabytes that are read first.
+MOST_COLOURS = 65_535
+
+
+def check_zarr_path(path: Path) -> None:
+    """Raise `OutputError` if something is there: a folder is never replaced."""
+    if path.exists():
+        raise OutputError(
+            f"{path} is there already: choose another name, or remove it yourself"
+        )
+
+
+def write_ome_zarr_labels(path: Path, instances: InstanceLabels) -> None:
+    """Write labels as an OME-Zarr label image.
+
+    Under the name ``image.zarr/labels/NAME`` they become labels of that image, and are
+    listed there. Each level has every second row and column of the one before: ids
+    are never mixed. Nothing is left if the work ends early.
+
+    Parameters
+    ----------
+    path : Path
+        Must not be there yet.
+    instances : InstanceLabels
+        (Y, X) up to (T, C, Z, Y, X), numpy, dask or zarr, of which a plane at a time is
+        in memory. Properties go along, and a colour for each object.
+
+    Raises
+    ------
+    OutputError
+        If `path` is there.
+    InvalidLabelsError
+        If the labels are none, or have more axes.
+    """
+    check_zarr_path(path)
+    shape = instances.shape
+    if not 2 <= len(shape) <= len(AXES):
+        raise InvalidLabelsError(
+            f"OME-Zarr holds labels of 2 to {len(AXES)} axes, not of shape {shape}"
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".samseg-", dir=path.parent) as folder:
+        unfinished = Path(folder) / path.name
+        image = path.parent.parent if path.parent.name == "labels" else None
+        _write(unfinished, instances, None if image is None else "../../")
+        unfinished.rename(path)
+    if image is not None:
+        _list_labels(path)
+
+
+def read_ome_zarr_labels(path: Path, name: str | None = None) -> InstanceLabels:
+    """Open an OME-Zarr label image, or the labels of an OME-Zarr image.
+
+    Parameters
+    ----------
+    path : Path
+        The label image, or an image with labels.
+    name : str, optional
+        Which labels of the image, where there are several.
+
+    Returns
+    -------
+    InstanceLabels
+        With a zarr array of the finest level, read when it is asked for.
+
+    Raises
+    ------
+    MissingFileError
+        If there is nothing.
+    InvalidLabelsError
+        If it holds no labels, or several and no name is given.
+    """
+    import zarr
+
+    from napari_samseg.core.io.ome_zarr import ome_attributes, open_ome_zarr
+
+    if not path.exists():
+        raise MissingFileError(f"there are no labels {path}")
+    try:
+        opened = zarr.open(path, mode="r")
+    except (FileNotFoundError, ValueError, KeyError) as error:
+        raise InvalidLabelsError(
+            f"{path} is no zarr array or group: {error}"
+        ) from error
+    if isinstance(opened, zarr.Array):
+        return InstanceLabels(_whole(opened, path))
+    attributes = ome_attributes(opened)
+    if "image-label" not in attributes:
+        opened = _choose(opened, path, name)
+        attributes = ome_attributes(opened)
+    levels, _ = open_ome_zarr(opened)
+    known = attributes.get("image-label")
+    scale, units = _scale(attributes)
+    return InstanceLabels(
+        _whole(levels[0], path),
+        _properties(known if isinstance(known, Mapping) else {}),
+        scale=scale,
+        units=units,
+    )
+
+
+def _write(path: Path, instances: InstanceLabels, source: str | None) -> None:
+    import zarr
+
+    shape = instances.shape
+    names = _axes(len(shape))
+    group = zarr.create_group(path, zarr_format=3)
+    itemsize = np.dtype(instances.labels.dtype).itemsize
+    n_levels = 1
+    while max(shape[-2:]) > COARSEST << (n_levels - 1):
+        n_levels += 1
+    arrays = [
+        group.create_array(
+            str(level),
+            shape=(*shape[:-2], *(-(-n >> level) for n in shape[-2:])),
+            dtype=f"u{itemsize}",
+            chunks=(*(1,) * (len(shape) - 2), *(min(CHUNK, n) for n in shape[-2:])),
+            dimension_names=names,
+            fill_value=0,
+        )
+        for level in range(n_levels)
+    ]
+    ids: set[int] = set()
+    for index, plane in label_planes(instances.labels):
+        for level, array in enumerate(arrays):
+            array[index] = plane[:: 1 << level, :: 1 << level]
+        if len(ids) <= MOST_COLOURS:
+            ids.update(np.unique(plane).tolist())
+    ids.discard(0)
+    about = {
+        "colors": [
+            {"label-value": i, "rgba": [*object_colour(i), 255]}
+            for i in (sorted(ids) if len(ids) <= MOST_COLOURS else ())
+        ],
+        "properties": [
+            {**plain_value(known), "label-value": object_id}
+            for object_id, known in sorted(instances.properties.items())
+            if known
+        ],
+    }
+    group.attrs["ome"] = {
+        "version": VERSION,
+        "multiscales": [_multiscale(path.name, instances, names, n_levels)],
+        "image-label": {key: value for key, value in about.items() if value}
+        | ({"source": {"image": source}} if source else {}),
+    }
+
+
+def _axes(n: int) -> list[str]:
+    # a volume is more likely than a row of channels
+    return list("tzyx"[-n:] if n < len(AXES) else AXES)
+
+
+def _multiscale(
+    name: str, instances: InstanceLabels, names: list[str], n_levels: int
+) -> dict[str, Any]:
+    kinds = {"t": "time", "c": "channel"}
+    axes: list[dict[str, str]] = [
+        {"name": axis, "type": kinds.get(axis, "space")} for axis in names
+    ]
+    for axis, unit in zip(axes, instances.units or (), strict=False):
+        if unit and unit != "pixel" and axis["type"] != "channel":
+            axis["unit"] = unit
+    scale = instances.scale or (1.0,) * len(names)
+    datasets = [
+        {
+            "path": str(level),
+            "coordinateTransformations": [
+                {
+                    "type": "scale",
+                    "scale": [
+                        float(step) * (1 << level if axis in "yx" else 1)
+                        for axis, step in zip(names, scale, strict=True)
+                    ],
+                }
+            ],
+        }
+        for level in range(n_levels)
+    ]
+    return {"name": name, "axes": axes, "datasets": datasets, "type": "nearest"}
+
+
+def _list_labels(path: Path) -> None:
+    """Name new labels in the group of all labels of their image."""
+    import zarr
+
+    group = zarr.open_group(path.parent, mode="a", zarr_format=3)
+    known = group.attrs.get("ome")
+    about: dict[str, Any] = dict(known) if isinstance(known, Mapping) else {}
+    names = [*about.get("labels", ()), path.name]
+    group.attrs["ome"] = {"version": VERSION} | about | {"labels": names}
+
+
+def _choose(group: zarr.Group, path: Path, name: str | None) -> zarr.Group:
+    """Return the labels of an image; the group itself if it has none."""
+    import zarr
+
+    from napari_samseg.core.io.ome_zarr import ome_attributes
+
+    below = group.get("labels")
+    if not isinstance(below, zarr.Group):
+        return group
+    names = list(ome_attributes(below).get("labels") or ())
+    chosen = [n for n in names if name in (None, n)]
+    if len(chosen) != 1:
+        raise InvalidLabelsError(
+            f"{path} has the labels {', '.join(names) or 'none'}: name one of them"
+        )
+    found = below.get(chosen[0])
+    if not isinstance(found, zarr.Group):
+        raise InvalidLabelsError(
+            f"{path} lists labels {chosen[0]!r} that are not there"
+        )
+    return found
+
+
+def _whole(array: Any, path: Path) -> Any:
+    if np.dtype(array.dtype).kind not in "biu":
+        raise InvalidLabelsError(
+            f"{path} holds an image of {array.dtype}, not labels, which are integers"
+        )
+    return array
+
+
+def _properties(known: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
+    found = {}
+    for row in known.get("properties") or ():
+        if isinstance(row, Mapping) and isinstance(row.get("label-value"), int):
+            values = {k: v for k, v in row.items() if k != "label-value"}
+            found[row["label-value"]] = values
+    return found
+
+
+def _scale(
+    attributes: Mapping[str, Any],
+) -> tuple[tuple[float, ...] | None, tuple[str, ...] | None]:
+    """Return the size of a pixel of the finest level, and its units."""
+    image = attributes["multiscales"][0]
+    axes = image.get("axes") or ()
+    for change in image["datasets"][0].get("coordinateTransformations") or ():
+        if change.get("type") == "scale" and len(change["scale"]) == len(axes):
+            units = tuple(axis.get("unit", "pixel") for axis in axes)
+            return tuple(map(float, change["scale"])), units
+    return None, None

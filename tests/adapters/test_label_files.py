@@ -1,0 +1,146 @@
+"""Labels through napari's own Open and Save."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from napari.layers import Labels
+from npe2 import PluginManager, PluginManifest
+from skimage.io import imread
+
+from napari_samseg.adapters import label_files
+from napari_samseg.core.errors import InvalidLabelsError, OutputError
+from napari_samseg.core.io.coco import CocoDataset, CocoImage, join_coco, write_coco
+from napari_samseg.core.io.coco_labels import labels_to_coco
+from napari_samseg.core.io.instance_labels import InstanceLabels
+from napari_samseg.core.io.label_formats import LABEL_FORMATS, ReadRequest
+
+
+@pytest.fixture
+def writers():
+    manifest = PluginManifest.from_distribution("napari-samseg")
+    commands = {c.id: c for c in manifest.contributions.commands}
+    return {
+        w.filename_extensions[0]: (w, commands[w.command])
+        for w in manifest.contributions.writers
+    }
+
+
+@pytest.fixture
+def layer(shared_data):
+    labels = imread(min((shared_data / "dsb2018/labels").iterdir()))
+    table = pd.DataFrame({"index": [0, 1, 2], "class": [None, "cell", "debris"]})
+    return Labels(
+        labels,
+        name="nuclei",
+        features=table,
+        scale=(0.5, 0.25),
+        units=("micrometer", "micrometer"),
+    )
+
+
+def written(layer, path, name):
+    data, meta, _ = layer.as_layer_data_tuple()
+    assert getattr(label_files, name)(str(path), data, meta) == [str(path)]
+    return path
+
+
+def test_the_menu_offers_every_format_by_its_suffix(writers):
+    offered = {entry.suffixes[0] for entry in LABEL_FORMATS.values() if entry.write} - {
+        ".tif"
+    }  # which napari writes itself
+    assert set(writers) == offered
+    titles = {entry.suffixes[0]: entry.title for entry in LABEL_FORMATS.values()}
+    for suffix, (writer, _) in writers.items():
+        assert writer.display_name == titles[suffix]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "name"),
+    [(".json", "coco"), (".jsonl", "jsonl"), (".geojson", "geojson")],
+)
+def test_saved_and_opened_again(tmp_path, layer, suffix, name):
+    path = written(layer, tmp_path / f"n{suffix}", f"write_{name}")
+    read = label_files.choose_reader(str(path))
+    ((data, attributes, kind),) = read(str(path))
+    assert kind == "labels"
+    np.testing.assert_array_equal(data, layer.data)
+    back = Labels(data, **attributes)
+    assert back.features.set_index("index").loc[2, "category"] == "debris"
+
+
+def test_saved_as_zarr_png_and_rois(tmp_path, layer):
+    path = written(layer, tmp_path / "n.zarr", "write_ome_zarr")
+    with LABEL_FORMATS["ome-zarr"].read(path, ReadRequest()) as found:
+        np.testing.assert_array_equal(found.labels[:], layer.data)
+        assert found.scale == (0.5, 0.25)
+        assert found.units == ("micrometer", "micrometer")
+        assert found.properties == {1: {"category": "cell"}, 2: {"category": "debris"}}
+    with pytest.raises(OutputError):
+        written(layer, path, "write_ome_zarr")
+    path = written(layer, tmp_path / "n.png", "write_png")
+    np.testing.assert_array_equal(imread(path), layer.data)
+    colours = imread(written(layer, tmp_path / "n.colour.png", "write_colour_png"))
+    assert colours.shape == (*layer.data.shape, 3)
+    assert written(layer, tmp_path / "n.zip", "write_rois").stat().st_size > 1000
+
+
+def test_multiscale_labels_are_saved_at_full_resolution(tmp_path, layer):
+    pyramid = Labels([layer.data, layer.data[::2, ::2]], multiscale=True)
+    path = written(pyramid, tmp_path / "n.png", "write_png")
+    np.testing.assert_array_equal(imread(path), layer.data)
+
+
+def test_each_image_of_a_file_becomes_a_layer(tmp_path):
+    labels = np.eye(6, dtype=np.uint8)
+    parts = [labels_to_coco(InstanceLabels(labels * n), f"{n}.png") for n in (1, 2)]
+    write_coco(tmp_path / "c.json", join_coco(parts))
+    layers = label_files.read_layers(str(tmp_path / "c.json"))
+    assert [attributes["name"] for _, attributes, _ in layers] == ["1", "2"]
+    images = tuple(CocoImage(n, f"{n}.png", (4, 4)) for n in range(1, 40))
+    write_coco(tmp_path / "many.json", CocoDataset(images, {}, {}))
+    with pytest.raises(InvalidLabelsError, match="39 images, too many"):
+        label_files.read_layers(str(tmp_path / "many.json"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "is_ours"),
+    [
+        ("a.json", '{"annotations": []}', True),
+        ("a.json", '[{"type": "Feature"}]', True),
+        ("a.json", '{"settings": 1}', False),
+        ("a.geojson", "", True),
+        ("a.txt", '"images"', False),
+    ],
+)
+def test_other_json_is_left_to_others(tmp_path, name, content, is_ours):
+    path = tmp_path / name
+    path.write_text(content)
+    assert (label_files.choose_reader(str(path)) is not None) == is_ours
+    assert label_files.choose_reader(str(tmp_path / "none.json")) is None
+    assert label_files.choose_reader([str(path), str(tmp_path / "none.json")]) is None
+
+
+def test_what_was_left_out_is_shown(tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr("napari.utils.notifications.show_warning", shown.append)
+    content = {
+        "images": [{"id": 1, "file_name": "p.png", "height": 5, "width": 5}],
+        "annotations": [{"image_id": 1, "iscrowd": 1, "segmentation": [[1, 1]]}],
+    }
+    (tmp_path / "c.json").write_text(json.dumps(content))
+    label_files.read_layers(str(tmp_path / "c.json"))
+    assert "c.json: p: 1 annotations of crowds" in shown[0]
+
+
+def test_napari_finds_the_reader_and_the_writers(writers):
+    manager = PluginManager()
+    manager.register(PluginManifest.from_distribution("napari-samseg"))
+    readers = list(manager.iter_compatible_readers("objects.geojson"))
+    assert [reader.command for reader in readers] == ["napari-samseg.read_objects"]
+    for suffix, (expected, _) in writers.items():
+        writer, path = manager.get_writer(f"n{suffix}", ["labels"])
+        assert (writer.command, path) == (expected.command, f"n{suffix}")

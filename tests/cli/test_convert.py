@@ -1,0 +1,178 @@
+"""The command that turns labels of one format into another."""
+
+from __future__ import annotations
+
+import json
+from itertools import permutations
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+from skimage.io import imread
+from typer.testing import CliRunner
+
+from napari_samseg.cli import app
+from napari_samseg.core.io.label_formats import (
+    LABEL_FORMATS,
+    ReadRequest,
+    find_format,
+)
+
+BOTH_WAYS = [
+    name for name, entry in LABEL_FORMATS.items() if entry.read and entry.write
+]
+
+
+@pytest.fixture
+def run():
+    runner = CliRunner()
+
+    def call(*arguments):
+        result = runner.invoke(app, ["convert", *map(str, arguments)])
+        return result.exit_code, result.stdout, result.stderr
+
+    return call
+
+
+@pytest.fixture
+def nuclei(shared_data):
+    return min((shared_data / "dsb2018/labels").iterdir())
+
+
+def path_of(folder, name):
+    return folder / f"{name}{LABEL_FORMATS[name].suffixes[0]}"
+
+
+@pytest.mark.parametrize(("first", "second"), [*permutations(BOTH_WAYS, 2)])
+def test_every_format_into_every_other(run, tmp_path, first, second):
+    labels = np.zeros((9, 12), np.uint16)
+    labels[1:8, 1:8], labels[3:5, 3:5], labels[5, 5] = 300, 0, 7
+    labels[8, 8], labels[0, 11] = 300, 2
+    Image.fromarray(labels).save(tmp_path / "in.png")
+    one, two = path_of(tmp_path, first), path_of(tmp_path, second)
+    for source, out in ((tmp_path / "in.png", one), (one, two)):
+        read_as = first if source == one else "png"
+        write_as = second if out == two else first
+        status, output, errors = run(source, out, "--from", read_as, "--to", write_as)
+        assert status == 0, errors
+        assert f"wrote {out}" in output
+    with LABEL_FORMATS[second].read(two, ReadRequest()) as back:
+        np.testing.assert_array_equal(np.asarray(back.labels[...]), labels)
+
+
+def test_formats_are_told_by_suffix(run, tmp_path, nuclei):
+    for name in ("a.zip", "a.colour.png", "a.geojson", "a.ome.zarr"):
+        assert run(nuclei, tmp_path / name)[0] == 0
+    assert imread(tmp_path / "a.colour.png").ndim == 3
+    back = tmp_path / "back.tif"
+    assert run(tmp_path / "a.geojson", back)[0] == 0
+    np.testing.assert_array_equal(tifffile.imread(back), imread(nuclei))
+
+
+def test_every_format_is_listed(run):
+    status, output, _ = run("--help")
+    assert status == 0
+    text = " ".join(output.split())
+    for entry in LABEL_FORMATS.values():
+        assert f"{entry.name} {' '.join(entry.suffixes)}" in text
+    assert "roi .zip, written only" in text
+
+
+def test_volumes_and_the_image_they_belong_to(run, tmp_path, shared_data):
+    folder = shared_data / "em_fib25_neuroproof"
+    labels, raw = tmp_path / "labels.tif", tmp_path / "raw.tif"
+    for path, whole in ((labels, "gt_bodies.tif"), (raw, "raw.tif")):
+        tifffile.imwrite(path, tifffile.imread(folder / whole)[:5])
+    coco = tmp_path / "v.json"
+    assert run(labels, coco, "--like", raw, "--masks", "polygon")[0] == 0
+    content = json.loads(coco.read_text())
+    assert {image["file_name"] for image in content["images"]} == {"raw.tif"}
+    assert run(coco, tmp_path / "v.zarr")[0] == 0
+    assert run(tmp_path / "v.zarr", tmp_path / "v.tif")[0] == 0
+    np.testing.assert_array_equal(
+        tifffile.imread(tmp_path / "v.tif"), tifffile.imread(labels)
+    )
+
+
+def test_a_suffix_means_one_format():
+    for entry in LABEL_FORMATS.values():
+        assert find_format(Path(f"labels{entry.suffixes[0]}")) is entry
+        assert find_format(Path("other.gif"), entry.name) is entry
+    assert find_format(Path("i.ome.zarr/labels/nuclei")).name == "ome-zarr"
+
+
+def test_what_stays_behind_is_told(run, tmp_path):
+    mask = np.zeros((40, 40), np.uint8)
+    mask[5:20, 5:20] = 255
+    mask[5, 5:12] = 130
+    Image.fromarray(mask).save(tmp_path / "m.png")
+    status, _, notes = run(tmp_path / "m.png", tmp_path / "m.json")
+    assert status == 0
+    assert "looks like a picture of a mask" in notes
+    status, _, notes = run(tmp_path / "m.json", tmp_path / "m.tif")
+    assert status == 0
+    assert "what is known of 2 objects" in notes
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "m.tif"), mask)
+
+
+def test_a_file_is_split_by_patient(run, tmp_path):
+    images = [
+        {"id": n, "file_name": f"P{n // 4}_{n}.png", "height": 3, "width": 3}
+        for n in range(20)
+    ]
+    source = tmp_path / "all.json"
+    source.write_text(json.dumps({"images": images, "annotations": []}))
+    out = tmp_path / "parts"
+    split = ("--split", "train=0.6,val=0.4", "--group", r"^(P\d+)_")
+    status, output, _ = run(source, out, *split)
+    assert status == 0
+    assert "train: 12 images\nval: 8 images" in output
+    found = [
+        {
+            image["file_name"][:2]
+            for image in json.loads((out / name / "annotations.json").read_text())[
+                "images"
+            ]
+        }
+        for name in ("train", "val")
+    ]
+    assert (len(found[0]), len(found[1])) == (3, 2)
+    assert found[0].isdisjoint(found[1])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("{mask}", "{folder}/o.txt"), "tells no label format"),
+        (("{mask}", "{folder}/o.tif", "--to", "gif"), "no label format 'gif'"),
+        (("{mask}", "{folder}/o.tif", "--to", "coco"), "written as .json"),
+        (("{mask}", "{folder}/o.npy"), "cannot be written, only read"),
+        (("{mask}", "{mask}"), "choose another name"),
+        (("{folder}/none.png", "{folder}/o.tif"), "there is no image"),
+        (("{folder}/none.json", "{folder}/o.tif"), "there is no file"),
+        (("{folder}/none.zip", "{folder}/o.tif"), "cannot be read, only written"),
+        (("{mask}", "{folder}/taken.zarr"), "is there already"),
+        (("{mask}", "{folder}/o.tif", "--like", "{small}"), "do not belong together"),
+        (("{wide}", "{folder}/o.png"), "write a .tif, or relabel without gaps"),
+        (("{mask}", "{folder}", "--split", "train"), "--split takes names"),
+        (("{folder}/taken.zarr", "{folder}/o.tif"), "no zarr array or group"),
+    ],
+)
+def test_wrong_uses_are_told_in_one_line(run, tmp_path, arguments, message):
+    places = {name: tmp_path / f"{name}.png" for name in ("mask", "small")}
+    places["wide"] = tmp_path / "wide.tif"
+    mask = np.zeros((30, 30), np.uint8)
+    mask[5:9, 5:9] = 3
+    Image.fromarray(mask).save(places["mask"])
+    Image.fromarray(mask[:20]).save(places["small"])
+    tifffile.imwrite(places["wide"], mask.astype(np.uint32) * 30_000)
+    (tmp_path / "taken.zarr").mkdir()
+    given = [text.format(folder=tmp_path, **places) for text in arguments]
+    status, _, errors = run(*given)
+    assert status == 2
+    assert message in errors
+    assert errors.count("\n") == 1
+    np.testing.assert_array_equal(imread(places["mask"]), mask)
+    assert not (tmp_path / "o.png").exists()

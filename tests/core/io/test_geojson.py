@@ -1,0 +1,154 @@
+"""GeoJSON as QuPath has it: back exactly, and what is no area is counted."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from skimage.io import imread
+
+from napari_samseg.core.errors import InvalidLabelsError
+from napari_samseg.core.io.geojson import read_geojson, write_geojson
+from napari_samseg.core.io.instance_labels import InstanceLabels
+
+
+def test_real_labels_come_back(tmp_path, shared_data):
+    nuclei = imread(min((shared_data / "dsb2018/labels").iterdir()))
+    volume = tifffile.imread(shared_data / "em_fib25_neuroproof/gt_bodies.tif")[:3]
+    for labels in (nuclei, volume, volume[np.newaxis, :, :80, :70]):
+        write_geojson(tmp_path / "o.geojson", InstanceLabels(labels))
+        back = read_geojson(tmp_path / "o.geojson")
+        assert back.notes == ()
+        np.testing.assert_array_equal(back.labels, labels)
+
+
+@given(hnp.arrays(np.uint8, (6, 7), elements=st.integers(0, 2)))
+def test_polygons_are_closed_and_holes_run_the_other_way(tmp_path_factory, labels):
+    path = tmp_path_factory.mktemp("g") / "o.geojson"
+    write_geojson(path, InstanceLabels(labels))
+    features = json.loads(path.read_text())["features"]
+    assert len(features) == len(np.unique(labels[labels > 0]))
+    for feature in features:
+        geometry = feature["geometry"]
+        many = geometry["type"] == "MultiPolygon"
+        polygons = geometry["coordinates"] if many else [geometry["coordinates"]]
+        area = 0.0
+        for polygon in polygons:
+            for ring in polygon:
+                assert ring[0] == ring[-1]
+                x, y = np.array(ring, float).T
+                area += (x[:-1] * y[1:] - x[1:] * y[:-1]).sum() / 2
+        assert area == (labels == int(feature["properties"]["name"])).sum()
+    np.testing.assert_array_equal(read_geojson(path).labels, labels)
+
+
+def test_what_is_known_of_objects(tmp_path):
+    labels = np.zeros((5, 5), int)
+    labels[1, 1:3], labels[3, 3] = 7, 9
+    known = {7: {"category": "Tumor", "area um^2": 1.5, "stain": "dark", "x": np.nan}}
+    path = tmp_path / "o.geojson"
+    write_geojson(path, InstanceLabels(labels, known), object_type="detection")
+    first, second = json.loads(path.read_text())["features"]
+    about = first["properties"]
+    assert about["objectType"] == "detection"
+    assert about["classification"]["name"] == "Tumor"
+    assert len(about["classification"]["color"]) == 3
+    assert about["measurements"] == {"area um^2": 1.5}
+    assert "classification" not in second["properties"]
+    back = read_geojson(path).properties
+    assert back[7] == {"category": "Tumor", "area um^2": 1.5, "stain": "dark"}
+    assert back[9] == {}
+
+
+def qupath(geometry, **properties):
+    return {"type": "Feature", "geometry": geometry, "properties": properties}
+
+
+def polygon(*corners, **more):
+    return {"type": "Polygon", "coordinates": [[*corners, corners[0]]], **more}
+
+
+SQUARE = polygon([1.2, 1.2], [4.2, 1.2], [4.2, 4.2], [1.2, 4.2])
+
+
+def test_what_qupath_writes(tmp_path):
+    """An array of features of an older QuPath: measurements as a list, no ids."""
+    path = tmp_path / "q.geojson"
+    content = [
+        qupath(
+            SQUARE,
+            objectType="annotation",
+            name="lesion",
+            classification={"names": ["Immune", "CD3"]},
+            measurements=[{"name": "Area", "value": 9.0}],
+        ),
+        qupath({"type": "Point", "coordinates": [3, 3]}),
+        qupath({"type": "LineString", "coordinates": [[3, 3], [5, 5]]}),
+        qupath({"type": "Polygon", "coordinates": [[[1, 1], [2, 2]]]}),
+        qupath(
+            {"type": "Polygon", "coordinates": [[[1, 1], [2, "x"], [3, 3], [1, 1]]]}
+        ),
+        qupath({"type": "Polygon"}),
+        qupath(None),
+        qupath(polygon([50, 50], [60, 50], [60, 60])),
+        qupath({"type": "GeometryCollection", "geometries": [SQUARE]}, name="2"),
+    ]
+    path.write_text(json.dumps(content))
+    found = read_geojson(path, (10, 10))
+    notes = "\n".join(found.notes)
+    assert "2 shapes left out: points and lines" in notes
+    assert "4 shapes left out: their polygon is broken" in notes
+    assert "1 shapes left out: no centre" in notes
+    assert "1 objects overlap larger ones, in 9 pixels" in notes
+    expected = np.zeros((10, 10), int)
+    expected[1:4, 1:4] = 3
+    np.testing.assert_array_equal(found.labels, expected)
+    assert found.properties[1] == {
+        "name": "lesion",
+        "category": "Immune: CD3",
+        "Area": 9.0,
+    }
+
+
+def test_the_size_is_that_of_the_image_or_as_far_as_shapes_reach(tmp_path):
+    path = tmp_path / "q.geojson"
+    path.write_text(json.dumps(qupath(SQUARE)))
+    assert read_geojson(path, (7, 8)).shape == (7, 8)
+    found = read_geojson(path)
+    assert found.shape == (5, 5)
+    assert "(5, 5) is as far as" in found.notes[0]
+    deep = SQUARE | {"plane": {"c": -1, "z": 2, "t": 0}}
+    path.write_text(json.dumps([qupath(deep)]))
+    found = read_geojson(path)
+    assert found.shape == (3, 5, 5)
+    assert not found.labels[:2].any()
+    assert "1 shapes left out" in read_geojson(path, (2, 5, 5)).notes[0]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"images": [], "annotations": []}, "but COCO: name it .json"),
+        ([1, 2], "not GeoJSON"),
+        ({"type": "FeatureCollection", "features": 3}, "not GeoJSON"),
+        ({"type": "FeatureCollection", "features": []}, "name an image of that size"),
+        (qupath(polygon([0, 0], [1e12, 0], [1e12, 1])), "are no pixels"),
+    ],
+)
+def test_files_that_are_none(tmp_path, content, message):
+    (tmp_path / "q.geojson").write_text(json.dumps(content))
+    with pytest.raises(InvalidLabelsError, match=message):
+        read_geojson(tmp_path / "q.geojson")
+
+
+def test_nothing_is_written_of_labels_that_are_none(tmp_path):
+    path = tmp_path / "o.geojson"
+    for wrong in (np.full((2, 2), -1), np.zeros((2, 2)), np.zeros((2,) * 5, int)):
+        with pytest.raises(InvalidLabelsError):
+            write_geojson(path, InstanceLabels(wrong))
+    assert list(tmp_path.iterdir()) == []
