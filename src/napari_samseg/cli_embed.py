@@ -19,15 +19,16 @@ from napari_samseg.cli_options import (
     Low,
     Model,
     Overlap,
+    Planes,
     Precision,
     Scope,
     Storage,
     Tile,
     Tiling,
     read_integers,
+    read_range,
 )
 from napari_samseg.cli_terminal import messages, say, show_progress
-from napari_samseg.core.errors import SettingsError
 from napari_samseg.core.settings import (
     EmbedSettings,
     ImageSettings,
@@ -48,9 +49,7 @@ def embed(
     image: Annotated[
         Path, typer.Argument(help="TIFF, PNG, npy, a zarr array or OME-Zarr image.")
     ],
-    planes: Annotated[
-        str, typer.Option(help="START:STOP, counted through all axes before (Y, X).")
-    ] = "",
+    planes: Planes = "",
     model: Model = "default",
     out: Annotated[
         str | None,
@@ -95,7 +94,7 @@ def embed(
     job = FileJob(
         image=image,
         location=out,
-        planes=_read_range(planes),
+        planes=read_range(planes),
         channel_axis=channel_axis,
         image_settings=ImageSettings(
             normalisation=normalisation,
@@ -110,6 +109,8 @@ def embed(
         settings=EmbedSettings(storage, "skip" if skip_unreadable else "stop"),
     )
     with open_stack_job(job) as stack_job, _stop_in_words(stack_job.location):
+        if not estimate:
+            stack_job.check_place()
         expected = show_progress(stack_job.estimate_steps())
         say(str(expected))
         if estimate:
@@ -140,20 +141,6 @@ def _stop_in_words(location: str) -> Iterator[None]:
         )
         messages.print(text, markup=False, soft_wrap=True)
         raise typer.Exit(STOPPED) from None
-
-
-def _read_range(text: str) -> tuple[int, int | None]:
-    """Read START:STOP, of which both may be left out, or the number of one plane."""
-    start, colon, stop = text.partition(":")
-    try:
-        first = int(start) if start.strip() else 0
-        if not colon:
-            return first, first + 1 if text.strip() else None
-        return first, int(stop) if stop.strip() else None
-    except ValueError as error:
-        raise SettingsError(
-            f"--planes takes START:STOP, such as 10:20 or 10:, not {text!r}"
-        ) from error
 
 
 def _print_report(report: EmbedReport, location: str) -> None:
