@@ -196,6 +196,12 @@ def test_a_volume_page_by_page(viewer, bodies, open_panel, qtbot, tmp_path):
     viewer.dims.set_point(0, 8)
     assert len(layer_of(viewer, Shapes).data) == len(layer_of(viewer, Points).data) - 1
     save_screenshot(viewer, "prompts-volume.png")
+    # what a script adds on a plane that is not on view comes to what is there
+    layer_of(viewer, Points).add((9, 5, 5))
+    found = widget.read_prompts()
+    whole = next(sample_planes(bodies[9:10], PromptSettings(point="interior")))[1]
+    assert len(found[(9,)]) == len(whole) + 1
+    assert found[(9,)].points_yx[-1, 0].tolist() == [5, 5]
 
 
 def test_cancel_removal_and_closing_end_the_job(viewer, bodies, open_panel, qtbot):

@@ -9,6 +9,7 @@ import numpy as np
 
 from napari_samseg.adapters.prompt_data import layers_to_prompts, prompts_to_layers
 from napari_samseg.adapters.write_layers import place_of
+from napari_samseg.core.prompts.plane_job import join_prompts
 from napari_samseg.core.types import PlanePrompts
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ __all__ = ["SHOWN_PROMPTS", "PromptBook"]
 SHOWN_PROMPTS = 1000
 
 Plane = tuple[int, ...]
+Drawing = tuple[Any, dict[str, Any]]
 
 
 class PromptBook:
@@ -114,41 +116,85 @@ class PromptBook:
             self._planes = edited
         elif self._page is not None:
             self._planes.pop(self._page, None)
-            # a point that was drawn on another plane belongs there
-            self._planes.update(edited)
+            for plane, prompts in edited.items():
+                # what was drawn on another plane comes to what is there
+                there = self._planes.get(plane)
+                self._planes[plane] = (
+                    prompts if there is None else join_prompts(there, prompts)
+                )
 
     def _of_page(self, page: Plane | None) -> dict[Plane, PlanePrompts]:
         found = None if page is None else self._planes.get(page)
         return {} if page is None or found is None else {page: found}
 
     def _draw(self, planes: Mapping[Plane, PlanePrompts]) -> None:
-        active = self._viewer.layers.selection.active
-        self.remove()
+        """Show prompts in the layers that are there, or in new ones.
+
+        Layers stay where they can: a new one takes napari a second.
+        """
         size = max(3.0, min(self._labels.extent.data[1, -2:] + 1) / 100)
-        made: dict[str, Any] = {}
-        for data, arguments, kind in prompts_to_layers(
-            planes, name=self._name, point_size=size, **place_of(self._labels)
-        ):
-            add = getattr(self._viewer, f"add_{kind}")
-            made[kind] = add(data, **arguments)
-        for kind in ("shapes", "points"):
-            if kind not in made:
-                continue
-            made[kind].text = {
-                "string": "{object}",
-                "color": "white",
-                "size": 8,
-                "anchor": "upper_left" if kind == "shapes" else "center",
-                "translation": np.zeros(self._labels.ndim),
-            }
-        self._shapes, self._points = made.get("shapes"), made.get("points")
-        for layer in self.layers:
-            # what is drawn is no object that is there already
-            layer.feature_defaults = layer.feature_defaults.assign(object=0)
-        if self._shapes is not None:
-            self._shapes.events.data.connect(_free_drawn_boxes)
+        found = {
+            kind: (data, arguments)
+            for data, arguments, kind in prompts_to_layers(
+                planes, name=self._name, point_size=size, **place_of(self._labels)
+            )
+        }
+        active = self._viewer.layers.selection.active
+        self._shapes = self._draw_shapes(found.get("shapes"))
+        self._points = self._draw_points(found.get("points"))
         if active is not None and active in self._viewer.layers:
             self._viewer.layers.selection.active = active
+
+    def _draw_shapes(self, found: Drawing | None) -> Shapes | None:
+        layer = self._shapes if self._shapes in self.layers else None
+        if layer is not None:
+            layer.data = []
+        if found is None:
+            return layer
+        data, look = found
+        if layer is None:
+            layer = self._viewer.add_shapes(data, text=_id_text(data), **look)
+            layer.events.data.connect(_free_drawn_boxes)
+        else:
+            names = ("shape_type", "edge_color", "edge_width", "face_color")
+            layer.add(data, **{name: look[name] for name in names})
+            layer.features = look["features"]
+        _name_none(layer)
+        return layer
+
+    def _draw_points(self, found: Drawing | None) -> Points | None:
+        layer = self._points if self._points in self.layers else None
+        if layer is not None:
+            # emptied first: napari keeps the looks of points whose number stays
+            layer.data = np.empty((0, self._labels.ndim))
+        if found is None:
+            return layer
+        data, look = found
+        if layer is None:
+            # where there are boxes, these carry the ids
+            text = None if self._shapes in self.layers else _id_text(data)
+            layer = self._viewer.add_points(data, text=text, **look)
+        else:
+            layer.data = data
+            layer.features = look["features"]
+            layer.face_color, layer.size = look["face_color"], look["size"]
+        _name_none(layer)
+        return layer
+
+
+def _id_text(data: Any) -> dict[str, Any]:
+    return {
+        "string": "{object}",
+        "color": "white",
+        "size": 8,
+        "anchor": "upper_left",
+        "translation": np.zeros(np.shape(data)[-1]),
+    }
+
+
+def _name_none(layer: Any) -> None:
+    """Let what a person draws be no object that is there already."""
+    layer.feature_defaults = layer.feature_defaults.assign(object=0)
 
 
 def _free_drawn_boxes(event: Any) -> None:

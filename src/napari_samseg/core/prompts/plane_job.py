@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,6 +29,7 @@ __all__ = [
     "PromptCounts",
     "SampledPrompts",
     "attach_masks",
+    "join_prompts",
     "sample_plane",
     "sample_planes_steps",
     "unprompted_objects",
@@ -200,25 +202,45 @@ def attach_masks(edited: PlanePrompts | None, sampled: PlanePrompts) -> PlanePro
         return sampled.select(np.zeros(0, np.int64)) if edited is None else edited
     only_mask = ~(sampled.has_box | (sampled.n_points > 0))
     bare = sampled.select(only_mask)
-    n, n_bare = (0 if edited is None else len(edited)), len(bare)
-    if edited is None or not n:
+    if edited is None or not len(edited):
         return bare
-    is_new = ~np.isin(bare.object_ids, edited.object_ids)
-    bare = bare.select(is_new)
-    n_bare, longest = len(bare), edited.points_yx.shape[1]
-    found = np.full((n, *masks.shape[1:]), np.nan, np.float32)
+    bare = bare.select(~np.isin(bare.object_ids, edited.object_ids))
+    found = np.full((len(edited), *masks.shape[1:]), np.nan, np.float32)
     place = {int(i): k for k, i in enumerate(sampled.object_ids)}
     for k, object_id in enumerate(edited.object_ids.tolist()):
         if object_id in place:
             found[k] = masks[place[object_id]]
+    return join_prompts(dataclasses.replace(edited, low_res_masks=found), bare)
+
+
+def join_prompts(first: PlanePrompts, second: PlanePrompts) -> PlanePrompts:
+    """Put the prompts of one plane together.
+
+    Parameters
+    ----------
+    first, second : PlanePrompts
+        Both with mask prompts of one size, or both without. An object of `second`
+        whose id is taken gets one above all others.
+    """
+    ids = second.object_ids.copy()
+    is_taken = np.isin(ids, first.object_ids)
+    above = max(first.object_ids.max(initial=0), ids.max(initial=0)) + 1
+    ids[is_taken] = np.arange(above, above + is_taken.sum())
+    longest = max(first.points_yx.shape[1], second.points_yx.shape[1])
+    points = np.zeros((len(first) + len(second), longest, 2), np.float32)
+    labels = np.full(points.shape[:2], PADDING, np.int8)
+    for start, part in ((0, first), (len(first), second)):
+        where = np.s_[start : start + len(part), : part.points_yx.shape[1]]
+        points[where], labels[where] = part.points_yx, part.point_labels
+    masks = None
+    if first.low_res_masks is not None and second.low_res_masks is not None:
+        masks = np.concatenate([first.low_res_masks, second.low_res_masks])
     return PlanePrompts(
-        np.concatenate([edited.object_ids, bare.object_ids]),
-        np.concatenate([edited.points_yx, np.zeros((n_bare, longest, 2), np.float32)]),
-        np.concatenate(
-            [edited.point_labels, np.full((n_bare, longest), PADDING, np.int8)]
-        ),
-        np.concatenate([edited.boxes_yx, np.full((n_bare, 4), np.nan, np.float32)]),
-        np.concatenate([found, np.asarray(bare.low_res_masks)]),
+        np.concatenate([first.object_ids, ids]),
+        points,
+        labels,
+        np.concatenate([first.boxes_yx, second.boxes_yx]),
+        masks,
     )
 
 
