@@ -186,6 +186,7 @@ def test_a_volume_page_by_page(viewer, bodies, open_panel, qtbot, tmp_path):
     boxes.selected_data = {0}
     boxes.remove_selected()
     viewer.dims.set_point(0, 20)
+    rest(qtbot, widget)
     boxes = layer_of(viewer, Shapes)
     assert len(boxes.data) == len(expected[(10,)])
     found = widget.read_prompts()
@@ -194,6 +195,7 @@ def test_a_volume_page_by_page(viewer, bodies, open_panel, qtbot, tmp_path):
     del found[(4,)], expected[(4,)]
     same(expected, found)
     viewer.dims.set_point(0, 8)
+    rest(qtbot, widget)
     assert len(layer_of(viewer, Shapes).data) == len(layer_of(viewer, Points).data) - 1
     save_screenshot(viewer, "prompts-volume.png")
     # what a script adds on a plane that is not on view comes to what is there

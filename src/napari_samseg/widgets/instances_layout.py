@@ -20,7 +20,7 @@ from napari_samseg.widgets.dock_panel import (
     make_combo,
     make_status_label,
 )
-from napari_samseg.widgets.settings_form import SettingsForm
+from napari_samseg.widgets.settings_form import SettingsForm, align_labels
 from napari_samseg.widgets.size_plot import SizePlot
 
 __all__ = ["InstancesLayout"]
@@ -54,6 +54,8 @@ class InstancesLayout(DockPanel):
         )
         choices.addWidget(self._form)
         choices.addLayout(self._build_target())
+        labels = (self._input_label, self._myelin_label, self._target_label)
+        align_labels(self._form, others=labels)
         rows.addWidget(self._choices)
         rows.addLayout(self._build_actions())
         self._bar = make_bar()
@@ -91,7 +93,8 @@ class InstancesLayout(DockPanel):
         )
         form = QFormLayout()
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
-        form.addRow("Into", self._target_box)
+        self._target_label = QLabel("Into")
+        form.addRow(self._target_label, self._target_box)
         return form
 
     def _build_actions(self) -> QHBoxLayout:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QFileDialog
 
 from napari_samseg.adapters.instance_layers import layer_array
@@ -40,6 +41,8 @@ __all__ = ["PromptsWidget"]
 Plane = tuple[int, ...]
 NO_LAYER = "Add a Labels layer of objects to begin. Labels to instances makes one."
 TABLES = "Tables of prompts (*.csv *.json *.npy *.parquet);;With masks (*.npz)"
+# Somebody who scrolls through a stack wants to see the prompts where they stop.
+TURN_REST_MS = 100
 # Objects without a prompt that are named; more are counted.
 NAMED = 10
 
@@ -63,6 +66,10 @@ class PromptsWidget(PromptsLayout):
         self._sampled = SampledPrompts()
         self._running = LatestJob()
         self._is_running = False
+        self._rest = QTimer(self)
+        self._rest.setSingleShot(True)
+        self._rest.setInterval(TURN_REST_MS)
+        self._rest.timeout.connect(self._turn)
         self._labels_box.activated.connect(self._on_labels_chosen)
         self._form.changed.connect(self._on_settings)
         self._form.refused.connect(self._show_error)
@@ -82,8 +89,8 @@ class PromptsWidget(PromptsLayout):
 
     @property
     def is_busy(self) -> bool:
-        """Whether anything runs in the background."""
-        return self._running.is_busy
+        """Whether anything runs or is about to."""
+        return self._running.is_busy or self._rest.isActive()
 
     # -- choices -------------------------------------------------------------------
 
@@ -209,7 +216,11 @@ class PromptsWidget(PromptsLayout):
         return " The layers show the plane on view."
 
     def _on_dims(self) -> None:
-        if self.is_shut or self._book is None:
+        if not self.is_shut and self._book is not None and self._book.is_paged:
+            self._rest.start()
+
+    def _turn(self) -> None:
+        if self._book is None:
             return
         try:
             self._book.turn(self._page())
@@ -348,6 +359,7 @@ class PromptsWidget(PromptsLayout):
 
     def leave(self) -> None:
         """Stop the job; the layers stay."""
+        self._rest.stop()
         self._running.cancel()
         self._is_running = False
         self._labels = self._book = None

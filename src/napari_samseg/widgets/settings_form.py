@@ -179,9 +179,10 @@ class SettingsForm(QWidget):
             self.changed.emit(settings)
 
 
-def align_labels(*forms: SettingsForm) -> None:
+def align_labels(*forms: SettingsForm, others: Sequence[QLabel] = ()) -> None:
     """Let the editors of forms that stand below each other begin at one place."""
     labels = [label for form in forms for label, _ in form._rows.values()]
+    labels += others
     width = max(label.sizeHint().width() for label in labels)
     for label in labels:
         label.setMinimumWidth(width)
