@@ -18,7 +18,7 @@ from napari_samseg.widgets.dock_panel import (
     make_combo,
     make_status_label,
 )
-from napari_samseg.widgets.settings_form import SettingsForm, align_labels
+from napari_samseg.widgets.settings_form import SettingsForm
 
 __all__ = ["PromptsLayout"]
 
@@ -39,12 +39,10 @@ class PromptsLayout(DockPanel):
         self._labels_box = make_combo("Instance labels: each id is an object.")
         form = QFormLayout()
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
-        labels_label = QLabel("Labels")
-        form.addRow(labels_label, self._labels_box)
+        form.addRow("Labels", self._labels_box)
         choices.addLayout(form)
         self._form = SettingsForm(PromptSettings())
         choices.addWidget(self._form)
-        align_labels(self._form, others=(labels_label,))
         rows.addWidget(self._choices)
         rows.addLayout(self._build_actions())
         self._bar = make_bar()
