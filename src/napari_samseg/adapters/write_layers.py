@@ -27,9 +27,11 @@ __all__ = [
     "ClassColors",
     "LayerLabels",
     "add_semantic_labels",
+    "array_on_disk",
     "check_editable",
     "create_labels",
     "move_labels",
+    "place_of",
     "show_classes",
     "widen_labels",
 ]
@@ -208,7 +210,7 @@ def create_labels(
     if n_bytes <= DENSE_BYTES:
         data = np.zeros(view.shape, LABEL_DTYPE)
     else:
-        data = _array_on_disk(view.shape, folder, image.name)
+        data = array_on_disk(view.shape, folder, image.name)
     return viewer.add_labels(
         data,
         name=f"{image.name} - objects",
@@ -255,7 +257,7 @@ def widen_labels(target: LayerLabels, folder: Path) -> None:
         return
     root = getattr(data.store, "root", None)
     try:
-        wide = _array_on_disk(
+        wide = array_on_disk(
             data.shape,
             folder if root is None else Path(root).parent,
             f"{target.layer.name if root is None else Path(root).stem}-uint32",
@@ -364,22 +366,31 @@ def add_semantic_labels(
         data,
         name=f"{objects.name} - classes",
         colormap=DirectLabelColormap(color_dict=colors),
-        scale=objects.scale,
-        translate=objects.translate,
-        rotate=objects.rotate,
-        shear=objects.shear,
-        affine=objects.affine,
-        units=objects.units,
-        axis_labels=objects.axis_labels,
+        **place_of(objects),
     )
 
 
-def _array_on_disk(
+def place_of(layer: Image | Labels) -> dict[str, Any]:
+    """Return where a layer lies, as arguments for another one of the same shape."""
+    names = (
+        "scale",
+        "translate",
+        "rotate",
+        "shear",
+        "affine",
+        "units",
+        "axis_labels",
+    )
+    return {name: getattr(layer, name) for name in names}
+
+
+def array_on_disk(
     shape: tuple[int, ...],
     folder: Path,
     name: str,
     chunks: tuple[int, ...] | None = None,
 ) -> Any:
+    """Make an empty zarr array of labels with a name of its own in a folder."""
     import zarr
 
     safe = "".join(c if c.isalnum() else "-" for c in name)[:40]
