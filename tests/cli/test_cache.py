@@ -89,6 +89,9 @@ def test_planes_that_were_never_asked_for_are_not_missing(run, tmp_path):
     assert run("verify", tmp_path / "store")[0] == 1
     assert run("verify", tmp_path / "store", "--planes", "0:1")[0] == 0
     assert run("verify", tmp_path / "store", "--planes", "0:2")[0] == 1
+    status, _, messages = run("verify", tmp_path / "store", "--planes", "12:20")
+    assert status == 2
+    assert "0:12" in messages
     assert "START:STOP" in run("verify", tmp_path / "store", "--planes", "a")[2]
 
 

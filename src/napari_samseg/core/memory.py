@@ -3,12 +3,33 @@
 from __future__ import annotations
 
 import warnings
+from contextlib import suppress
+from pathlib import Path
 
-__all__ = ["MemoryFallbackWarning", "is_memory_error", "warn_fallback"]
+import psutil
+
+__all__ = ["MemoryFallbackWarning", "free_memory", "is_memory_error", "warn_fallback"]
+
+# What a container or a job of a cluster may use, and uses.
+CGROUP = Path("/sys/fs/cgroup")
 
 
 class MemoryFallbackWarning(UserWarning):
     """Memory ran out, and the work goes on in smaller pieces or on the CPU."""
+
+
+def free_memory() -> int:
+    """Return the bytes of memory that this process may still take.
+
+    That is what the machine has free, or what is left of the limit of a container or
+    of a job on a cluster (cgroup v2).
+    """
+    free = int(psutil.virtual_memory().available)
+    with suppress(OSError, ValueError):  # there is none, or it is "max"
+        limit = int((CGROUP / "memory.max").read_text())
+        used = int((CGROUP / "memory.current").read_text())
+        free = min(free, max(0, limit - used))
+    return free
 
 
 def is_memory_error(error: BaseException) -> bool:

@@ -14,6 +14,7 @@ import zarr
 from embedding_jobs import embed, make_job, make_volume, read_all
 
 from napari_samseg.core.cache.zarr_store import EmbeddingStore, StackEntry
+from napari_samseg.core.embed import job as job_module
 from napari_samseg.core.embed import reading
 from napari_samseg.core.embed.reading import StackReader
 from napari_samseg.core.errors import CacheError, InvalidImageError, SettingsError
@@ -21,6 +22,7 @@ from napari_samseg.core.images import open_image
 from napari_samseg.core.memory import MemoryFallbackWarning
 from napari_samseg.core.models import batching
 from napari_samseg.core.models.sam import SamModel
+from napari_samseg.core.models.speed import recall_speed
 from napari_samseg.core.planes import measure_plane
 from napari_samseg.core.predict import Predictor
 from napari_samseg.core.prompts.from_geometry import pair_prompts
@@ -31,6 +33,14 @@ from napari_samseg.core.settings import (
 )
 from napari_samseg.core.steps import run_steps
 from napari_samseg.core.tiled import TiledPlane, plan_tiles
+from napari_samseg.core.types import Progress
+
+
+@pytest.fixture(params=[1, 3], ids=["one lane", "three lanes"])
+def n_lanes(request, monkeypatch):
+    """Planes that are encoded side by side, whatever this machine has."""
+    monkeypatch.setattr(job_module, "choose_lanes", lambda model: request.param)
+    return request.param
 
 
 def assert_same(found, expected):
@@ -39,7 +49,7 @@ def assert_same(found, expected):
         np.testing.assert_array_equal(found[key], features)
 
 
-def test_every_plane_is_what_the_model_makes_of_it(model, tmp_path):
+def test_every_plane_is_what_the_model_makes_of_it(model, tmp_path, n_lanes):
     volume = make_volume()
     report = embed(volume, model, tmp_path / "s", tile_settings=TileSettings("whole"))
     assert (report.encoded, report.kept, report.unreadable) == (6, 0, ())
@@ -71,7 +81,7 @@ def test_the_annotator_finds_what_was_encoded(model, tmp_path, monkeypatch):
     assert prediction.plane_size == (100, 130)
 
 
-def test_a_plane_of_many_tiles_lies_in_several_files(model, tmp_path):
+def test_a_plane_of_many_tiles_lies_in_several_files(model, tmp_path, n_lanes):
     volume = make_volume(n=2, size=(300, 330))
     settings = TileSettings(tile=32, overlap=0)
     report = embed(volume, model, tmp_path / "s", tile_settings=settings)
@@ -128,7 +138,7 @@ def test_a_single_plane_is_a_stack_too(model, tmp_path):
     assert embed(make_volume()[0], model, tmp_path / "s").encoded == 1
 
 
-def test_a_cancelled_job_keeps_what_is_finished_and_goes_on(model, tmp_path):
+def test_a_cancelled_job_keeps_what_is_finished_and_goes_on(model, tmp_path, n_lanes):
     volume = make_volume()
     steps = make_job(volume, model, tmp_path / "s").embed_steps()
     while not (step := next(steps)).stage.startswith("encoding planes") or (
@@ -137,7 +147,8 @@ def test_a_cancelled_job_keeps_what_is_finished_and_goes_on(model, tmp_path):
         pass
     steps.close()
     done = {plane for plane, _ in read_all(tmp_path / "s")}
-    assert 2 <= len(done) < 6
+    assert 2 <= len(done) <= 6
+    assert n_lanes > 1 or len(done) < 6
     assert threads_of_jobs() == []
     report = embed(volume, model, tmp_path / "s")
     assert report.kept == len(done)
@@ -191,7 +202,7 @@ def test_a_reader_sees_whole_planes_while_they_are_written(model, tmp_path):
 
 
 @pytest.mark.parametrize("unreadable", ["stop", "skip"])
-def test_a_plane_that_cannot_be_read(unreadable, model, tmp_path):
+def test_a_plane_that_cannot_be_read(unreadable, model, tmp_path, n_lanes):
     class Broken:
         shape, dtype = (6, 48, 60), np.dtype("uint16")
 
@@ -298,7 +309,7 @@ def test_the_plane_in_focus_comes_first(model, tmp_path):
     assert {(6,), (5,), (7,)} <= planes
 
 
-def test_little_is_in_memory_at_once(model, tmp_path, monkeypatch):
+def test_little_is_in_memory_at_once(model, tmp_path, n_lanes):
     """Reading stays a few planes ahead however slow encoding is."""
     n_read = []
 
@@ -315,7 +326,7 @@ def test_little_is_in_memory_at_once(model, tmp_path, monkeypatch):
             time.sleep(0.3)
             break
     # one sample, those that are done, and the few that are on their way
-    assert len(n_read) <= 5 + 9
+    assert len(n_read) <= 1 + 5 + 3 * n_lanes + 5
     steps.close()
 
 
@@ -341,6 +352,75 @@ def test_memory_that_runs_out_shrinks_the_batch(tiny_sam, tmp_path, monkeypatch)
     found = read_all(tmp_path / "s")
     for key, features in expected.items():
         np.testing.assert_allclose(found[key], features, atol=2e-3, rtol=1e-3)
+
+
+def test_planes_that_wait_for_a_slow_one_are_kept(tiny_sam, tmp_path, monkeypatch):
+    monkeypatch.setattr(job_module, "choose_lanes", lambda model: 2)
+    slow_is_to_end = threading.Event()
+
+    class SlowAtFirst(SamModel):
+        n_started = 0
+
+        def encode_batch_steps(self, planes):
+            self.n_started += 1
+            is_slow = self.n_started == 2  # the first is that of the estimate
+            steps = super().encode_batch_steps(planes)
+            yield next(steps)
+            if is_slow:
+                while not slow_is_to_end.wait(0.01):
+                    yield Progress("slow")
+            return (yield from steps)
+
+    model = SlowAtFirst(tiny_sam, name="slow", family="sam")
+    steps = make_job(make_volume(), model, tmp_path / "s").embed_steps()
+    while model.n_started < 5:
+        next(steps)
+    until = time.monotonic() + 0.5
+    while time.monotonic() < until:
+        next(steps)
+    steps.close()
+    kept = {plane for plane, _ in read_all(tmp_path / "s")}
+    assert kept == {(1,), (2,), (3,)}
+
+
+def test_memory_for_one_plane_at_a_time(tiny_sam, tmp_path, monkeypatch):
+    monkeypatch.setattr(job_module, "choose_lanes", lambda model: 2)
+
+    class OneAtATime(SamModel):
+        inside = 0
+
+        def encode_batch_steps(self, planes):
+            self.inside += 1
+            try:
+                if self.inside > 1:
+                    raise MemoryError
+                steps = super().encode_batch_steps(planes)
+                yield next(steps)
+                time.sleep(0.05)
+                return (yield from steps)
+            finally:
+                self.inside -= 1
+
+    model = OneAtATime(tiny_sam, name="small", family="sam")
+    with pytest.warns(MemoryFallbackWarning, match="one plane at a time"):
+        report = embed(make_volume(), model, tmp_path / "s")
+    assert report.encoded == 6
+    assert len(read_all(tmp_path / "s")) == 6
+
+
+def test_the_rate_is_that_of_work_not_of_rest(tiny_sam, tmp_path, monkeypatch):
+    monkeypatch.setattr(job_module, "choose_lanes", lambda model: 2)
+    model = SamModel(tiny_sam, name="tiny vit", family="sam")
+    rates = []
+    for step in make_job(make_volume(12), model, tmp_path / "s").embed_steps():
+        if "planes/min" in step.detail:
+            rates.append(float(step.detail.split()[0]))
+        time.sleep(0.02)
+    remembered = recall_speed(model, 2)
+    assert remembered is not None
+    alone = recall_speed(model)
+    assert 0.1 * alone < remembered < 3 * alone
+    assert rates[-1] < 3 * 60 / remembered
 
 
 def embed_and_read(data, model, location):

@@ -40,7 +40,7 @@ def lanes(threads):
 def finish(lanes):
     results = []
     while lanes.is_busy:
-        results += lanes.advance()
+        results += [(done.key, done.value) for done in lanes.advance()]
     return results
 
 
@@ -98,6 +98,85 @@ def test_each_lane_has_its_share_of_threads_and_nobody_else(lanes, threads):
     assert elsewhere == [threads]
 
 
+def test_what_is_finished_is_handed_out_at_the_end(lanes):
+    lanes.start("slow", count_to(1000, [], 0.01))
+    lanes.start("fast", count_to(1, []))
+    for _ in range(5):
+        assert not lanes.advance()
+    left = lanes.end()
+    assert [(key, done and done.value) for key, done in left] == [
+        ("slow", None),
+        ("fast", 1),
+    ]
+    assert not lanes.is_busy
+
+
+def test_an_error_does_not_take_what_others_have_finished(threads):
+    def fails():
+        for _ in range(20):
+            time.sleep(0.01)
+            yield
+        raise ValueError("broken")
+
+    lanes = Lanes(3)
+    lanes.start("slow", count_to(1000, [], 0.01))
+    lanes.start("fast", count_to(1, []))
+    lanes.start("bad", fails())
+    with pytest.raises(ValueError, match="broken"):
+        finish(lanes)
+    assert [(key, done and done.value) for key, done in lanes.end()] == [
+        ("slow", None),
+        ("fast", 1),
+        ("bad", None),
+    ]
+
+
+def test_time_counts_as_rest_when_no_step_is_under_way(lanes):
+    lanes.start("a", count_to(3, [], 0.2))
+    since = time.monotonic()
+    assert lanes.seconds_at_rest(since) == 0
+    time.sleep(0.5)
+    assert 0.1 < lanes.seconds_at_rest(since) < 0.45
+    finish(lanes)
+
+
+def test_a_thread_that_cannot_start_leaves_nothing_behind(threads, monkeypatch):
+    start, started = threading.Thread.start, []
+
+    def only_once(thread):
+        if thread.name.startswith("samseg encoder"):
+            started.append(thread)
+            if len(started) == 2:
+                raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", only_once)
+    with pytest.raises(RuntimeError, match="start new thread"):
+        Lanes(2)
+    started[0].join(10)
+    assert not started[0].is_alive()
+    assert torch.get_num_threads() == threads
+
+
+def test_lanes_made_at_once_leave_the_number_of_threads(threads):
+    numbers = []
+
+    def make():
+        lanes = Lanes(2)
+        lanes.start(0, count_to(1, []))
+        finish(lanes)
+        lanes.end()
+        numbers.append(torch.get_num_threads())
+
+    for _ in range(10):
+        makers = [threading.Thread(target=make) for _ in range(3)]
+        for maker in makers:
+            maker.start()
+        for maker in makers:
+            maker.join()
+    assert set(numbers) == {threads}
+
+
 def test_an_error_comes_out_and_the_rest_is_closed(threads):
     lanes, closed = Lanes(2), []
 
@@ -152,16 +231,17 @@ def test_small_encoders_share_the_cores_and_large_ones_take_them(
         assert (choose_lanes(embedded_model), choose_lanes(vit)) == (small, large)
 
 
-def test_little_memory_leaves_one_lane(embedded_model, threads, monkeypatch):
-    from napari_samseg.core.models import lanes
+def test_little_memory_leaves_one_lane(embedded_model, threads, monkeypatch, tmp_path):
+    from napari_samseg.core import memory
 
-    class Memory:
-        available = 2 << 30
-
-    monkeypatch.setattr(lanes.psutil, "virtual_memory", Memory)
+    (tmp_path / "memory.max").write_text(f"{3 << 30}\n")
+    (tmp_path / "memory.current").write_text(f"{1 << 30}\n")
+    monkeypatch.setattr(memory, "CGROUP", tmp_path)
     assert choose_lanes(embedded_model) == 2
-    Memory.available = 1 << 20
+    (tmp_path / "memory.current").write_text(f"{(3 << 30) - 1000}\n")
     assert choose_lanes(embedded_model) == 1
+    (tmp_path / "memory.max").write_text("max\n")
+    assert choose_lanes(embedded_model) == 4
 
 
 def test_a_gpu_is_not_shared(tiny_sam, threads):

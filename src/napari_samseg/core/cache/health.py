@@ -27,6 +27,7 @@ from napari_samseg.core.cache.layout import (
 from napari_samseg.core.cache.recipe import StackRecipe
 from napari_samseg.core.cache.seal import unsealed
 from napari_samseg.core.cache.zarr_store import EmbeddingStore
+from napari_samseg.core.embed.order import select_planes
 from napari_samseg.core.errors import CacheError, DamagedStoreError, NewerStoreError
 from napari_samseg.core.types import Progress
 
@@ -109,13 +110,15 @@ def verify(
 
     Raises
     ------
+    SettingsError
+        If an entry has no such planes.
     CacheError
         If the store is out of reach.
     """
     digests = store.digests() if digest is None else [digest]
     reports = []
     for name in digests:
-        report = yield from _verify_entry(store, name, slice(*planes))
+        report = yield from _verify_entry(store, name, planes)
         reports.append(report)
     return VerifyReport(tuple(reports))
 
@@ -186,7 +189,7 @@ def sweep(keys: StoreKeys, unfinished: Collection[str]) -> None:
 
 
 def _verify_entry(
-    store: EmbeddingStore, digest: str, planes: slice
+    store: EmbeddingStore, digest: str, planes: tuple[int, int | None]
 ) -> Generator[Progress, None, EntryReport]:
     try:
         recipe = store.recipe(digest)
@@ -214,14 +217,13 @@ def _verify_entry(
 
 
 def _check_planes(
-    entry: StackEntry, planes: slice
+    entry: StackEntry, planes: tuple[int, int | None] = (0, None)
 ) -> Generator[Progress, None, dict[tuple[int, ...], str]]:
     recipe = entry.recipe
     states: dict[tuple[int, ...], str] = {}
-    places = range(recipe.n_planes)[planes]
-    for done, place in enumerate(places):
-        yield Progress("verifying", done, len(places), recipe.image)
-        plane = recipe.plane_at(place)
+    chosen = select_planes(recipe.planes, *planes)
+    for done, plane in enumerate(chosen):
+        yield Progress("verifying", done, len(chosen), recipe.image)
         states[plane] = entry.check(plane)
     return states
 
@@ -324,7 +326,7 @@ def _repair_entry(
             keys.set(name, document)
         done.append("metadata written again")
     entry = store.open_entry(digest)
-    states = yield from _check_planes(entry, slice(None))
+    states = yield from _check_planes(entry)
     damaged = [plane for plane, state in states.items() if state == "damaged"]
     claimed = entry.claimed()  # who is at a plane puts it right
     free = [plane for plane in damaged if recipe.position(plane) not in claimed]

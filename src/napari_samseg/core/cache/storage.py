@@ -13,6 +13,8 @@ from napari_samseg.core.types import FloatArray
 __all__ = ["pack_features", "unpack_features"]
 
 LEVELS = 255
+# What is smaller rounds to a finite number.
+TOO_LARGE = {"float16": 65520.0, "float32": np.inf}
 
 
 def pack_features(
@@ -41,7 +43,7 @@ def pack_features(
     """
     if storage != "uint8":
         # before, as numpy takes long over half floats; NaN is not less either
-        if not np.abs(features).max(initial=0) <= np.finfo(storage).max:
+        if not np.abs(features).max(initial=0) < TOO_LARGE[storage]:
             raise CacheError(
                 f"these features do not fit {storage}: choose float32 storage"
             )

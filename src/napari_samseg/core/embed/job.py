@@ -21,13 +21,18 @@ from napari_samseg.core.embed.reading import (
     TileRead,
 )
 from napari_samseg.core.embed.writing import StackWriter
-from napari_samseg.core.errors import InvalidImageError, SamSegError
+from napari_samseg.core.errors import (
+    InvalidImageError,
+    ModelMemoryError,
+    SamSegError,
+)
+from napari_samseg.core.memory import warn_fallback
 from napari_samseg.core.models.batching import (
     GPU_PLANES,
     Encoded,
     encode_planes_steps,
 )
-from napari_samseg.core.models.lanes import Lanes, choose_lanes
+from napari_samseg.core.models.lanes import Finished, Lanes, choose_lanes
 from napari_samseg.core.models.speed import remember_speed
 from napari_samseg.core.types import PlaneEmbedding, Progress
 
@@ -147,6 +152,7 @@ class _Job:
     skip_unreadable: bool
     kept: int = 0
     n_encoded: int = 0  # tiles
+    encoding_seconds: float = 0.0
     # why nothing more is read; what was read before is finished first
     failure: Exception | None = None
     unreadable: dict[PlaneIndex, str] = field(default_factory=dict)
@@ -155,7 +161,7 @@ class _Job:
     encoding_since: float | None = None
     rested: float = 0.0
     parts: dict[PlaneIndex, _Part] = field(default_factory=dict)
-    lanes: Lanes[list[TileRead], list[Encoded]] = field(init=False)
+    lanes: Lanes[Sequence[TileRead], list[Encoded]] = field(init=False)
 
     def __post_init__(self) -> None:
         self.lanes = Lanes(self.n_lanes)
@@ -166,7 +172,7 @@ class _Job:
             # whoever runs the job may let it rest between its steps
             before = time.monotonic()
             yield progress
-            self.rested += time.monotonic() - before
+            self.rested += self.lanes.seconds_at_rest(before)
 
     def _run(self) -> Generator[Progress, None, None]:
         wanted = _batch(self.model)
@@ -190,8 +196,7 @@ class _Job:
                 waiting = []
                 continue
             if self.lanes.is_busy:
-                for tiles, encoded in self.lanes.advance():
-                    self._keep_all(tiles, encoded)
+                waiting = [*self._advance(), *waiting]
             yield self.progress()
         if self.failure is not None:
             raise self.failure
@@ -203,7 +208,12 @@ class _Job:
     def end(self) -> None:
         """Write what is encoded, give up the rest, and end the threads."""
         self.reader.stop()
-        self.lanes.end()
+        for tiles, finished in self.lanes.end():
+            if finished is not None:
+                for tile, (embedding, _) in zip(tiles, finished.value, strict=True):
+                    self._collect(tile, embedding)
+        for plane in self.unreadable:
+            self.parts.pop(plane, None)
         # after a cancel, the next run goes on within the plane
         for plane, part in self.parts.items():
             if self.writer.error is None:
@@ -272,22 +282,49 @@ class _Job:
         )
         self.lanes.start(tiles, steps)
 
-    def _keep_all(self, tiles: Sequence[TileRead], encoded: Sequence[Encoded]) -> None:
-        for tile, (embedding, _) in zip(tiles, encoded, strict=True):
+    def _advance(self) -> list[TileRead]:
+        """Go on encoding; return the tiles that are to be encoded again.
+
+        Memory that is too little for planes side by side may do for one at a time.
+        """
+        try:
+            for finished in self.lanes.advance():
+                self._keep_all(finished)
+        except ModelMemoryError:
+            if self.n_lanes == 1:
+                raise
+        else:
+            return []
+        warn_fallback(self.model.device, "encoding one plane at a time")
+        self.n_lanes = 1
+        left = self.lanes.end()
+        self.lanes = Lanes(1)
+        # tiles of a plane are written in order
+        return [tile for tiles, _ in left for tile in tiles]
+
+    def _keep_all(self, finished: Finished[Sequence[TileRead], list[Encoded]]) -> None:
+        tiles = finished.key
+        for tile, (embedding, _) in zip(tiles, finished.value, strict=True):
             if tile.plane not in self.unreadable:
                 self._keep(tile, embedding)
         self.n_encoded += len(tiles)
-        if self.n_lanes > 1:
-            seconds = self._spent() / self.n_encoded
+        self.encoding_seconds += finished.seconds
+        # the first have started alone
+        if 1 < self.n_lanes < self.n_encoded:
+            seconds = self.encoding_seconds / self.n_encoded / self.n_lanes
             remember_speed(self.model, seconds, self.n_lanes)
 
-    def _keep(self, tile: TileRead, embedding: PlaneEmbedding) -> None:
-        """Write a tile, together with those of its plane that share a file."""
-        self.reader.renew()
+    def _collect(self, tile: TileRead, embedding: PlaneEmbedding) -> _Part:
         part = self.parts.setdefault(tile.plane, _Part(tile.plane_digest))
         part.tiles[tile.number] = dataclasses.replace(
             embedding, original_size=tile.size
         )
+        return part
+
+    def _keep(self, tile: TileRead, embedding: PlaneEmbedding) -> None:
+        """Write a tile, together with those of its plane that share a file."""
+        self.reader.renew()
+        part = self._collect(tile, embedding)
         if tile.is_last or (tile.number + 1) % TILES_PER_FILE == 0:
             digest, tiles = part.plane_digest, part.tiles
             self.writer.add(tile.plane, digest, tiles, is_last=tile.is_last)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import itertools
+import math
+from collections.abc import Iterable, Sequence
 from threading import Lock
 
 import numpy as np
 
-__all__ = ["PlaneOrder"]
+from napari_samseg.core.errors import SettingsError
+
+__all__ = ["PlaneOrder", "select_planes"]
 
 PlaneIndex = tuple[int, ...]
 
@@ -63,3 +67,31 @@ class PlaneOrder:
             self._is_open[i] = False
             self._n_open -= 1
             return self._planes[i]
+
+
+def select_planes(
+    lengths: Sequence[int], start: int = 0, stop: int | None = None
+) -> tuple[PlaneIndex, ...]:
+    """Return the indices of planes ``start`` to ``stop``, in C order.
+
+    Parameters
+    ----------
+    lengths : sequence of int
+        Lengths of the axes that are not in the plane.
+    start, stop : int
+        Half-open, counted through all these axes.
+
+    Raises
+    ------
+    SettingsError
+        If there is no such plane.
+    """
+    n = math.prod(lengths)
+    stop = n if stop is None else stop
+    if not 0 <= start < stop <= n:
+        raise SettingsError(
+            f"planes {start}:{stop} are not in a stack of {n}: choose a range within "
+            f"0:{n}"
+        )
+    every = itertools.product(*(range(length) for length in lengths))
+    return tuple(itertools.islice(every, start, stop))

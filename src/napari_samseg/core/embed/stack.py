@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,6 @@ from napari_samseg.core.amounts import describe_bytes, describe_seconds
 from napari_samseg.core.cache.layout import TILES_PER_FILE
 from napari_samseg.core.cache.place import free_bytes
 from napari_samseg.core.cache.recipe import StackRecipe
-from napari_samseg.core.errors import SettingsError
 from napari_samseg.core.models.batching import encode_planes_steps
 from napari_samseg.core.models.lanes import choose_lanes
 from napari_samseg.core.models.protocol import precision_of
@@ -40,7 +38,6 @@ __all__ = [
     "PlaneIndex",
     "Stack",
     "estimate_steps",
-    "select_planes",
     "stack_recipe",
 ]
 
@@ -49,9 +46,9 @@ PlaneIndex = tuple[int, ...]
 # Size on disk after compression, as a share of what is compressed (measured, see
 # docs/concepts/embedding-cache.md).
 COMPRESSED = {"float16": 0.87, "float32": 0.9, "uint8": 0.91}
-# What is on its way between reading, encoding and writing, at most, beside what is
-# encoded or is to be next (on a processor).
-TILES_AHEAD, FILES_BEHIND = 3, 3
+# What is on its way between reading, encoding and writing, at most, beside three tiles
+# and the features of two for each that is encoded (on a processor).
+TILES_AHEAD, FILES_BEHIND = 4, 2
 # Three channels of float32; a value as it is read, and in float64 to be stretched.
 RGB_BYTES, BYTES_PER_VALUE = 12, 12
 
@@ -86,34 +83,6 @@ class Stack:
     def plane_size(self) -> tuple[int, int]:
         """(Y, X) in pixels."""
         return self.source.plane_size(self.settings.level, self.plane_axes)
-
-
-def select_planes(
-    lengths: Sequence[int], start: int = 0, stop: int | None = None
-) -> tuple[PlaneIndex, ...]:
-    """Return the indices of planes ``start`` to ``stop``, in C order.
-
-    Parameters
-    ----------
-    lengths : sequence of int
-        Lengths of the axes that are not in the plane.
-    start, stop : int
-        Half-open, counted through all these axes.
-
-    Raises
-    ------
-    SettingsError
-        If there is no such plane.
-    """
-    n = math.prod(lengths)
-    stop = n if stop is None else stop
-    if not 0 <= start < stop <= n:
-        raise SettingsError(
-            f"planes {start}:{stop} are not in a stack of {n}: choose a range within "
-            f"0:{n}"
-        )
-    every = itertools.product(*(range(length) for length in lengths))
-    return tuple(itertools.islice(every, start, stop))
 
 
 def stack_recipe(
@@ -243,8 +212,8 @@ def estimate_steps(
         tiles=tiles,
         nbytes=int(missing * recipe.plane_nbytes * COMPRESSED[recipe.storage]),
         memory=2 * plane
-        + (TILES_AHEAD + 2 * lanes) * tile
-        + (FILES_BEHIND + lanes) * in_file * features,
+        + (TILES_AHEAD + 3 * lanes) * tile
+        + (FILES_BEHIND + 2 * lanes) * in_file * features,
         seconds=None if speed is None else tiles * speed,
         free=free_bytes(location),
     )

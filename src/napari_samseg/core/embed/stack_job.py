@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from napari_samseg.core.cache.keys import local_path
 from napari_samseg.core.cache.place import check_room, default_store_folder
-from napari_samseg.core.embed.order import PlaneOrder
-from napari_samseg.core.embed.stack import Stack, select_planes
+from napari_samseg.core.embed.order import PlaneOrder, select_planes
+from napari_samseg.core.embed.stack import Stack
 from napari_samseg.core.errors import CacheError, DamagedStoreError
 from napari_samseg.core.settings import EmbedSettings, ModelSettings, TileSettings
 from napari_samseg.core.types import Progress

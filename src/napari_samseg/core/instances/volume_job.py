@@ -22,6 +22,7 @@ from napari_samseg.core.instances.blockwise import (
 from napari_samseg.core.instances.class_source import ClassSource
 from napari_samseg.core.instances.methods import Instances, find_instances_steps
 from napari_samseg.core.instances.tidy import count_pixels
+from napari_samseg.core.memory import free_memory
 from napari_samseg.core.settings import InstanceSettings
 from napari_samseg.core.types import Progress
 
@@ -118,9 +119,7 @@ def _check_blockwise(settings: InstanceSettings, n: int) -> None:
 
 
 def _check_memory(n: int) -> None:
-    import psutil
-
-    needed, free = n * BYTES_PER_PIXEL, psutil.virtual_memory().available
+    needed, free = n * BYTES_PER_PIXEL, free_memory()
     if needed > free:
         raise InvalidLabelsError(
             f"{n} pixels take about {describe_bytes(needed)} of memory to work on, and "
