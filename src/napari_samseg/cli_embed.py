@@ -25,9 +25,9 @@ from napari_samseg.cli_options import (
     Tile,
     Tiling,
     read_integers,
+    read_range,
 )
 from napari_samseg.cli_terminal import messages, say, show_progress
-from napari_samseg.core.errors import SettingsError
 from napari_samseg.core.settings import (
     EmbedSettings,
     ImageSettings,
@@ -95,7 +95,7 @@ def embed(
     job = FileJob(
         image=image,
         location=out,
-        planes=_read_range(planes),
+        planes=read_range(planes, "--planes"),
         channel_axis=channel_axis,
         image_settings=ImageSettings(
             normalisation=normalisation,
@@ -140,20 +140,6 @@ def _stop_in_words(location: str) -> Iterator[None]:
         )
         messages.print(text, markup=False, soft_wrap=True)
         raise typer.Exit(STOPPED) from None
-
-
-def _read_range(text: str) -> tuple[int, int | None]:
-    """Read START:STOP, of which both may be left out, or the number of one plane."""
-    start, colon, stop = text.partition(":")
-    try:
-        first = int(start) if start.strip() else 0
-        if not colon:
-            return first, first + 1 if text.strip() else None
-        return first, int(stop) if stop.strip() else None
-    except ValueError as error:
-        raise SettingsError(
-            f"--planes takes START:STOP, such as 10:20 or 10:, not {text!r}"
-        ) from error
 
 
 def _print_report(report: EmbedReport, location: str) -> None:

@@ -34,6 +34,7 @@ __all__ = [
     "option_of",
     "read_integers",
     "read_numbers",
+    "read_range",
 ]
 
 T = TypeVar("T")
@@ -92,6 +93,26 @@ def read_numbers(text: str, flag: str) -> tuple[float, ...]:
         If it is anything else; names the flag.
     """
     return _read_list(text, flag, float, "numbers")
+
+
+def read_range(text: str, flag: str) -> tuple[int, int | None]:
+    """Read START:STOP, of which both may be left out, or the number of one plane.
+
+    Raises
+    ------
+    SettingsError
+        If it is anything else; names the flag.
+    """
+    start, colon, stop = text.partition(":")
+    try:
+        first = int(start) if start.strip() else 0
+        if not colon:
+            return first, first + 1 if text.strip() else None
+        return first, int(stop) if stop.strip() else None
+    except ValueError as error:
+        raise SettingsError(
+            f"{flag} takes START:STOP, such as 10:20 or 10:, not {text!r}"
+        ) from error
 
 
 def _read_list(
