@@ -91,7 +91,7 @@ def test_refine_a_plane_and_review_it(viewer, layers, bodies, open_panel, qtbot)
     widget = open_panel()
     assert widget._image_box.currentData() is image
     assert widget._labels_box.currentData() is labels
-    assert not widget._accept_button.isEnabled()
+    assert not widget.review._accept_button.isEnabled()
     widget._refine_form.set_settings(RefineSettings(margin=2))
     run(qtbot, widget)
     result = viewer.layers["bodies - refined"]
@@ -103,10 +103,10 @@ def test_refine_a_plane_and_review_it(viewer, layers, bodies, open_panel, qtbot)
     assert mean_iou(result.data[1], true[1], ids) > mean_iou(rough[1], true[1], ids)
     assert "refined" in widget._status.text()
 
-    review = widget.refinement.review
+    review = widget.review.refinement.review
     n = len(review.items)
     assert n == len(ids)
-    assert widget._counter.text() == f"<b>Review</b>: 1 of {n}, {n} to look at"
+    assert widget.review._counter.text() == f"<b>Review</b>: 1 of {n}, {n} to look at"
     doubts = [item.score.doubt for item in review.items]
     assert doubts == sorted(doubts, reverse=True)
     assert viewer.layers.selection.active is result
@@ -121,7 +121,9 @@ def test_refine_a_plane_and_review_it(viewer, layers, bodies, open_panel, qtbot)
     first, second = review.items[0].score.object_id, review.items[1].score.object_id
     canvas.press_key(viewer, Qt.Key.Key_A)
     assert review.items[0].state == ACCEPTED
-    assert widget._counter.text() == f"<b>Review</b>: 2 of {n}, {n - 1} to look at"
+    assert (
+        widget.review._counter.text() == f"<b>Review</b>: 2 of {n}, {n - 1} to look at"
+    )
     refined = result.data.copy()
     canvas.press_key(viewer, Qt.Key.Key_D)
     assert review.items[1].state == DELETED
@@ -137,22 +139,22 @@ def test_refine_a_plane_and_review_it(viewer, layers, bodies, open_panel, qtbot)
 
     # find the object again by a point, which is one step, too
     before = result.data.copy()
-    widget._redo_box.setCurrentText("middle")
+    widget.review._redo_box.setCurrentText("middle")
     canvas.press_key(viewer, Qt.Key.Key_R)
     rest(qtbot, widget)
     assert (result.data != before).any()
     assert set(np.unique(result.data[1])) == set(np.unique(before[1]))
-    widget._undo_button.click()
+    widget.review._undo_button.click()
     np.testing.assert_array_equal(result.data, before)
-    widget._again_button.click()
+    widget.review._again_button.click()
     assert (result.data != before).any()
 
     # closing the panel loses nothing
-    widget._accept_button.click()
+    widget.review._accept_button.click()
     n_open, place = review.n_open, review.place
     viewer.window.remove_dock_widget(widget)
     again = open_panel()
-    assert again.refinement.review is review
+    assert again.review.refinement.review is review
     assert (review.n_open, review.place) == (n_open, place)
     canvas.press_key(viewer, Qt.Key.Key_N)
     assert review.place == (place + 1) % n
@@ -165,7 +167,8 @@ def test_refine_a_plane_and_review_it(viewer, layers, bodies, open_panel, qtbot)
     assert {item.score.plane for item in review.items} == {(1,), (2,)}
     assert sum(item.state == ACCEPTED for item in review.items) == 1
     assert (result.data[2] != rough[2]).any()
-    again.undo()
+    assert [la.name for la in viewer.layers].count("under review") == 1
+    again.review.undo()
     np.testing.assert_array_equal(result.data[2], rough[2])
 
 

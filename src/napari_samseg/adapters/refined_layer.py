@@ -11,17 +11,25 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_samseg.adapters.prompt_layers import OWN
 from napari_samseg.adapters.read_layers import world_to_canvas
 from napari_samseg.adapters.write_layers import LayerLabels
 from napari_samseg.core.refine.review import Review
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
-    from napari.layers import Image, Labels
+    from napari.layers import Image, Labels, Shapes
 
     from napari_samseg.core.painting import Box, PlaneKey
 
-__all__ = ["Refinement", "add_refined", "label_data", "refinement_of", "show_object"]
+__all__ = [
+    "ObjectMark",
+    "Refinement",
+    "add_refined",
+    "label_data",
+    "refinement_of",
+    "show_object",
+]
 
 KEY = "napari-samseg: refinement"
 # Share of the canvas that an object takes in the middle of the view.
@@ -135,3 +143,44 @@ def _zoom(viewer: ViewerModel, layer: Labels, plane: PlaneKey, side: int) -> flo
     moved = np.asarray(layer.data_to_world(step), np.float64) - origin
     length = side * float(np.linalg.norm(world_to_canvas(moved, viewer.dims, layer)))
     return SHOWN_SHARE * min(canvas.size) / length if length else float(camera.zoom)
+
+
+class ObjectMark:
+    """A frame around one object, in a layer of its own."""
+
+    def __init__(self, viewer: ViewerModel) -> None:
+        self._viewer = viewer
+        self._layer: Shapes | None = None
+
+    def show(self, labels: Labels, plane: PlaneKey, box_yx: Box) -> None:
+        """Frame an object of labels, in its plane."""
+        corners = np.zeros((4, labels.ndim))
+        lead = [axis for axis in range(labels.ndim) if axis not in plane.axes]
+        corners[:, lead] = plane.index
+        # outside the object's pixels, which reach half a pixel beyond their centres
+        y0, x0, y1, x1 = np.add(box_yx, (-1.5, -1.5, 0.5, 0.5))
+        frame = [(y0, x0), (y0, x1), (y1, x1), (y1, x0)]
+        corners[:, list(plane.axes)] = frame
+        self.hide()
+        self._layer = self._viewer.add_shapes(
+            [corners],
+            name="under review",
+            shape_type="rectangle",
+            face_color="transparent",
+            edge_color="white",
+            edge_width=0.6,
+            metadata={OWN: "mark"},
+            scale=labels.scale,
+            translate=labels.translate,
+            rotate=labels.rotate,
+            shear=labels.shear,
+            affine=labels.affine,
+            units=labels.units,
+            axis_labels=labels.axis_labels,
+        )
+
+    def hide(self) -> None:
+        """Remove the frame."""
+        layer, self._layer = self._layer, None
+        if layer is not None and layer in self._viewer.layers:
+            self._viewer.layers.remove(layer)

@@ -10,18 +10,14 @@ from napari_samseg.adapters.plugin_settings import read_plugin_settings
 from napari_samseg.adapters.prompt_layers import is_own_layer
 from napari_samseg.adapters.read_layers import ImageView, current_plane
 from napari_samseg.adapters.refined_layer import (
-    Refinement,
     add_refined,
     label_data,
     refinement_of,
-    show_object,
 )
 from napari_samseg.core.embed.stack import Stack, select_planes
 from napari_samseg.core.errors import InvalidLabelsError, LayerError, SamSegError
-from napari_samseg.core.refine.review import ACCEPTED, DELETED, ReviewItem
-from napari_samseg.core.refine.scores import KEPT
 from napari_samseg.core.refine.volume import PlaneRefined
-from napari_samseg.core.settings import ModelSettings
+from napari_samseg.core.settings import ModelSettings, PromptSettings
 from napari_samseg.widgets.dock_panel import (
     ask_checkpoint,
     fill_combo,
@@ -31,11 +27,10 @@ from napari_samseg.widgets.dock_panel import (
 from napari_samseg.widgets.label_refiner import LabelRefiner, RefinePlan, TargetMade
 from napari_samseg.widgets.refine_layout import (
     PLANE,
-    PROMPT_KINDS,
-    REVIEW_KEYS,
     VOLUME,
     RefineLayout,
 )
+from napari_samseg.widgets.review_panel import PROMPT_KINDS, ReviewPanel
 from napari_samseg.widgets.stores import store_of
 
 if TYPE_CHECKING:
@@ -65,17 +60,16 @@ class RefineWidget(RefineLayout):
         self._model_settings = ModelSettings(
             device=plugin.device, precision=plugin.precision
         )
-        super().__init__(self._model_settings)
         # napari may hand out a proxy, whose identity is not the viewer's
-        self._viewer = getattr(napari_viewer, "__wrapped__", napari_viewer)
+        viewer = getattr(napari_viewer, "__wrapped__", napari_viewer)
+        review = ReviewPanel(viewer)
+        super().__init__(self._model_settings, review)
+        self._viewer, self._review = viewer, review
         self._refiner = LabelRefiner()
         # of the job that runs
         self._plan: RefinePlan | None = None
         self._sources: tuple[Image, Labels] | None = None
         self._target: Labels | None = None
-        # the layer under review, and what its keys did before
-        self._layer: Labels | None = None
-        self._keys: dict[str, Any] = {}
         self._connect()
         # a window that is deleted at once tells nobody else
         self.destroyed.connect(self._refiner.close)
@@ -89,19 +83,10 @@ class RefineWidget(RefineLayout):
         self._device_form.changed.connect(self._on_device)
         for form in (self._refine_form, self._image_form, self._tile_form):
             form.refused.connect(self._show_error)
-        for button, act in (
-            (self._start_button, self._start),
-            (self._cancel_button, self._refiner.cancel),
-            (self._accept_button, self.accept),
-            (self._delete_button, self.delete),
-            (self._redo_button, self.redo),
-            (self._next_button, self.show_next),
-            (self._previous_button, self.show_previous),
-            (self._undo_button, self.undo),
-            (self._again_button, self.redo_step),
-        ):
-            button.clicked.connect(lambda *_, act=act: act())
-        self._only_box.toggled.connect(self._show_only)
+        self._start_button.clicked.connect(self._start)
+        self._cancel_button.clicked.connect(self._refiner.cancel)
+        self._review.redo_wanted.connect(self._redo)
+        self._review.refused.connect(self._show_error)
         refiner = self._refiner
         refiner.progressed.connect(self._on_progress)
         refiner.finished.connect(self._on_finished)
@@ -116,9 +101,9 @@ class RefineWidget(RefineLayout):
         return self._refiner
 
     @property
-    def refinement(self) -> Refinement | None:
-        """What is under review."""
-        return None if self._layer is None else refinement_of(self._layer)
+    def review(self) -> ReviewPanel:
+        """Where refined objects are looked at."""
+        return self._review
 
     # -- choices -------------------------------------------------------------------
 
@@ -146,19 +131,16 @@ class RefineWidget(RefineLayout):
                 of_kind = [layer for layer in found if layer not in results] or found
                 chosen = of_kind[-1] if of_kind else None
             fill_combo(combo, [(layer.name, layer) for layer in found], chosen)
-        if self._layer is not None and self._layer not in labels:
-            self._layer, self._keys = None, {}
+        shown = self._review.layer
+        if shown not in results:
+            self._review.show_layer(results[-1] if results else None)
         self._offer_results(results)
         self._on_choice()
-        if self._layer is None and results:
-            self._review(results[-1])
 
     def _offer_results(self, results: list[Labels]) -> None:
         items: list[tuple[str, Any]] = [("a new layer", None)]
         items += [(layer.name, layer) for layer in results]
-        fill_combo(self._into_box, items, None)
-        if self._layer in results:
-            select_item(self._into_box, self._layer)
+        fill_combo(self._into_box, items, self._review.layer)
 
     def _on_choice(self) -> None:
         labels = self._labels_box.currentData()
@@ -180,7 +162,7 @@ class RefineWidget(RefineLayout):
     def _on_result(self) -> None:
         layer = self._into_box.currentData()
         if layer is not None:
-            self._review(layer)
+            self._review.show_layer(layer)
 
     def _on_model_chosen(self) -> None:
         name = self._model_box.currentData()
@@ -264,7 +246,7 @@ class RefineWidget(RefineLayout):
         image, rough = self._sources
         layer = add_refined(self._viewer, image, rough, labels, self._plan.axes)
         self._target = layer
-        self._review(layer)
+        self._review.show_layer(layer)
         # it was offered before it was known as a result
         self.reset_choices()
 
@@ -279,11 +261,11 @@ class RefineWidget(RefineLayout):
             refined.labels,
             is_step=not plan.makes_target,
         )
-        self._show_review()
+        self._review.refresh()
 
     def _on_finished(self, counts: RefineCounts) -> None:
         self._say(f"{counts}.")
-        self._show_current()
+        self._review.show_current()
 
     def _on_failed(self, error: Exception) -> None:
         known = isinstance(error, SamSegError)
@@ -296,45 +278,11 @@ class RefineWidget(RefineLayout):
         self._bar.setVisible(False)
         self._refresh()
 
-    # -- the review ----------------------------------------------------------------
+    # -- one object again ----------------------------------------------------------
 
-    def accept(self) -> None:
-        """Say that the object on view is good."""
-        self._act("accept")
-
-    def delete(self) -> None:
-        """Remove the object on view from its plane."""
-        self._act("delete")
-
-    def undo(self) -> None:
-        """Take the last step back."""
-        self._act("undo")
-
-    def redo_step(self) -> None:
-        """Do the step that was undone last again."""
-        self._act("redo")
-
-    def show_next(self) -> None:
-        """Go to the next object."""
-        self._act("move", 1)
-
-    def show_previous(self) -> None:
-        """Go to the object before."""
-        self._act("move", -1)
-
-    def _act(self, name: str, *values: Any) -> None:
-        known = self.refinement
-        if known is None or self._refiner.is_running:
-            return
-        try:
-            getattr(known.review, name)(*values)
-        except SamSegError as error:
-            self._show_error(str(error))
-        self._show_current()
-
-    def redo(self) -> None:
-        """Find the object on view again, with the prompts chosen for it."""
-        known = self.refinement
+    def _redo(self, prompts: PromptSettings) -> None:
+        """Find the object under review again."""
+        known = self._review.refinement
         if known is None or self._refiner.is_running or not known.review.current:
             return
         review, score = known.review, known.review.current.score
@@ -353,11 +301,11 @@ class RefineWidget(RefineLayout):
             planes=(score.plane,),
             model_settings=self._model_settings,
             tiles=self._tile_form.settings,
-            prompts=PROMPT_KINDS[self._redo_box.currentText()],
+            prompts=prompts,
             settings=self._refine_form.settings,
             makes_target=False,
         )
-        self._target = self._layer
+        self._target = self._review.layer
         others = review.scores_of(score.plane)
         self._refiner.redo(plan, now, score.object_id, others)
         self._refresh()
@@ -367,69 +315,9 @@ class RefineWidget(RefineLayout):
         if known is not None:
             known.review.replace(redone.score, redone.before, redone.after)
             self._say(f"Object {redone.score.object_id} was found again.")
-            self._show_current()
-
-    def _review(self, layer: Labels) -> None:
-        """Review a layer from now on; its keys are this panel's."""
-        if layer is not self._layer:
-            self._give_keys_back()
-            self._layer = layer
-            for key, _, method in REVIEW_KEYS:
-                act = getattr(self, method)
-                self._keys[key] = layer.bind_key(
-                    key, lambda _, act=act: act(), overwrite=True
-                )
-            layer.events.paint.connect(self._on_paint)
-        select_item(self._into_box, layer)
-        self._show_review()
-
-    def _give_keys_back(self) -> None:
-        layer, self._layer = self._layer, None
-        if layer is not None:
-            layer.events.paint.disconnect(self._on_paint)
-            for key, before in self._keys.items():
-                layer.bind_key(key, before, overwrite=True)
-        self._keys = {}
-
-    def _on_paint(self, event: Any) -> None:
-        """Take what a person paints by hand for a step like any other."""
-        known = self.refinement
-        if known is not None:
-            target: Any = known.review.target
-            known.review.note_stroke(target.read_stroke(event.value))
-            self._show_review()
-
-    def _show_only(self, wanted: bool) -> None:
-        if self._layer is not None:
-            self._layer.show_selected_label = wanted
-
-    def _show_current(self) -> None:
-        """Put the object under review in the middle of the view."""
-        known, layer = self.refinement, self._layer
-        if known is not None and layer is not None and known.review.current:
-            item = known.review.current
-            layer.selected_label = item.score.object_id
-            self._viewer.layers.selection.active = layer
-            plane = known.review.plane(item)
-            show_object(self._viewer, layer, plane, item.score.box_yx)
-        self._show_review()
+            self._review.show_current()
 
     # -- what is shown -------------------------------------------------------------
-
-    def _show_review(self) -> None:
-        known = self.refinement
-        review = None if known is None else known.review
-        item = None if review is None else review.current
-        if review is None or item is None:
-            self._counter.setText("<b>Review</b>")
-            show_text(self._about, "Objects to look at come here, in order of doubt.")
-        else:
-            n = len(review.items)
-            self._counter.setText(
-                f"<b>Review</b>: {review.place + 1} of {n}, {review.n_open} to look at"
-            )
-            show_text(self._about, describe_item(item))
-        self._refresh()
 
     def _refresh(self) -> None:
         runs = self._refiner.is_running
@@ -440,23 +328,7 @@ class RefineWidget(RefineLayout):
         self._choices.setEnabled(not runs)
         self._start_button.setEnabled(has_both and not runs)
         self._cancel_button.setEnabled(runs)
-        known = self.refinement
-        review = None if known is None else known.review
-        can_act = review is not None and review.current is not None and not runs
-        for button in (
-            self._accept_button,
-            self._delete_button,
-            self._redo_button,
-            self._previous_button,
-            self._next_button,
-        ):
-            button.setEnabled(can_act)
-        self._undo_button.setEnabled(
-            review is not None and review.can_undo and not runs
-        )
-        self._again_button.setEnabled(
-            review is not None and review.can_redo and not runs
-        )
+        self._review.hold(runs)
         if not runs:
             self._bar.setVisible(False)
         if not has_both and not self._status.text():
@@ -478,7 +350,7 @@ class RefineWidget(RefineLayout):
         if self._refiner.is_running:
             show_info(f"The Refine labels panel was closed. {STOPPED}")
         self._refiner.close()
-        self._give_keys_back()
+        self._review.show_layer(None)
         self._plan = self._sources = self._target = None
 
 
@@ -506,24 +378,3 @@ def _view_of(image: Image, labels: Labels, shape: tuple[int, ...]) -> ImageView:
         f"image layer {image.name!r} has shape {ImageView.of_layer(image).shape}, and "
         f"Labels layer {labels.name!r} {shape}: they do not belong together"
     )
-
-
-def describe_item(item: ReviewItem) -> str:
-    """Say what is known of an object under review, in a few lines."""
-    score = item.score
-    where = f", plane {', '.join(map(str, score.plane))}" if score.plane else ""
-    lines = [f"Object {score.object_id}{where}: doubt {score.doubt:.2f}"]
-    if item.state in (ACCEPTED, DELETED):
-        lines[0] += f" - {item.state}"
-    lines.append(
-        f"predicted IoU {score.predicted_iou:.2f}, IoU with the old one "
-        f"{score.agreement:.2f}; {score.area_before} px before, {score.area_after} now"
-    )
-    if score.status in KEPT:
-        what = (
-            "Keeps its old pixels"
-            if score.kept == score.parts
-            else (f"{score.kept} of its {score.parts} parts keep old pixels")
-        )
-        lines.append(f"{what}: {KEPT[score.status]}.")
-    return "\n".join(lines)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from qtpy.QtWidgets import (
-    QCheckBox,
     QFormLayout,
-    QGridLayout,
     QHBoxLayout,
     QLabel,
     QProgressBar,
@@ -17,7 +15,6 @@ from qtpy.QtWidgets import (
 from napari_samseg.core.settings import (
     ImageSettings,
     ModelSettings,
-    PromptSettings,
     RefineSettings,
     TileSettings,
 )
@@ -28,35 +25,13 @@ from napari_samseg.widgets.dock_panel import (
     make_model_combo,
     make_status_label,
 )
+from napari_samseg.widgets.review_panel import PROMPT_KINDS, ReviewPanel
 from napari_samseg.widgets.settings_form import SettingsForm, align_labels
 
-__all__ = ["PROMPT_KINDS", "REVIEW_KEYS", "RefineLayout"]
+__all__ = ["PLANE", "VOLUME", "RefineLayout"]
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PLANE, VOLUME = "plane", "volume"
-# What an object can become, by what a person reads.
-PROMPT_KINDS: dict[str, PromptSettings] = {
-    "box": PromptSettings(),
-    "box and middle": PromptSettings(point="interior"),
-    "middle": PromptSettings(box="none", point="interior"),
-    "3 points": PromptSettings(box="none", point="farthest", n_points=3),
-    "3 points, 3 beside it": PromptSettings(
-        box="none", point="farthest", n_points=3, n_negatives=3
-    ),
-    "box, neighbours are not it": PromptSettings(n_negatives=3, negative="neighbours"),
-    "its mask": PromptSettings(box="none", mask=True),
-    "box and its mask": PromptSettings(mask=True),
-}
-# Key on the layer of refined labels, what it does, and the method of the panel.
-REVIEW_KEYS: tuple[tuple[str, str, str], ...] = (
-    ("A", "accept the object", "accept"),
-    ("D", "delete the object from its plane", "delete"),
-    ("R", "find the object again, with the prompts chosen for it", "redo"),
-    ("N", "next object", "show_next"),
-    ("B", "the object before", "show_previous"),
-    ("Control-Z", "undo", "undo"),
-    ("Control-Shift-Z", "do again", "redo_step"),
-)
 
 
 class RefineLayout(DockPanel):
@@ -66,9 +41,10 @@ class RefineLayout(DockPanel):
     ----------
     model_settings : ModelSettings
         Device and precision to show at first.
+    review : ReviewPanel
     """
 
-    def __init__(self, model_settings: ModelSettings) -> None:
+    def __init__(self, model_settings: ModelSettings, review: ReviewPanel) -> None:
         super().__init__()
         page = QWidget()
         rows = QVBoxLayout(page)
@@ -87,7 +63,7 @@ class RefineLayout(DockPanel):
         rows.addWidget(self._choices)
         rows.addLayout(self._build_actions())
         rows.addWidget(self._build_status())
-        rows.addWidget(self._build_review())
+        rows.addWidget(review)
         rows.addStretch(1)
         self.show_page(page)
 
@@ -158,52 +134,3 @@ class RefineLayout(DockPanel):
         rows.addWidget(self._bar)
         rows.addWidget(self._status)
         return panel
-
-    def _build_review(self) -> QWidget:
-        self._review_panel = QWidget()
-        rows = QVBoxLayout(self._review_panel)
-        rows.setContentsMargins(0, 0, 0, 0)
-        rows.setSpacing(4)
-        self._counter = QLabel()
-        self._about = make_status_label()
-        self._about.setMinimumHeight(64)
-        rows.addWidget(self._counter)
-        rows.addWidget(self._about)
-        self._previous_button = _button("Back", "The object before (B)")
-        self._next_button = _button("Next", "The next object (N)")
-        self._accept_button = _button("Accept", "It is good: go on to the next (A)")
-        self._delete_button = _button("Delete", "Remove it from this plane (D)")
-        self._undo_button = _button("Undo", "Take the last step back (Ctrl+Z)")
-        self._again_button = _button("Do again", "What was undone (Ctrl+Shift+Z)")
-        grid = QGridLayout()
-        grid.setSpacing(4)
-        for i, button in enumerate(
-            (
-                self._accept_button,
-                self._delete_button,
-                self._previous_button,
-                self._next_button,
-                self._undo_button,
-                self._again_button,
-            )
-        ):
-            grid.addWidget(button, *divmod(i, 2))
-        rows.addLayout(grid)
-        redo = QHBoxLayout()
-        redo.setSpacing(4)
-        self._redo_button = _button("Find again", "With these prompts (R)")
-        self._redo_box = make_combo("Prompts for this object alone.")
-        self._redo_box.addItems(list(PROMPT_KINDS))
-        self._redo_box.setCurrentText("middle")
-        redo.addWidget(self._redo_button, 1)
-        redo.addWidget(self._redo_box, 1)
-        rows.addLayout(redo)
-        self._only_box = QCheckBox("Show only this object")
-        rows.addWidget(self._only_box)
-        return self._review_panel
-
-
-def _button(text: str, tip: str) -> QPushButton:
-    button = QPushButton(text)
-    button.setToolTip(tip)
-    return button
