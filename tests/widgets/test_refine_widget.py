@@ -11,6 +11,7 @@ import tifffile
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication
 from rough_labels import erode, mean_iou
+from skimage import io
 from widgets import canvas
 from widgets.test_segment_widget import save_screenshot
 
@@ -170,6 +171,27 @@ def test_refine_a_plane_and_review_it(viewer, layers, bodies, open_panel, qtbot)
     assert [la.name for la in viewer.layers].count("under review") == 1
     again.review.undo()
     np.testing.assert_array_equal(result.data[2], rough[2])
+
+
+def test_nuclei_of_a_single_image(viewer, shared_data, open_panel, qtbot):
+    """The picture of the documentation."""
+    (path,) = (shared_data / "dsb2018" / "images").glob("06350c7c*.png")
+    true = io.imread(shared_data / "dsb2018" / "labels" / path.name).astype(np.uint16)
+    rough = erode(true, 2)
+    image = viewer.add_image(io.imread(path), name="nuclei")
+    image.contrast_limits = (0, 40)
+    viewer.add_labels(rough.copy(), name="rough")
+    widget = open_panel()
+    assert not widget._scope_box.isVisible(), "there is one plane only"
+    widget._refine_form.set_settings(RefineSettings(margin=2))
+    run(qtbot, widget)
+    result = viewer.layers["rough - refined"]
+    ids = np.unique(rough)[1:]
+    before, after = (mean_iou(a, true, ids) for a in (rough, result.data))
+    assert after > before + 0.2
+    widget.review.accept()
+    widget.review.accept()
+    save_screenshot(viewer, "refine-labels.png")
 
 
 def test_painting_by_hand_is_a_step(viewer, layers, open_panel, qtbot):

@@ -33,7 +33,7 @@ __all__ = [
 
 KEY = "napari-samseg: refinement"
 # Share of the canvas that an object takes in the middle of the view.
-SHOWN_SHARE = 0.2
+SHOWN_SHARE = 0.12
 
 
 @dataclass(eq=False)
