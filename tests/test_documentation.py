@@ -67,7 +67,9 @@ def test_the_scripts_of_a_page_run(page, make_napari_viewer, monkeypatch):
         monkeypatch.setattr(napari, "run", lambda: None)
     names = {}
     exec(code, names)
-    assert len(names["prediction"]) > 0
+    # pages without a model check their results themselves
+    if "samseg" in names:
+        assert len(names["prediction"]) > 0
     if "session" in names:
         names["session"].close()
 

@@ -13,6 +13,7 @@ from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
 
+from napari_samseg.cli_options import Planes, read_range
 from napari_samseg.cli_terminal import output, say, show_progress
 from napari_samseg.core.errors import SettingsError
 
@@ -54,6 +55,8 @@ def print_entries(store: Store = "") -> None:
     """List the stacks whose embeddings are kept, the one used last first."""
     from napari_samseg.core.cache.manage import list_entries
 
+    if _is_empty(store):
+        return
     with _open(store) as opened:
         entries = show_progress(list_entries(opened))
     _print_entries(entries)
@@ -69,6 +72,8 @@ def print_store(store: Store = "") -> None:
     from napari_samseg.core.cache.manage import list_entries
     from napari_samseg.core.cache.place import free_bytes
 
+    if _is_empty(store):
+        return
     location = _location(store)
     path = local_path(location)
     foreign = None if path is None else open_foreign(path)
@@ -90,16 +95,17 @@ def print_store(store: Store = "") -> None:
         if entry.recipe is None:
             say("its recipe cannot be read: napari-samseg cache verify says why")
         else:
-            _print_recipe(entry.recipe, entry.planes_done)
+            _print_recipe(entry.recipe, entry)
 
 
 @cache_app.command("verify")
-def verify_store(store: Store = "", entry: Entry = "") -> None:
+def verify_store(store: Store = "", entry: Entry = "", planes: Planes = "") -> None:
     """Read every plane and compare checksums; exit with 1 if one is off or missing."""
     from napari_samseg.core.cache.health import verify
 
+    chosen = read_range(planes)
     with _open(store) as opened:
-        report = show_progress(verify(opened, _digest(opened, entry)))
+        report = show_progress(verify(opened, _digest(opened, entry), chosen))
     for item in report.entries:
         _print_report(item)
     if not report.is_sound:
@@ -196,6 +202,17 @@ def _location(store: str) -> str:
     return str(default_store_folder())
 
 
+def _is_empty(store: str) -> bool:
+    """Say so if nothing was ever kept in the cache folder, which is no error."""
+    from napari_samseg.core.cache.lookup import has_store
+
+    location = _location(store)
+    if store or has_store(location):
+        return False
+    say(f"nothing is kept yet in {location}")
+    return True
+
+
 def _open(store: str, *, write: bool = False) -> EmbeddingStore:
     from napari_samseg.core.cache.zarr_store import EmbeddingStore
 
@@ -266,20 +283,22 @@ def _when(seconds: float | None) -> str:
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
 
 
-def _print_recipe(recipe: StackRecipe, planes_done: int) -> None:
+def _print_recipe(recipe: StackRecipe, entry: EntrySummary) -> None:
     y, x = recipe.plane_size
+    done = entry.planes_done
     rows, columns = recipe.plane_axes
     side = "" if recipe.input_size is None else f", input {recipe.input_size}"
     shape = " x ".join(map(str, recipe.embedding_shape))
     _print_facts(
         ("image", recipe.image),
-        ("planes", f"{planes_done} of {recipe.n_planes}, {y} x {x} {recipe.dtype}"),
+        ("planes", f"{done} of {recipe.n_planes}, {y} x {x} {recipe.dtype}"),
         ("axes", f"rows {rows}, columns {columns}"),
         ("model", f"{recipe.model}, encoder {recipe.encoder_digest}{side}"),
         ("precision", recipe.precision),
         ("contrast", ", ".join(f"{k} {v}" for k, v in recipe.preprocessing)),
         ("tiles", str(len(recipe.tiles))),
         ("features", f"{shape} {recipe.storage}"),
+        ("used", _when(entry.last_used) or "not known"),
         ("made by", f"napari-samseg {recipe.plugin_version}"),
     )
 

@@ -19,6 +19,7 @@ from napari_samseg.cli_options import (
     Low,
     Model,
     Overlap,
+    Planes,
     Precision,
     Scope,
     Storage,
@@ -48,9 +49,7 @@ def embed(
     image: Annotated[
         Path, typer.Argument(help="TIFF, PNG, npy, a zarr array or OME-Zarr image.")
     ],
-    planes: Annotated[
-        str, typer.Option(help="START:STOP, counted through all axes before (Y, X).")
-    ] = "",
+    planes: Planes = "",
     model: Model = "default",
     out: Annotated[
         str | None,
@@ -95,7 +94,7 @@ def embed(
     job = FileJob(
         image=image,
         location=out,
-        planes=read_range(planes, "--planes"),
+        planes=read_range(planes),
         channel_axis=channel_axis,
         image_settings=ImageSettings(
             normalisation=normalisation,
@@ -110,6 +109,8 @@ def embed(
         settings=EmbedSettings(storage, "skip" if skip_unreadable else "stop"),
     )
     with open_stack_job(job) as stack_job, _stop_in_words(stack_job.location):
+        if not estimate:
+            stack_job.check_place()
         expected = show_progress(stack_job.estimate_steps())
         say(str(expected))
         if estimate:

@@ -26,6 +26,7 @@ __all__ = [
     "Low",
     "Model",
     "Overlap",
+    "Planes",
     "Precision",
     "Scope",
     "Storage",
@@ -71,6 +72,9 @@ Level = Annotated[int, option_of(ImageSettings, "level")]
 ChannelAxis = Annotated[
     int | None, typer.Option(help="Axis that holds independent channels.")
 ]
+Planes = Annotated[
+    str, typer.Option(help="START:STOP, counted through all axes before (Y, X).")
+]
 
 
 def read_integers(text: str, flag: str) -> tuple[int, ...]:
@@ -95,13 +99,13 @@ def read_numbers(text: str, flag: str) -> tuple[float, ...]:
     return _read_list(text, flag, float, "numbers")
 
 
-def read_range(text: str, flag: str) -> tuple[int, int | None]:
+def read_range(text: str) -> tuple[int, int | None]:
     """Read START:STOP, of which both may be left out, or the number of one plane.
 
     Raises
     ------
     SettingsError
-        If it is anything else; names the flag.
+        If it is anything else.
     """
     start, colon, stop = text.partition(":")
     try:
@@ -111,7 +115,7 @@ def read_range(text: str, flag: str) -> tuple[int, int | None]:
         return first, int(stop) if stop.strip() else None
     except ValueError as error:
         raise SettingsError(
-            f"{flag} takes START:STOP, such as 10:20 or 10:, not {text!r}"
+            f"--planes takes START:STOP, such as 10:20 or 10:, not {text!r}"
         ) from error
 
 

@@ -125,7 +125,7 @@ def refine(
         model_settings=ModelSettings(model, device, precision),
         tile_settings=TileSettings(tiling, tile),
         report=report,
-        planes=read_range(planes, "--planes"),
+        planes=read_range(planes),
         channel_axis=channel_axis,
         embeddings=embeddings,
     )

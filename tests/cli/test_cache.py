@@ -59,13 +59,37 @@ def test_the_store_of_the_cache_folder_is_meant_where_none_is_named(
     run, folder, monkeypatch, tmp_path
 ):
     monkeypatch.setenv("SAMSEG_CACHE", str(tmp_path / "cache"))
-    status, _, messages = run("list")
+    status, _, messages = run("verify")
     assert status == 2
     assert "there is no store of embeddings" in messages
     assert not (tmp_path / "cache").exists()
     shutil.copytree(folder, tmp_path / "cache" / "embeddings")
     assert "short.tif" in run("list")[1]
     assert run("verify")[0] == 0
+
+
+@pytest.mark.parametrize("command", ["list", "info"])
+def test_a_cache_folder_that_was_never_used_is_no_error(
+    run, command, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("SAMSEG_CACHE", str(tmp_path / "never"))
+    status, output, _ = run(command)
+    assert status == 0
+    assert "nothing is kept yet" in output
+    assert not (tmp_path / "never").exists()
+    status, _, messages = run(command, tmp_path / "gone")
+    assert status == 2
+    assert "gone" in messages
+
+
+def test_planes_that_were_never_asked_for_are_not_missing(run, tmp_path):
+    store = EmbeddingStore(tmp_path / "store")
+    for tile in range(len(RECIPE.tiles)):
+        put(store.entry(RECIPE), RECIPE.plane_at(0), tile, "p")
+    assert run("verify", tmp_path / "store")[0] == 1
+    assert run("verify", tmp_path / "store", "--planes", "0:1")[0] == 0
+    assert run("verify", tmp_path / "store", "--planes", "0:2")[0] == 1
+    assert "START:STOP" in run("verify", tmp_path / "store", "--planes", "a")[2]
 
 
 def test_info_says_how_it_was_made(run, folder):

@@ -118,6 +118,14 @@ def expect_features(store, planes, checkpoint):
         np.testing.assert_allclose(found[place], expected, atol=2e-3, rtol=1e-3)
 
 
+def test_a_zip_file_is_refused_before_the_model_is_loaded(run, stack, tmp_path):
+    status, _, messages = run(stack, "--model", "gone.pth", out=tmp_path / "s.zip")
+    assert status == 2
+    assert "only be read" in messages
+    assert "cache export" in messages
+    assert not (tmp_path / "s.zip").exists()
+
+
 @pytest.mark.parametrize(
     ("name", "write"),
     [

@@ -27,6 +27,7 @@ __all__ = [
     "canvas_to_data",
     "choose_level",
     "current_plane",
+    "is_colour",
     "label_on_plane",
     "largest_label",
     "world_to_canvas",
@@ -65,8 +66,8 @@ class ImageView:
     name: str
 
     @classmethod
-    def of_layer(cls, layer: Image, level: int = 0) -> ImageView:
-        """Open an image layer.
+    def of_layer(cls, layer: Image | Labels, level: int = 0) -> ImageView:
+        """Open an image layer, or a layer of labels.
 
         Raises
         ------
@@ -75,7 +76,7 @@ class ImageView:
         LayerError
             If the level does not exist.
         """
-        source = open_image(_levels(layer), rgb=layer.rgb)
+        source = open_image(_levels(layer), rgb=is_colour(layer))
         if not 0 <= level < len(source.levels):
             raise LayerError(
                 f"image layer {layer.name!r} has no resolution level {level}: it has "
@@ -130,9 +131,14 @@ class ImageView:
         return self.matrix @ offset
 
 
+def is_colour(layer: Image | Labels) -> bool:
+    """Whether the last axis of a layer's data holds colours."""
+    return bool(getattr(layer, "rgb", False))
+
+
 def choose_level(layer: Image, axes: tuple[int, int] = (-2, -1)) -> int:
     """Finest resolution level whose planes are not beyond about 4096 x 4096."""
-    source = open_image(_levels(layer), rgb=layer.rgb)
+    source = open_image(_levels(layer), rgb=is_colour(layer))
     for level in range(len(source.levels)):
         shape = source.level_shape(level)
         if shape[axes[0]] * shape[axes[1]] <= LEVEL_PIXELS:
@@ -140,7 +146,7 @@ def choose_level(layer: Image, axes: tuple[int, int] = (-2, -1)) -> int:
     return len(source.levels) - 1
 
 
-def current_plane(dims: Dims, layer: Image, level: int = 0) -> PlaneKey:
+def current_plane(dims: Dims, layer: Image | Labels, level: int = 0) -> PlaneKey:
     """Return the plane of a layer that the viewer shows, in any order of axes.
 
     Raises
@@ -159,7 +165,7 @@ def current_plane(dims: Dims, layer: Image, level: int = 0) -> PlaneKey:
             "reorder the axes"
         )
     position = canvas_to_data(dims.point, dims, layer)
-    source = open_image(_levels(layer), rgb=layer.rgb)
+    source = open_image(_levels(layer), rgb=is_colour(layer))
     inverse = np.linalg.inv(_level_matrix(source, level))
     pixels = inverse[:-1, :-1] @ position + inverse[:-1, -1]
     shape = source.level_shape(level)
@@ -336,7 +342,7 @@ def _viewer_units(dims: Dims, layer: Any) -> npt.NDArray[np.float64]:
     return sizes
 
 
-def _stack_name(layer: Image) -> str:
+def _stack_name(layer: Image | Labels) -> str:
     """Return the path of a layer's file, or its name where there is none.
 
     Several layers may come from one file, one for each channel: they are told apart

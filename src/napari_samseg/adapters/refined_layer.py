@@ -13,7 +13,7 @@ import numpy as np
 
 from napari_samseg.adapters.prompt_layers import OWN
 from napari_samseg.adapters.read_layers import world_to_canvas
-from napari_samseg.adapters.write_layers import LayerLabels
+from napari_samseg.adapters.write_layers import LayerLabels, place_of
 from napari_samseg.core.refine.review import Review
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def add_refined(
     viewer : ViewerModel
     image : Image
     rough : Labels
-        Gives the place in the world, and the name; it stays as it is.
+        Gives the place in the world, and the name; it is hidden, its pixels stay.
     data : integer array
         Of the shape of `rough`.
     axes : (int, int)
@@ -78,13 +78,7 @@ def add_refined(
     layer = viewer.add_labels(
         data,
         name=f"{rough.name} - refined",
-        scale=rough.scale,
-        translate=rough.translate,
-        rotate=rough.rotate,
-        shear=rough.shear,
-        affine=rough.affine,
-        units=rough.units,
-        axis_labels=rough.axis_labels,
+        **place_of(rough),
     )
     review = Review(
         LayerLabels(layer), (data.shape[axes[0]], data.shape[axes[1]]), axes
@@ -170,13 +164,7 @@ class ObjectMark:
             edge_color="white",
             edge_width=0.6,
             metadata={OWN: "mark"},
-            scale=labels.scale,
-            translate=labels.translate,
-            rotate=labels.rotate,
-            shear=labels.shear,
-            affine=labels.affine,
-            units=labels.units,
-            axis_labels=labels.axis_labels,
+            **place_of(labels),
         )
 
     def hide(self) -> None:

@@ -27,10 +27,12 @@ __all__ = [
     "ClassColors",
     "LayerLabels",
     "add_semantic_labels",
+    "array_on_disk",
     "check_editable",
     "create_labels",
     "empty_labels",
     "move_labels",
+    "place_of",
     "show_classes",
     "widen_labels",
 ]
@@ -219,7 +221,7 @@ def empty_labels(
     """Return an array for labels: in a zarr array under `folder` above 1 GB."""
     if math.prod(shape) * np.dtype(dtype).itemsize <= DENSE_BYTES:
         return np.zeros(shape, dtype)
-    return _array_on_disk(shape, folder, name, dtype=dtype)
+    return array_on_disk(shape, folder, name, dtype=dtype)
 
 
 def move_labels(layer: Labels, image: Image, view: ImageView) -> None:
@@ -259,7 +261,7 @@ def widen_labels(target: LayerLabels, folder: Path) -> None:
         return
     root = getattr(data.store, "root", None)
     try:
-        wide = _array_on_disk(
+        wide = array_on_disk(
             data.shape,
             folder if root is None else Path(root).parent,
             f"{target.layer.name if root is None else Path(root).stem}-uint32",
@@ -368,23 +370,32 @@ def add_semantic_labels(
         data,
         name=f"{objects.name} - classes",
         colormap=DirectLabelColormap(color_dict=colors),
-        scale=objects.scale,
-        translate=objects.translate,
-        rotate=objects.rotate,
-        shear=objects.shear,
-        affine=objects.affine,
-        units=objects.units,
-        axis_labels=objects.axis_labels,
+        **place_of(objects),
     )
 
 
-def _array_on_disk(
+def place_of(layer: Image | Labels) -> dict[str, Any]:
+    """Return where a layer lies, as arguments for another one of the same shape."""
+    names = (
+        "scale",
+        "translate",
+        "rotate",
+        "shear",
+        "affine",
+        "units",
+        "axis_labels",
+    )
+    return {name: getattr(layer, name) for name in names}
+
+
+def array_on_disk(
     shape: tuple[int, ...],
     folder: Path,
     name: str,
     chunks: tuple[int, ...] | None = None,
     dtype: Any = LABEL_DTYPE,
 ) -> Any:
+    """Make an empty zarr array of labels with a name of its own in a folder."""
     import zarr
 
     safe = "".join(c if c.isalnum() else "-" for c in name)[:40]

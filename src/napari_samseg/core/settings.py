@@ -310,8 +310,8 @@ class InstanceSettings:
     min_distance: float = setting(
         5.0,
         "Distance of seeds",
-        "Objects are split only into parts whose middles lie this far apart, in the "
-        "units of the image.",
+        "Objects are split only into parts whose middles lie this far apart, in "
+        "pixels, or in the unit of the pixel size where one is given.",
         minimum=0,
         maximum=1e6,
     )
@@ -319,7 +319,7 @@ class InstanceSettings:
         0.0,
         "Depth of waists",
         "Instead of a distance: split where a waist is this much narrower than both "
-        "sides (h-maxima), in the units of the image; 0 goes by the distance.",
+        "sides (h-maxima), in the same unit; 0 goes by the distance.",
         minimum=0,
         maximum=1e6,
     )

@@ -10,6 +10,7 @@ from qtpy.QtWidgets import (
     QComboBox,
     QFileDialog,
     QLabel,
+    QProgressBar,
     QScrollArea,
     QSizePolicy,
     QVBoxLayout,
@@ -18,16 +19,19 @@ from qtpy.QtWidgets import (
 from superqt import QCollapsible
 
 from napari_samseg.core.models.weights import list_models
+from napari_samseg.core.types import Progress
 
 __all__ = [
     "DockPanel",
     "add_section",
     "ask_checkpoint",
     "fill_combo",
+    "make_bar",
     "make_combo",
     "make_model_combo",
     "make_status_label",
     "select_item",
+    "show_progress",
     "show_text",
 ]
 
@@ -160,6 +164,26 @@ def select_item(combo: QComboBox, value: Any) -> None:
         if data is value or (isinstance(value, str) and data == value):
             combo.setCurrentIndex(i)
             return
+
+
+def make_bar() -> QProgressBar:
+    """Return a thin progress bar, for `show_progress`."""
+    bar = QProgressBar()
+    bar.setTextVisible(False)
+    bar.setFixedHeight(6)
+    # what comes and goes must not move what lies below
+    policy = bar.sizePolicy()
+    policy.setRetainSizeWhenHidden(True)
+    bar.setSizePolicy(policy)
+    return bar
+
+
+def show_progress(bar: QProgressBar, progress: Progress | None) -> None:
+    """Show how far a job is, or hide the bar."""
+    bar.setVisible(progress is not None)
+    if progress is not None:
+        bar.setRange(0, progress.total)
+        bar.setValue(progress.done)
 
 
 def make_status_label() -> QLabel:

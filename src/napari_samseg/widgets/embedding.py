@@ -20,6 +20,7 @@ from napari_samseg.widgets.dock_panel import (
     ask_checkpoint,
     fill_combo,
     select_item,
+    show_progress,
     show_text,
 )
 from napari_samseg.widgets.embedding_layout import EmbeddingLayout
@@ -338,7 +339,7 @@ class EmbeddingWidget(EmbeddingLayout):
         self._refresh()
 
     def _on_progress(self, progress: Progress) -> None:
-        self._show_bar(progress)
+        show_progress(self._bar, progress)
         if self._encoder.is_running and not self._encoder.is_paused:
             self._last = progress
             self._say(describe_progress(progress))
@@ -410,13 +411,7 @@ class EmbeddingWidget(EmbeddingLayout):
         self._pause_button.setText("Continue" if self._encoder.is_paused else "Pause")
         self._cancel_button.setEnabled(waits or (runs and not stops))
         if not (runs or waits):
-            self._show_bar(None)
-
-    def _show_bar(self, progress: Progress | None) -> None:
-        self._bar.setVisible(progress is not None)
-        if progress is not None:
-            self._bar.setRange(0, progress.total)
-            self._bar.setValue(progress.done)
+            show_progress(self._bar, None)
 
     def _show_strip(self, recorded: frozenset[int]) -> None:
         asked = self._start_box.value(), self._stop_box.value()

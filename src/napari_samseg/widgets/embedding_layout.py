@@ -7,7 +7,6 @@ from qtpy.QtWidgets import (
     QHBoxLayout,
     QLabel,
     QLineEdit,
-    QProgressBar,
     QPushButton,
     QSpinBox,
     QToolButton,
@@ -24,6 +23,7 @@ from napari_samseg.core.settings import (
 from napari_samseg.widgets.dock_panel import (
     DockPanel,
     add_section,
+    make_bar,
     make_combo,
     make_model_combo,
     make_status_label,
@@ -154,13 +154,7 @@ class EmbeddingLayout(DockPanel):
         rows = QVBoxLayout(panel)
         rows.setContentsMargins(0, 0, 0, 0)
         rows.setSpacing(3)
-        self._bar = QProgressBar()
-        self._bar.setTextVisible(False)
-        self._bar.setFixedHeight(6)
-        # what comes and goes must not move what lies below
-        policy = self._bar.sizePolicy()
-        policy.setRetainSizeWhenHidden(True)
-        self._bar.setSizePolicy(policy)
+        self._bar = make_bar()
         self._strip = PlaneStrip()
         self._status = make_status_label()
         rows.addWidget(self._bar)

@@ -8,6 +8,7 @@ from typing import Any
 
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import (
+    QCheckBox,
     QComboBox,
     QDoubleSpinBox,
     QFormLayout,
@@ -37,6 +38,8 @@ class SettingsForm(QWidget):
         The settings to show, all by default.
     suggestions : mapping of str to sequence of str, optional
         Values offered for a setting that takes any text.
+    named : mapping of str to mapping of str to value, optional
+        The only values offered for a setting, by what they are called.
     """
 
     changed = Signal(object)
@@ -48,6 +51,7 @@ class SettingsForm(QWidget):
         *,
         names: Sequence[str] | None = None,
         suggestions: Mapping[str, Sequence[str]] | None = None,
+        named: Mapping[str, Mapping[str, Any]] | None = None,
         parent: QWidget | None = None,
     ) -> None:
         super().__init__(parent)
@@ -60,7 +64,10 @@ class SettingsForm(QWidget):
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         for info in describe(settings):
             if names is None or info.name in names:
-                editor = self._editor(info, (suggestions or {}).get(info.name, ()))
+                if named and info.name in named:
+                    editor = self._named_combo(info, named[info.name])
+                else:
+                    editor = self._editor(info, (suggestions or {}).get(info.name, ()))
                 editor.setToolTip(info.help)
                 label = QLabel(info.title)
                 label.setToolTip(info.help)
@@ -87,7 +94,9 @@ class SettingsForm(QWidget):
     def _editor(self, info: SettingInfo, suggestions: Sequence[str]) -> QWidget:
         if info.choices or suggestions:
             return self._combo(info, info.choices or suggestions)
-        if isinstance(info.default, bool | int | float):
+        if isinstance(info.default, bool):
+            return self._check_box(info)
+        if isinstance(info.default, int | float):
             return self._spin_box(info)
         return self._line(info)
 
@@ -101,12 +110,34 @@ class SettingsForm(QWidget):
         combo.textActivated.connect(self._read)
         return combo
 
+    def _named_combo(self, info: SettingInfo, values: Mapping[str, Any]) -> QWidget:
+        combo = QComboBox()
+        for name, value in values.items():
+            combo.addItem(name, value)
+
+        def write(value: Any) -> None:
+            combo.setCurrentIndex(combo.findData(value))
+
+        self._readers[info.name] = combo.currentData
+        self._writers[info.name] = _silently(combo, write)
+        combo.activated.connect(self._read)
+        return combo
+
+    def _check_box(self, info: SettingInfo) -> QWidget:
+        box = QCheckBox()
+        self._readers[info.name] = box.isChecked
+        self._writers[info.name] = _silently(box, box.setChecked)
+        box.toggled.connect(self._read)
+        return box
+
     def _spin_box(self, info: SettingInfo) -> QWidget:
         whole = isinstance(info.default, int)
         box = QSpinBox() if whole else QDoubleSpinBox()
         cast = int if whole else float
         box.setMinimum(cast(-UNBOUNDED if info.minimum is None else info.minimum))
-        box.setMaximum(cast(UNBOUNDED if info.maximum is None else info.maximum))
+        # Qt counts with 32 bits and a sign
+        most = UNBOUNDED if info.maximum is None else min(info.maximum, UNBOUNDED)
+        box.setMaximum(cast(most))
         if info.unit:
             box.setSuffix(f" {info.unit}")
         box.setKeyboardTracking(False)
@@ -148,9 +179,10 @@ class SettingsForm(QWidget):
             self.changed.emit(settings)
 
 
-def align_labels(*forms: SettingsForm) -> None:
+def align_labels(*forms: SettingsForm, others: Sequence[QLabel] = ()) -> None:
     """Let the editors of forms that stand below each other begin at one place."""
     labels = [label for form in forms for label, _ in form._rows.values()]
+    labels += others
     width = max(label.sizeHint().width() for label in labels)
     for label in labels:
         label.setMinimumWidth(width)

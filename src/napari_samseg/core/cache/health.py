@@ -90,11 +90,22 @@ class VerifyReport:
 
 
 def verify(
-    store: EmbeddingStore, digest: str | None = None
+    store: EmbeddingStore,
+    digest: str | None = None,
+    planes: tuple[int, int | None] = (0, None),
 ) -> Generator[Progress, None, VerifyReport]:
-    """Read every plane of an entry, or of all, and compare checksums.
+    """Read the planes of an entry, or of all, and compare checksums.
 
     Nothing is changed.
+
+    Parameters
+    ----------
+    store : EmbeddingStore
+    digest : str, optional
+        Of one entry.
+    planes : (start, stop)
+        Half-open, counted through all axes that are not in the plane: what was
+        never to be encoded is not missing.
 
     Raises
     ------
@@ -104,7 +115,7 @@ def verify(
     digests = store.digests() if digest is None else [digest]
     reports = []
     for name in digests:
-        report = yield from _verify_entry(store, name)
+        report = yield from _verify_entry(store, name, slice(*planes))
         reports.append(report)
     return VerifyReport(tuple(reports))
 
@@ -175,7 +186,7 @@ def sweep(keys: StoreKeys, unfinished: Collection[str]) -> None:
 
 
 def _verify_entry(
-    store: EmbeddingStore, digest: str
+    store: EmbeddingStore, digest: str, planes: slice
 ) -> Generator[Progress, None, EntryReport]:
     try:
         recipe = store.recipe(digest)
@@ -191,7 +202,7 @@ def _verify_entry(
         entry = store.open_entry(digest)
     except DamagedStoreError:
         return EntryReport(digest, recipe, problems=tuple(problems))
-    states = yield from _check_planes(entry)
+    states = yield from _check_planes(entry, planes)
     return EntryReport(
         digest,
         recipe,
@@ -203,12 +214,13 @@ def _verify_entry(
 
 
 def _check_planes(
-    entry: StackEntry,
+    entry: StackEntry, planes: slice
 ) -> Generator[Progress, None, dict[tuple[int, ...], str]]:
     recipe = entry.recipe
     states: dict[tuple[int, ...], str] = {}
-    for place in range(recipe.n_planes):
-        yield Progress("verifying", place, recipe.n_planes, recipe.image)
+    places = range(recipe.n_planes)[planes]
+    for done, place in enumerate(places):
+        yield Progress("verifying", done, len(places), recipe.image)
         plane = recipe.plane_at(place)
         states[plane] = entry.check(plane)
     return states
@@ -312,7 +324,7 @@ def _repair_entry(
             keys.set(name, document)
         done.append("metadata written again")
     entry = store.open_entry(digest)
-    states = yield from _check_planes(entry)
+    states = yield from _check_planes(entry, slice(None))
     damaged = [plane for plane, state in states.items() if state == "damaged"]
     claimed = entry.claimed()  # who is at a plane puts it right
     free = [plane for plane in damaged if recipe.position(plane) not in claimed]

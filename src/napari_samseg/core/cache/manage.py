@@ -90,9 +90,9 @@ def find_digest(store: EmbeddingStore, start: str) -> str:
     """
     found = [digest for digest in store.digests() if digest.startswith(start)]
     if len(found) != 1:
-        many = "no entry" if not found else f"{len(found)} entries"
+        many = "no entry" if not found else f"more than one entry ({len(found)})"
         raise CacheError(
-            f"{many} of {store.location} start with {start!r}: `napari-samseg cache "
+            f"{many} of {store.location} starts with {start!r}: `napari-samseg cache "
             "list` shows them"
         )
     return found[0]

@@ -85,13 +85,13 @@ def embed(
 
     Raises
     ------
-    MissingFileError, InvalidImageError
-        If there is no such image, or a plane cannot be read and is not to be
+    InvalidImageError
+        If the image is none, or a plane cannot be read and is not to be
         skipped.
     SettingsError
         If there is no such plane, or a setting is out of bounds.
     UnknownNameError, MissingFileError, CheckpointError, DownloadError
-        If the model cannot be loaded.
+        If there is no such file, or the model cannot be loaded.
     CacheError
         If the store cannot be written, or there is too little room.
     """

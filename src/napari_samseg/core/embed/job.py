@@ -147,6 +147,8 @@ class _Job:
     skip_unreadable: bool
     kept: int = 0
     n_encoded: int = 0  # tiles
+    # why nothing more is read; what was read before is finished first
+    failure: Exception | None = None
     unreadable: dict[PlaneIndex, str] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
     # planes that are kept pass quickly: they say nothing of what is left
@@ -169,9 +171,9 @@ class _Job:
     def _run(self) -> Generator[Progress, None, None]:
         wanted = _batch(self.model)
         waiting: list[TileRead] = []
-        while not self.reader.is_over or waiting or self.lanes.is_busy:
+        while self._goes_on() or waiting or self.lanes.is_busy:
             self.writer.check()
-            if len(waiting) < wanted:
+            if self._goes_on() and len(waiting) < wanted:
                 # what has been read need not wait for a full batch
                 is_idle = not waiting and not self.lanes.is_busy
                 read = self.reader.next(POLL_SECONDS if is_idle else 0)
@@ -191,6 +193,12 @@ class _Job:
                 for tiles, encoded in self.lanes.advance():
                     self._keep_all(tiles, encoded)
             yield self.progress()
+        if self.failure is not None:
+            raise self.failure
+
+    def _goes_on(self) -> bool:
+        """Whether there is more to read."""
+        return self.failure is None and not self.reader.is_over
 
     def end(self) -> None:
         """Write what is encoded, give up the rest, and end the threads."""
@@ -236,14 +244,15 @@ class _Job:
 
     def _note(self, read: PlaneKept | PlaneUnreadable | ReaderFailed) -> None:
         if isinstance(read, ReaderFailed):
-            raise read.error
+            self.failure = read.error
+            return
         if isinstance(read, PlaneKept):
             self.kept += 1
             return
         self.unreadable[read.plane] = read.reason
         self.parts.pop(read.plane, None)
         if not self.skip_unreadable:
-            raise InvalidImageError(
+            self.failure = InvalidImageError(
                 f"{self.name}: plane {_name(read.plane)} cannot be read: "
                 f"{read.reason}. What is finished is kept; skip unreadable planes "
                 "(--skip-unreadable) to go on without it"

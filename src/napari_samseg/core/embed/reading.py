@@ -273,7 +273,7 @@ class StackReader:
         # claimed before it was read
         if not self._claim(plane):
             return None
-        # it may have been written again between the looks
-        if not is_sound and self._entry.check(plane) == "damaged":
+        if not is_sound:
+            # unless it was written again between the looks
             self._entry.quarantine(plane)
         return self._entry.missing_tiles(plane, digest)

@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from napari_samseg.core.cache.keys import local_path
 from napari_samseg.core.cache.place import check_room, default_store_folder
 from napari_samseg.core.embed.order import PlaneOrder
 from napari_samseg.core.embed.stack import Stack, select_planes
@@ -112,6 +113,21 @@ class StackJob:
         # of planes by which stores are asked for the image, again and again
         self._digests: dict[PlaneIndex, str | None] = {}
 
+    def check_place(self) -> None:
+        """Say at once where nothing can be written: loading a model takes a while.
+
+        Raises
+        ------
+        CacheError
+            If the place is a zip file.
+        """
+        path = local_path(self.location)
+        if path is not None and path.suffix.lower() == ".zip":
+            raise CacheError(
+                f"{self.location} is a zip file, which can only be read: choose a "
+                "folder, and make a zip file of it with `napari-samseg cache export`"
+            )
+
     def estimate_steps(self) -> Generator[Progress, None, EmbedEstimate]:
         """Tell what the job will take, and write nothing.
 
@@ -145,6 +161,7 @@ class StackJob:
         from napari_samseg.core.cache.health import sweep, unfinished_files
         from napari_samseg.core.embed.job import embed_stack
 
+        self.check_place()
         estimate = yield from self.estimate_steps()
         check_room(self.location, estimate.nbytes)
         model = yield from self._model_steps()

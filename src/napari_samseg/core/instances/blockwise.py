@@ -35,7 +35,13 @@ from napari_samseg.core.instances.watershed import (
 )
 from napari_samseg.core.types import Progress
 
-__all__ = ["BlockwiseReport", "label_blockwise", "split_blockwise"]
+__all__ = [
+    "BlockwiseReport",
+    "Writable",
+    "block_slices",
+    "label_blockwise",
+    "split_blockwise",
+]
 
 # Values held at once of what is read: some 100 MB with all that is made of them.
 BLOCK_VALUES = 1 << 23
@@ -103,7 +109,7 @@ def label_blockwise(
             f"labels of shape {shape} do not fit an output of shape {tuple(out.shape)}"
         )
     reach = axes_of(neighbourhood(len(shape), connectivity), len(shape))
-    blocks = list(_blocks(shape, block or _block_size(shape, out)))
+    blocks = block_slices(out, block)
     largest = int(np.iinfo(out.dtype).max)
     n_found, n_foreground = 0, 0
     for done, where in enumerate(blocks):
@@ -170,7 +176,7 @@ def split_blockwise(
         raise InvalidLabelsError(
             f"labels of shape {shape} do not fit an output of shape {tuple(out.shape)}"
         )
-    blocks = list(_blocks(shape, block or _block_size(shape, out)))
+    blocks = block_slices(out, block)
     away = seed_distance(min_distance, spacing)
     peaks, heights = [], []
     for done, where in enumerate(blocks):
@@ -261,12 +267,14 @@ def _block_size(shape: tuple[int, ...], out: Any) -> tuple[int, ...]:
     return tuple(size)
 
 
-def _blocks(shape: tuple[int, ...], size: Sequence[int]) -> Iterator[Block]:
+def block_slices(out: Writable, block: Sequence[int] | None = None) -> list[Block]:
+    """Return the blocks that an array is written in: whole chunks of it."""
+    shape = tuple(int(n) for n in out.shape)
     ranges = [
         [slice(start, min(start + step, n)) for start in range(0, n, step)]
-        for n, step in zip(shape, size, strict=True)
+        for n, step in zip(shape, block or _block_size(shape, out), strict=True)
     ]
-    yield from itertools.product(*ranges)
+    return list(itertools.product(*ranges))
 
 
 def _meetings(

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import numpy.typing as npt
 
 from napari_samseg.core.errors import InvalidLabelsError
+from napari_samseg.core.instances.class_source import join_masks
 from napari_samseg.core.io.class_image import read_class_image
 from napari_samseg.core.io.label_image import check_label_path, write_label_image
 from napari_samseg.core.io.output import check_output_file
@@ -20,10 +20,7 @@ if TYPE_CHECKING:
     from napari_samseg.core.instances.methods import Instances
     from napari_samseg.core.settings import InstanceSettings
 
-__all__ = ["AXON", "MYELIN", "InstancesJob", "instances_file", "read_classes"]
-
-# Classes of axons and myelin drawn as one mask each.
-MYELIN, AXON = 1, 2
+__all__ = ["InstancesJob", "instances_file", "read_classes"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,13 +116,9 @@ def read_classes(
             f"{axon} has shape {is_axon.shape}, and {myelin} {is_myelin.shape}: they "
             "are not masks of one image"
         )
-    if (is_axon & is_myelin).any():
-        notes.append(
-            f"{int((is_axon & is_myelin).sum())} pixels are in both masks, and count "
-            "as axon"
-        )
-    classes = np.where(is_axon, AXON, np.where(is_myelin, MYELIN, 0)).astype(np.uint8)
-    return classes, notes
+    if n_both := int((is_axon & is_myelin).sum()):
+        notes.append(f"{n_both} pixels are in both masks, and count as axon")
+    return join_masks(is_axon, is_myelin), notes
 
 
 def _read(path: Path, notes: list[str]) -> npt.NDArray[Any]:

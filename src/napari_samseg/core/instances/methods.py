@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,8 +25,17 @@ from napari_samseg.core.instances.tidy import (
 )
 from napari_samseg.core.instances.watershed import grow_seeds, split_touching
 from napari_samseg.core.settings import InstanceSettings
+from napari_samseg.core.steps import run_steps
+from napari_samseg.core.types import Progress
 
-__all__ = ["INSTANCE_METHODS", "Instances", "find_instances"]
+__all__ = [
+    "INSTANCE_METHODS",
+    "METHOD_SETTINGS",
+    "TIDY_SETTINGS",
+    "Instances",
+    "find_instances",
+    "find_instances_steps",
+]
 
 Spacing = Sequence[float] | None
 Found = tuple[npt.NDArray[np.uint32], int]
@@ -40,6 +49,7 @@ class Instances:
     Attributes
     ----------
     labels : (Y, X) or (Z, Y, X) uint32 or wider
+        A numpy array, or one on disk that was written block by block.
     n_objects : int
     n_unassigned : int
         Foreground pixels that belong to no object.
@@ -47,7 +57,7 @@ class Instances:
         Objects that were removed.
     """
 
-    labels: npt.NDArray[Any]
+    labels: Any
     n_objects: int
     n_unassigned: int
     n_too_small: int = 0
@@ -95,16 +105,32 @@ def find_instances(
         If the labels are none, or a setting does not fit them.
     """
     settings = InstanceSettings() if settings is None else settings
+    return run_steps(
+        find_instances_steps(classes, settings, spacing=spacing, before=before)
+    )
+
+
+def find_instances_steps(
+    classes: npt.NDArray[Any],
+    settings: InstanceSettings,
+    *,
+    spacing: Spacing = None,
+    before: npt.NDArray[Any] | None = None,
+) -> Generator[Progress, None, Instances]:
+    """Do what `find_instances` does, step by step."""
     if settings.method not in INSTANCE_METHODS:
         raise UnknownNameError(
             f"there is no method {settings.method!r} to find instances; there are: "
             f"{', '.join(INSTANCE_METHODS)}"
         )
     classes = check_semantic(classes)
+    yield Progress(f"finding instances: {settings.method}")
     labels, n_unassigned = INSTANCE_METHODS[settings.method](classes, settings, spacing)
     found: npt.NDArray[Any] = labels
     if settings.fill_holes:
+        yield Progress("filling holes")
         found = fill_holes(found)
+    yield Progress("putting instances in order")
     found, n_small = drop_by_size(found, settings.min_size)
     found, n_large = drop_by_size(found, 0, settings.max_size or None)
     n_border = 0
@@ -181,3 +207,13 @@ INSTANCE_METHODS: dict[str, Method] = {
     "membranes": _membranes,
     "contours": _contours,
 }
+
+# What each method reads of the settings, and what is done after all of them.
+METHOD_SETTINGS: Mapping[str, tuple[str, ...]] = {
+    "components": ("connectivity",),
+    "watershed": ("connectivity", "smoothing", "min_distance", "h"),
+    "axon-myelin": ("connectivity", "seed_class"),
+    "membranes": ("smoothing", "min_distance", "h", "into_membranes"),
+    "contours": (),
+}
+TIDY_SETTINGS = ("fill_holes", "clear_border", "min_size", "max_size")

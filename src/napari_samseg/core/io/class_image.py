@@ -11,7 +11,14 @@ import numpy.typing as npt
 
 from napari_samseg.core.io.label_image import open_label_image
 
-__all__ = ["ClassImage", "is_picture", "read_class_image", "snap_classes"]
+__all__ = [
+    "ClassImage",
+    "grey_classes",
+    "is_picture",
+    "read_class_image",
+    "snap_classes",
+    "snap_table",
+]
 
 # A value that fewer pixels have is no class, but what smoothing left at an edge.
 CLASS_SHARE = 0.005
@@ -79,10 +86,15 @@ def snap_classes(picture: npt.NDArray[np.uint8]) -> ClassImage:
     """
     counts = np.bincount(picture.ravel(), minlength=256)
     values = np.union1d([0], _frequent_values(counts))
-    table = np.abs(np.arange(256)[:, np.newaxis] - values).argmin(axis=1)
     n_snapped = int(counts.sum() - counts[values].sum())
-    classes = table.astype(np.uint8)[picture]
-    return ClassImage(classes, tuple(values.tolist()), n_snapped)
+    return ClassImage(snap_table(values)[picture], tuple(values.tolist()), n_snapped)
+
+
+def snap_table(values: npt.ArrayLike) -> npt.NDArray[np.uint8]:
+    """Return the class of each grey level: the position of the nearest of `values`."""
+    levels = np.arange(256)[:, np.newaxis]
+    nearest: npt.NDArray[Any] = np.abs(levels - np.asarray(values)).argmin(axis=1)
+    return nearest.astype(np.uint8)
 
 
 def _frequent_values(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -102,10 +114,27 @@ def is_picture(array: npt.NDArray[Any]) -> bool:
     """Tell whether values are grey levels of a picture rather than classes or ids."""
     if array.dtype != np.uint8:
         return False
-    counts = np.bincount(array.ravel(), minlength=256)
+    return grey_classes(np.bincount(array.ravel(), minlength=256)) is not None
+
+
+def grey_classes(counts: npt.NDArray[np.int64]) -> tuple[int, ...] | None:
+    """Return the grey levels that are classes of a picture of a mask.
+
+    Parameters
+    ----------
+    counts : (256,) int64
+        How often each value occurs.
+
+    Returns
+    -------
+    tuple of int or None
+        In rising order, from 0; None where the values are themselves classes or ids.
+    """
     values = np.flatnonzero(counts)
     if not len(values) or values[-1] < 200:
-        return False
-    frequent = np.flatnonzero(counts >= CLASS_SHARE * max(1, array.size))
+        return None
+    frequent = np.flatnonzero(counts >= CLASS_SHARE * max(1, counts.sum()))
     # ids from 1 on are many and follow one another; classes of a picture are far apart
-    return len(frequent) <= 8 and (len(frequent) < 2 or np.diff(frequent).min() > 16)
+    if len(frequent) > 8 or (len(frequent) > 1 and np.diff(frequent).min() <= 16):
+        return None
+    return tuple(np.union1d([0], _frequent_values(counts)).tolist())

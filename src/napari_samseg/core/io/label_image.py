@@ -121,7 +121,7 @@ def open_label_image(path: Path) -> Iterator[Any]:
         yield labels
 
 
-def grey_values(array: npt.NDArray[Any], path: Path) -> npt.NDArray[Any]:
+def grey_values(array: npt.NDArray[Any], path: Path | str) -> npt.NDArray[Any]:
     """Return one channel of a picture (..., C) whose colours are all grey.
 
     Raises
@@ -140,7 +140,7 @@ def grey_values(array: npt.NDArray[Any], path: Path) -> npt.NDArray[Any]:
     return grey
 
 
-def whole_numbers(array: npt.NDArray[Any], path: Path) -> npt.NDArray[Any]:
+def whole_numbers(array: npt.NDArray[Any], path: Path | str) -> npt.NDArray[Any]:
     """Return labels that were saved as real numbers as uint32.
 
     Raises

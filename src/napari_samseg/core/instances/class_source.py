@@ -1,0 +1,208 @@
+"""Classes from arrays of any kind, read piece by piece: what they mean is settled once.
+
+Masks come as labels, as pictures with two or three grey levels, as real numbers that
+are whole, and as one mask for each class. Planes and blocks of one volume must be
+understood alike, so that a sample of the whole is looked at first.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_samseg.core.errors import InvalidLabelsError
+from napari_samseg.core.images import ArrayLike
+from napari_samseg.core.io.class_image import grey_classes, snap_table
+from napari_samseg.core.io.label_image import grey_values, whole_numbers
+from napari_samseg.core.types import Progress
+
+__all__ = ["AXON", "MYELIN", "ClassSource", "join_masks", "open_classes_steps"]
+
+# Classes of axons and myelin drawn as one mask each.
+MYELIN, AXON = 1, 2
+# Values of a volume that are looked at to see what they mean.
+SAMPLE_VALUES = 1 << 25
+# Share of the foreground whose right-hand neighbour has the same value: classes and
+# ids are patches, and in a photograph noise makes neighbours differ.
+PATCH_SHARE = 0.5
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ClassSource:
+    """Classes (Y, X) or (Z, Y, X), read where they are asked for.
+
+    Attributes
+    ----------
+    name : str
+        What the classes are called in messages.
+    array : array-like
+        bool, integer or real, with a last axis of colours if `is_colour`.
+    is_colour : bool
+    table : (256,) uint8 or None
+        Class of each grey level of a picture.
+    myelin : ClassSource or None
+        A second mask of the same shape: then this one is of axons, see `join_masks`.
+    notes : tuple of str
+        What a person should know.
+    """
+
+    name: str
+    array: Any
+    is_colour: bool = False
+    table: npt.NDArray[np.uint8] | None = None
+    myelin: ClassSource | None = None
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Without colours, in pixels."""
+        shape = tuple(int(n) for n in self.array.shape)
+        return shape[:-1] if self.is_colour else shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Data type of what is read: unsigned where the array's is not an integer."""
+        if self.table is not None or self.myelin is not None:
+            return np.dtype(np.uint8)
+        own: np.dtype[Any] = np.dtype(self.array.dtype)
+        if own.kind == "f":
+            return np.dtype(np.uint32)
+        return np.dtype(np.uint8) if own.kind == "b" else own
+
+    def __getitem__(self, key: Any, /) -> npt.NDArray[Any]:
+        """Read a part.
+
+        Raises
+        ------
+        InvalidLabelsError
+            If it holds colours, negative numbers, or real ones that are not whole.
+        """
+        values: npt.NDArray[Any] = np.asarray(self.array[key])
+        if self.is_colour:
+            values = grey_values(values, self.name)
+        if values.dtype.kind == "f":
+            values = whole_numbers(values, self.name)
+        elif values.dtype.kind == "b":
+            values = values.astype(np.uint8)
+        elif values.dtype.kind == "i" and values.size and values.min() < 0:
+            raise InvalidLabelsError(
+                f"{self.name} holds negative labels, {values.min()} is the lowest: 0 "
+                "is the background, and classes are above"
+            )
+        if self.table is not None:
+            values = self.table[values]
+        if self.myelin is not None:
+            return join_masks(values, self.myelin[key])
+        return values
+
+
+def join_masks(
+    axon: npt.NDArray[Any], myelin: npt.NDArray[Any]
+) -> npt.NDArray[np.uint8]:
+    """Make one class map of a mask of axons and one of myelin.
+
+    Parameters
+    ----------
+    axon, myelin : bool or integer, of one shape
+
+    Returns
+    -------
+    uint8
+        0 background, 1 myelin, 2 axon; what is in both is axon.
+    """
+    return np.where(axon, AXON, np.where(myelin, MYELIN, 0)).astype(np.uint8)
+
+
+def open_classes_steps(
+    array: ArrayLike,
+    name: str,
+    *,
+    is_colour: bool = False,
+    is_image: bool = False,
+    myelin: ClassSource | None = None,
+) -> Generator[Progress, None, ClassSource]:
+    """Find out what the values of an array mean.
+
+    Parameters
+    ----------
+    array : (Y, X) or (Z, Y, X) array-like, with a last axis of colours if `is_colour`
+    name : str
+        What it is called in messages.
+    is_colour : bool
+        Colours are refused unless they are all grey.
+    is_image : bool
+        Nobody has said yet that these are labels: a photograph is refused, and grey
+        levels far apart, such as 0, 127 and 255, are taken for classes 0, 1, 2.
+    myelin : ClassSource, optional
+        A second mask of the same shape: then the array is a mask of axons.
+
+    Raises
+    ------
+    InvalidLabelsError
+        If it holds no classes; says what to do.
+    """
+    source = ClassSource(name, array, is_colour)
+    if len(source.shape) not in (2, 3):
+        raise InvalidLabelsError(
+            f"{name} has {len(source.shape)} axes {source.shape}, and instances are "
+            "found in a plane (Y, X) or a volume (Z, Y, X): take out one time point"
+        )
+    if myelin is not None and myelin.shape != source.shape:
+        raise InvalidLabelsError(
+            f"{name} has shape {source.shape}, and {myelin.name} {myelin.shape}: they "
+            "are not masks of one image"
+        )
+    counts = np.zeros(256, np.int64)
+    n_inside = n_same = 0
+    pieces = list(_sample(source.shape))
+    for done, piece in enumerate(pieces):
+        yield Progress(f"looking at {name}", done, len(pieces))
+        values = source[piece]
+        inside = values[..., :-1] != 0
+        n_inside += int(np.count_nonzero(values))
+        n_same += int((inside & (values[..., 1:] == values[..., :-1])).sum())
+        if values.dtype == np.uint8:
+            counts += np.bincount(values.ravel(), minlength=256)
+    levels = grey_classes(counts) if is_image else None
+    if n_inside == 0 and _is_whole(source.shape, pieces):
+        raise InvalidLabelsError(
+            f"{name} is empty: all its pixels are 0, which is the background"
+        )
+    if is_image and levels is None and n_same < PATCH_SHARE * n_inside:
+        raise InvalidLabelsError(
+            f"{name} looks like a photograph, not like classes: neighbouring pixels "
+            "differ nearly everywhere. Apply a threshold first, or choose a mask"
+        )
+    table, notes = None, []
+    if levels is not None:
+        table = snap_table(levels)
+        named = ", ".join(str(level) for level in levels)
+        if n_between := int(counts.sum() - counts[list(levels)].sum()):
+            notes.append(
+                f"{name}: {n_between} pixels had values between those of the classes "
+                f"{named}, and went to the nearest"
+            )
+    if myelin is not None:
+        notes += myelin.notes
+    return ClassSource(name, array, is_colour, table, myelin, tuple(notes))
+
+
+def _sample(shape: Sequence[int]) -> list[tuple[slice, ...]]:
+    """Return planes spread over a volume, as many as there is patience for."""
+    if len(shape) == 2:
+        rows = max(1, SAMPLE_VALUES // max(1, shape[1]))
+        middle = max(0, (shape[0] - rows) // 2)
+        return [(slice(middle, middle + rows),)]
+    n_planes = max(1, min(shape[0], SAMPLE_VALUES // max(1, math.prod(shape[1:]))))
+    places = np.linspace(0, shape[0] - 1, n_planes).round().astype(int)
+    return [(slice(int(z), int(z) + 1),) for z in np.unique(places)]
+
+
+def _is_whole(shape: Sequence[int], pieces: list[tuple[slice, ...]]) -> bool:
+    seen = sum(min(piece[0].stop, shape[0]) - piece[0].start for piece in pieces)
+    return int(seen) >= shape[0]

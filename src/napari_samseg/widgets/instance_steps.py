@@ -1,0 +1,167 @@
+"""What the Labels to instances panel does in threads: no layer is touched here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_samseg.core.instances.class_source import ClassSource, open_classes_steps
+from napari_samseg.core.instances.methods import find_instances_steps
+from napari_samseg.core.instances.tidy import count_pixels, narrow_labels
+from napari_samseg.core.instances.volume_job import (
+    SizedInstances,
+    volume_instances_steps,
+)
+from napari_samseg.core.painting import Box, PlaneKey
+from napari_samseg.core.settings import InstanceSettings
+from napari_samseg.core.types import Progress
+
+__all__ = ["ClassInputs", "Edit", "Preview", "edit_steps", "preview_steps", "run_steps"]
+
+Spacing = tuple[float, ...] | None
+# Neighbours in a plane that are those of a volume, as nearly as a plane has them.
+IN_PLANE = {6: 4, 18: 8, 26: 8}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ClassInputs:
+    """The pixels of layers that hold classes, taken when a job is made.
+
+    Attributes
+    ----------
+    array : array-like
+    name : str
+        What the layer is called in messages.
+    is_colour, is_image : bool
+        See `napari_samseg.core.instances.class_source.open_classes_steps`.
+    myelin : ClassInputs or None
+        A second mask.
+    """
+
+    array: Any
+    name: str
+    is_colour: bool
+    is_image: bool
+    myelin: ClassInputs | None = None
+
+    def open_steps(self) -> Generator[Progress, None, ClassSource]:
+        """Find out what the values mean."""
+        myelin = None
+        if self.myelin is not None:
+            myelin = yield from self.myelin.open_steps()
+        return (
+            yield from open_classes_steps(
+                self.array,
+                self.name,
+                is_colour=self.is_colour,
+                is_image=self.is_image,
+                myelin=myelin,
+            )
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Preview:
+    """The instances of a part of a plane.
+
+    Attributes
+    ----------
+    source : ClassSource
+        Of the whole volume, to be used again.
+    plane : PlaneKey
+    box : (int, int, int, int)
+        Half-open, along the axes of the plane.
+    result : SizedInstances
+    is_part : bool
+        The plane is larger than what was looked at.
+    """
+
+    source: ClassSource
+    plane: PlaneKey
+    box: Box
+    result: SizedInstances
+    is_part: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Edit:
+    """The pixels of a layer that change, and the instances they make.
+
+    Attributes
+    ----------
+    places : tuple of (K,) int64
+        Index along each axis.
+    values : (K,) integer
+    result : SizedInstances
+    """
+
+    places: tuple[npt.NDArray[np.int64], ...]
+    values: npt.NDArray[Any]
+    result: SizedInstances
+
+
+def preview_steps(
+    inputs: ClassInputs,
+    source: ClassSource | None,
+    plane: PlaneKey,
+    box: Box,
+    settings: InstanceSettings,
+    spacing: Spacing,
+) -> Generator[Progress, None, Preview]:
+    """Find the instances of a part of a plane by itself."""
+    if source is None:
+        source = yield from inputs.open_steps()
+    yield Progress("reading the plane")
+    part = source[plane.selection(box)]
+    if len(source.shape) > 2:
+        near = IN_PLANE.get(settings.connectivity, settings.connectivity)
+        settings = replace(settings, connectivity=near)
+    if spacing is not None:
+        spacing = tuple(spacing[axis] for axis in plane.axes)
+    found = yield from find_instances_steps(part, settings, spacing=spacing)
+    lengths = tuple(source.shape[axis] for axis in plane.axes)
+    result = SizedInstances(found, count_pixels(found.labels)[1])
+    return Preview(source, plane, box, result, lengths != (box[2], box[3]))
+
+
+def run_steps(
+    inputs: ClassInputs,
+    source: ClassSource | None,
+    settings: InstanceSettings,
+    spacing: Spacing,
+    make_out: Callable[[tuple[int, ...]], Any],
+) -> Generator[Progress, None, tuple[ClassSource, SizedInstances]]:
+    """Find the instances of a whole plane or volume."""
+    if source is None:
+        source = yield from inputs.open_steps()
+    result = yield from volume_instances_steps(
+        source, settings, spacing=spacing, make_out=make_out
+    )
+    return source, result
+
+
+def edit_steps(
+    inputs: ClassInputs,
+    source: ClassSource | None,
+    settings: InstanceSettings,
+    spacing: Spacing,
+    target: Any,
+) -> Generator[Progress, None, tuple[ClassSource, Edit]]:
+    """Find the instances of a whole volume, and how another array becomes them.
+
+    Objects that are in that array already keep their ids.
+    """
+    if source is None:
+        source = yield from inputs.open_steps()
+    before = np.asarray(target[...])
+    result = yield from volume_instances_steps(
+        source, settings, spacing=spacing, before=before
+    )
+    yield Progress("comparing")
+    labels = narrow_labels(result.found.labels, before.dtype)
+    places = np.nonzero(labels != before)
+    return source, Edit(places, labels[places], result)

@@ -1,0 +1,350 @@
+"""The Labels to instances panel in a real viewer."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+import dask.array as da
+import numpy as np
+import pytest
+from napari.utils.notifications import notification_manager
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QApplication
+from skimage import io
+from widgets.test_segment_widget import save_screenshot
+
+from napari_samseg.adapters.prompt_layers import is_own_layer
+from napari_samseg.core.instances import volume_job
+from napari_samseg.core.instances.methods import find_instances
+from napari_samseg.core.settings import InstanceSettings
+from napari_samseg.widgets.workers import RUNNING
+
+pytestmark = pytest.mark.skipif(
+    sys.platform.startswith("linux") and not os.environ.get("DISPLAY"),
+    reason="no display: run under Xvfb (xvfb-run pytest)",
+)
+
+
+@pytest.fixture
+def viewer(make_napari_viewer, qtbot, monkeypatch):
+    monkeypatch.setenv("NAPARI_ENSURE_PLUGIN_MAIN_THREAD", "1")
+    viewer = make_napari_viewer(show=True)
+    viewer.window.resize(1280, 860)
+    yield viewer
+    qtbot.waitUntil(lambda: not RUNNING, timeout=60_000)
+
+
+@pytest.fixture
+def open_panel(viewer, qtbot):
+    def open_and_wait(method="components", **settings):
+        _, widget = viewer.window.add_plugin_dock_widget(
+            "napari-samseg", "Labels to instances"
+        )
+        change(widget, method=method, **settings)
+        rest(qtbot, widget)
+        return widget
+
+    return open_and_wait
+
+
+@pytest.fixture
+def touching():
+    """Two touching discs and a small one, as one mask with a scale."""
+    y, x = np.mgrid[:60, :90]
+    discs = [(30, 25, 15), (30, 50, 15), (10, 80, 4)]
+    return np.any([(y - a) ** 2 + (x - b) ** 2 < r**2 for a, b, r in discs], axis=0)
+
+
+@pytest.fixture
+def axons(shared_data):
+    path = shared_data / "axon_sem" / "classes" / "sub-rat8_sample-V915.png"
+    if not path.exists():
+        pytest.skip(f"no {path}")
+    image = shared_data / "axon_sem" / "images" / path.name
+    return io.imread(image)[:500, :700], io.imread(path)[:500, :700]
+
+
+@pytest.fixture
+def bodies(shared_data):
+    path = shared_data / "em_fib25_neuroproof" / "gt_bodies.tif"
+    if not path.exists():
+        pytest.skip(f"no {path}")
+    return io.imread(path)[:60]
+
+
+def change(widget, **values):
+    """Give settings as the form would."""
+    form = widget._form
+    settings = type(form.settings)(
+        **{n: getattr(form.settings, n) for n in form.settings.__dataclass_fields__}
+        | values
+    )
+    form.set_settings(settings)
+    form.changed.emit(settings)
+
+
+def rest(qtbot, widget):
+    qtbot.waitUntil(lambda: not widget.is_busy, timeout=60_000)
+
+
+def run(qtbot, widget):
+    widget._start_button.click()
+    rest(qtbot, widget)
+
+
+def previews(viewer):
+    return [layer for layer in viewer.layers if is_own_layer(layer)]
+
+
+def test_preview_run_and_one_undo_step(viewer, touching, open_panel, qtbot):
+    place = {"scale": (0.5, 0.5), "translate": (3, 4), "units": ("um", "um")}
+    mask = viewer.add_labels(touching.astype(np.uint8), name="mask", **place)
+    widget = open_panel()
+    (preview,) = previews(viewer)
+    assert preview.data.max() == 2
+    np.testing.assert_allclose(preview.data_to_world((0, 0)), (3, 4))
+    assert widget._counts.text() == "2 objects"
+    assert viewer.layers.selection.active is mask
+
+    change(widget, method="watershed", min_size=60)
+    rest(qtbot, widget)
+    (preview,) = previews(viewer)
+    expected = find_instances(
+        touching, InstanceSettings(method="watershed", min_size=60)
+    )
+    np.testing.assert_array_equal(preview.data, expected.labels)
+    assert widget._counts.text() == "2 objects, 1 too small removed"
+
+    run(qtbot, widget)
+    assert previews(viewer) == []
+    made = viewer.layers["mask - instances"]
+    np.testing.assert_array_equal(made.data, expected.labels)
+    np.testing.assert_allclose(made.scale, (0.5, 0.5))
+    np.testing.assert_allclose(made.translate, (3, 4))
+    assert [str(unit) for unit in made.units] == ["micrometer", "micrometer"]
+    assert made.features["pixels"].tolist()[1:] == [
+        int((made.data == i).sum()) for i in (1, 2)
+    ]
+
+    # into a layer that is there: ids stay, and one Ctrl+Z takes all back
+    before = np.zeros(touching.shape, np.uint16)
+    before[30, 50] = 7
+    target = viewer.add_labels(before.copy(), name="target", **place)
+    widget._target_box.setCurrentText("target")
+    widget._target_box.activated.emit(widget._target_box.currentIndex())
+    run(qtbot, widget)
+    assert "Written into 'target'" in widget._status.text()
+    assert set(np.unique(target.data)) == {0, 7, 8}
+    assert (target.data == 7).sum() == (expected.labels == 2).sum()
+    assert target.data.dtype == np.uint16
+    target.undo()
+    np.testing.assert_array_equal(target.data, before)
+    target.redo()
+    assert set(np.unique(target.data)) == {0, 7, 8}
+
+
+def test_axons_and_their_myelin_in_two_layers(viewer, axons, open_panel, qtbot):
+    """The picture of the documentation."""
+    image, classes = axons
+    viewer.add_image(image, name="SEM")
+    # pictures of masks with smooth edges, as from other programs
+    viewer.add_image((classes == 1) * np.uint8(255), name="myelin", visible=False)
+    viewer.add_image((classes == 2) * np.uint8(255), name="axon", visible=False)
+    widget = open_panel("axon-myelin", min_size=100)
+    assert widget._input is None
+    assert "Add a Labels layer" in widget._status.text()
+    for box, name in ((widget._myelin_box, "myelin"), (widget._input_box, "axon")):
+        box.setCurrentText(name)
+        box.activated.emit(box.currentIndex())
+    rest(qtbot, widget)
+    assert widget._input_label.text() == "Axons"
+    assert not widget._form._rows["seed_class"][1].isVisible()
+    expected = find_instances(
+        classes, InstanceSettings(method="axon-myelin", min_size=100)
+    )
+    (preview,) = previews(viewer)
+    np.testing.assert_array_equal(preview.data, expected.labels)
+    assert widget._counts.text() == str(expected)
+    assert "belong to none" in widget._counts.text()
+    assert widget._plot.counts.sum() == expected.n_objects
+    save_screenshot(viewer, "instances-widget.png")
+    run(qtbot, widget)
+    np.testing.assert_array_equal(
+        viewer.layers["axon - instances"].data, expected.labels
+    )
+
+
+def test_a_volume_with_preview_progress_and_a_live_window(
+    viewer, bodies, open_panel, qtbot
+):
+    lazy = da.from_array(bodies, chunks=(20, 250, 250))
+    viewer.add_labels(lazy, name="bodies", scale=(2, 1, 1))
+    viewer.dims.set_point(0, 60)
+    widget = open_panel(min_size=500)
+    (preview,) = previews(viewer)
+    assert preview.data.shape == (1, 250, 250)
+    np.testing.assert_allclose(preview.data_to_world((0, 0, 0)), (60, 0, 0))
+    assert "This plane by itself" in widget._counts_title.text()
+
+    viewer.dims.set_point(0, 80)
+    rest(qtbot, widget)
+    np.testing.assert_allclose(previews(viewer)[0].data_to_world((0, 0, 0))[0], 80)
+
+    stages = []
+    report = widget._on_progress
+    widget._on_progress = lambda step: (stages.append(step.stage), report(step))
+    run(qtbot, widget)
+    assert "reading" in stages
+    made = viewer.layers["bodies - instances"]
+    expected = find_instances(bodies, InstanceSettings(min_size=500))
+    np.testing.assert_array_equal(made.data, expected.labels)
+    assert widget._counts.text() == str(expected)
+    # the result is not covered by a preview until something is changed
+    viewer.dims.set_point(0, 20)
+    rest(qtbot, widget)
+    assert previews(viewer) == []
+    save_screenshot(viewer, "instances-volume.png")
+    change(widget, min_size=400)
+    rest(qtbot, widget)
+    assert len(previews(viewer)) == 1
+
+
+@pytest.mark.parametrize("method", ["components", "watershed"])
+def test_a_large_volume_goes_to_disk(
+    viewer, bodies, open_panel, qtbot, monkeypatch, method
+):
+    mask = (bodies[:12, :60, :60] > 0).astype(np.uint8)
+    mask[:, 30] = 0
+    monkeypatch.setitem(
+        volume_job.volume_instances_steps.__kwdefaults__, "memory_values", 1000
+    )
+    viewer.add_labels(da.from_array(mask, chunks=12), name="mask")
+    widget = open_panel(method, min_size=50, min_distance=4.0)
+    run(qtbot, widget)
+    made = viewer.layers["mask - instances"]
+    assert hasattr(made.data, "store"), widget._status.text()
+    labels = np.asarray(made.data)
+    settings = InstanceSettings(method=method, min_size=50, min_distance=4.0)
+    expected = find_instances(mask, settings)
+    assert len(np.unique(labels)) - 1 == expected.n_objects
+    assert np.count_nonzero(labels) == np.count_nonzero(expected.labels)
+    assert widget._counts.text() == str(expected)
+    change(widget, fill_holes=True)
+    run(qtbot, widget)
+    assert widget._status.text().startswith("Fill holes: not for a volume")
+
+
+def test_cancel_removal_and_closing_end_the_job(viewer, bodies, open_panel, qtbot):
+    def slow(block):
+        time.sleep(0.03)
+        return block
+
+    lazy = da.from_array(bodies[:20], chunks=(1, 250, 250)).map_blocks(slow)
+    layer = viewer.add_labels(lazy, name="bodies")
+    widget = open_panel()
+    widget._start_button.click()
+    qtbot.waitUntil(lambda: "reading" in widget._status.text(), timeout=30_000)
+    widget._cancel_button.click()
+    assert widget._status.text() == "Cancelled. Nothing was changed."
+    rest(qtbot, widget)
+    assert "bodies - instances" not in viewer.layers
+
+    widget._start_button.click()
+    qtbot.waitUntil(lambda: "reading" in widget._status.text(), timeout=30_000)
+    viewer.layers.remove(layer)
+    assert not widget._is_running
+    assert any("was removed" in n.message for n in notification_manager.records)
+    assert widget._status.text().startswith("Add a Labels layer")
+    rest(qtbot, widget)
+
+    viewer.layers.append(layer)
+    rest(qtbot, widget)
+    widget._start_button.click()
+    qtbot.waitUntil(lambda: "reading" in widget._status.text(), timeout=30_000)
+    viewer.window.remove_dock_widget(widget.parent())
+    assert widget.is_shut
+    rest(qtbot, widget)
+    assert previews(viewer) == []
+    assert "bodies - instances" not in viewer.layers
+
+
+def bad_layers():
+    noise = np.random.default_rng(0).integers(0, 200, (40, 50))
+    colours = np.random.default_rng(0).integers(0, 255, (40, 50, 3), np.uint8)
+    return {
+        "real": (np.full((40, 50), 0.5), {}, "apply a threshold first"),
+        "photograph": (noise.astype(np.uint8), {}, "looks like a photograph"),
+        "colours": (colours, {"rgb": True}, "is a coloured picture"),
+        "empty": (np.zeros((40, 50), np.uint8), {}, "is empty: all its pixels are 0"),
+        "negative": (np.full((40, 50), -1), {}, "holds negative labels"),
+        "time": (np.ones((2, 3, 40, 50), np.uint8), {}, "take out one time point"),
+    }
+
+
+@pytest.mark.parametrize("kind", list(bad_layers()))
+def test_bad_input_says_what_to_do(viewer, open_panel, qtbot, kind):
+    data, arguments, message = bad_layers()[kind]
+    viewer.add_image(data, name=kind, **arguments)
+    widget = open_panel()
+    widget._input_box.setCurrentText(kind)
+    widget._input_box.activated.emit(widget._input_box.currentIndex())
+    rest(qtbot, widget)
+    assert message in widget._status.text().replace("\u200b", "")
+    assert kind in widget._status.text()
+    run(qtbot, widget)
+    assert message in widget._status.text().replace("\u200b", "")
+    assert len(viewer.layers) == 1
+
+
+def test_two_masks_of_different_size(viewer, touching, open_panel, qtbot):
+    viewer.add_labels(touching[:50].astype(np.uint8), name="myelin")
+    viewer.add_labels(touching.astype(np.uint8), name="axon")
+    widget = open_panel("axon-myelin")
+    widget._myelin_box.setCurrentText("myelin")
+    widget._myelin_box.activated.emit(widget._myelin_box.currentIndex())
+    rest(qtbot, widget)
+    assert "are not masks of one image" in widget._status.text()
+
+
+def test_ids_that_do_not_fit_the_target(viewer, open_panel, qtbot):
+    spots = np.zeros((60, 60), np.uint8)
+    spots[::3, ::3] = 1
+    viewer.add_labels(np.zeros((60, 60), np.uint8), name="narrow")
+    viewer.add_labels(spots, name="spots")
+    widget = open_panel()
+    widget._target_box.setCurrentText("narrow")
+    widget._target_box.activated.emit(widget._target_box.currentIndex())
+    run(qtbot, widget)
+    assert "does not fit uint8" in widget._status.text()
+    assert not viewer.layers["narrow"].data.any()
+
+
+def test_stale_previews_are_dropped(viewer, touching, open_panel, qtbot):
+    viewer.add_labels(touching.astype(np.uint8), name="mask")
+    widget = open_panel()
+    shown = []
+    show = widget._on_previewed
+    widget._on_previewed = lambda preview: (shown.append(preview), show(preview))
+    for size in range(10, 60, 10):
+        change(widget, min_size=size)
+    rest(qtbot, widget)
+    assert len(shown) == 1
+    assert widget._counts.text() == "1 objects, 1 too small removed"
+
+
+def test_the_window_stays_alive(viewer, bodies, open_panel, qtbot):
+    """Turns of the event loop while a volume is worked on."""
+    viewer.add_labels((bodies[:20, :80, :80] > 0).astype(np.uint8), name="mask")
+    widget = open_panel("watershed", min_distance=5.0)
+    turns = []
+    timer = QTimer()
+    timer.timeout.connect(lambda: turns.append(time.perf_counter()))
+    widget._start_button.click()
+    timer.start(5)
+    qtbot.waitUntil(lambda: not widget._is_running, timeout=60_000)
+    timer.stop()
+    QApplication.processEvents()
+    gaps = np.diff(turns)
+    assert np.median(gaps) < 0.1
