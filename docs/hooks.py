@@ -25,6 +25,11 @@ def on_page_markdown(markdown: str, **_: object) -> str:
     )
     if "<!-- shortcuts -->" in markdown:
         markdown = markdown.replace("<!-- shortcuts -->", shortcuts_table())
+    if "<!-- review shortcuts -->" in markdown:
+        markdown = markdown.replace(
+            "<!-- review shortcuts -->",
+            _keys_table("review_panel.py", ("REVIEW_KEYS",)),
+        )
     if "<!-- command line -->" in markdown:
         markdown = markdown.replace("<!-- command line -->", command_line())
     return markdown
@@ -50,12 +55,16 @@ def settings_table(name: str) -> str:
 
 def shortcuts_table() -> str:
     """Return a table of the keys, read without importing Qt."""
-    path = SOURCE / "napari_samseg" / "widgets" / "canvas_tools.py"
+    return _keys_table("canvas_tools.py", ("SHORTCUTS", "HISTORY_KEYS"))
+
+
+def _keys_table(file: str, names: tuple[str, ...]) -> str:
+    path = SOURCE / "napari_samseg" / "widgets" / file
     rows = ["| key | what it does |", "| --- | --- |"]
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if not isinstance(node, ast.AnnAssign) or node.value is None:
             continue
-        if ast.unparse(node.target) in ("SHORTCUTS", "HISTORY_KEYS"):
+        if ast.unparse(node.target) in names:
             for key, meaning, *_ in ast.literal_eval(node.value):
                 rows.append(f"| `{key}` | {meaning} |")
     return "\n".join(rows)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from napari_samseg.core.embed.api import embed
     from napari_samseg.core.models import load_model
+    from napari_samseg.core.refine.api import refine
     from napari_samseg.core.segment import segment
     from napari_samseg.core.settings import (
         ImageSettings,
@@ -30,6 +31,7 @@ __all__ = [
     "embed",
     "load_model",
     "open_session",
+    "refine",
     "segment",
 ]
 
@@ -42,6 +44,7 @@ _HOMES = {
     "embed": "core.embed.api",
     "load_model": "core.models",
     "open_session": "widgets.session",
+    "refine": "core.refine.api",
     "segment": "core.segment",
 }
 

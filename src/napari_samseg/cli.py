@@ -39,6 +39,7 @@ from napari_samseg.cli_options import (
     read_integers,
 )
 from napari_samseg.cli_prompts import prompts as prompts_command
+from napari_samseg.cli_refine import refine
 from napari_samseg.cli_terminal import messages, output, say, show_progress
 from napari_samseg.core.errors import SamSegError
 from napari_samseg.core.settings import (
@@ -84,6 +85,7 @@ app.add_typer(models_app, name="models")
 app.command()(embed)
 app.command()(instances)
 app.command()(prompts_command)
+app.command()(refine)
 app.command()(bids)
 app.command(help=CONVERT_HELP)(convert)
 app.add_typer(cache_app, name="cache")

@@ -12,7 +12,7 @@ from napari_samseg.cli_terminal import say, show_progress
 from napari_samseg.core.errors import SettingsError
 from napari_samseg.core.settings import PromptSettings, describe
 
-__all__ = ["prompts"]
+__all__ = ["KINDS", "prompts", "read_kinds"]
 
 CHOICES = {info.name: info.choices for info in describe(PromptSettings)}
 KINDS = (*CHOICES["box"][1:], *CHOICES["point"][1:], "mask")
@@ -51,7 +51,7 @@ def prompts(
     from napari_samseg.core.prompts.file_job import prompts_file
 
     settings = PromptSettings(
-        **_read_kinds(kind),
+        **read_kinds(kind, "--kind"),
         n_points=points,
         n_negatives=negatives,
         negative=negative,
@@ -67,16 +67,27 @@ def prompts(
     say(f"wrote {out}")
 
 
-def _read_kinds(text: str) -> dict[str, Any]:
-    """Read which prompts there are to be: one box and one way of points at most."""
+def read_kinds(text: str, flag: str) -> dict[str, Any]:
+    """Read which prompts there are to be: one box and one way of points at most.
+
+    Returns
+    -------
+    dict
+        ``box``, ``point`` and ``mask`` of `PromptSettings`.
+
+    Raises
+    ------
+    SettingsError
+        If it is anything else; names the flag.
+    """
     chosen: dict[str, Any] = {"box": "none", "point": "none", "mask": False}
     for word in (part.strip() for part in text.split(",")):
         if word not in KINDS:
-            raise SettingsError(f"--kind: {word!r} is not one of {', '.join(KINDS)}")
+            raise SettingsError(f"{flag}: {word!r} is not one of {', '.join(KINDS)}")
         name = next((n for n in ("box", "point") if word in CHOICES[n]), "mask")
         if chosen[name] not in ("none", False):
             raise SettingsError(
-                f"--kind: {chosen[name]} and {word} exclude each other: choose one"
+                f"{flag}: {chosen[name]} and {word} exclude each other: choose one"
             )
         chosen[name] = True if name == "mask" else word
     return chosen

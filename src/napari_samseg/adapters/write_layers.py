@@ -30,6 +30,7 @@ __all__ = [
     "array_on_disk",
     "check_editable",
     "create_labels",
+    "empty_labels",
     "move_labels",
     "place_of",
     "show_classes",
@@ -205,19 +206,22 @@ def create_labels(
     image. The labels are uint32, and lie in a zarr array under `folder` when
     they would take more than 1 GB of memory.
     """
-    n_bytes = math.prod(view.shape) * np.dtype(LABEL_DTYPE).itemsize
-    data: Any
-    if n_bytes <= DENSE_BYTES:
-        data = np.zeros(view.shape, LABEL_DTYPE)
-    else:
-        data = array_on_disk(view.shape, folder, image.name)
     return viewer.add_labels(
-        data,
+        empty_labels(view.shape, folder, image.name),
         name=f"{image.name} - objects",
         units=image.units,
         axis_labels=image.axis_labels,
         **_transform(image, view),
     )
+
+
+def empty_labels(
+    shape: tuple[int, ...], folder: Path, name: str, dtype: Any = LABEL_DTYPE
+) -> Any:
+    """Return an array for labels: in a zarr array under `folder` above 1 GB."""
+    if math.prod(shape) * np.dtype(dtype).itemsize <= DENSE_BYTES:
+        return np.zeros(shape, dtype)
+    return array_on_disk(shape, folder, name, dtype=dtype)
 
 
 def move_labels(layer: Labels, image: Image, view: ImageView) -> None:
@@ -389,6 +393,7 @@ def array_on_disk(
     folder: Path,
     name: str,
     chunks: tuple[int, ...] | None = None,
+    dtype: Any = LABEL_DTYPE,
 ) -> Any:
     """Make an empty zarr array of labels with a name of its own in a folder."""
     import zarr
@@ -402,7 +407,7 @@ def array_on_disk(
     return zarr.create_array(
         store=path.with_suffix(".zarr"),
         shape=shape,
-        dtype=LABEL_DTYPE,
+        dtype=dtype,
         chunks=chunks,
         fill_value=0,
     )

@@ -23,6 +23,7 @@ __all__ = [
     "InstanceSettings",
     "ModelSettings",
     "PromptSettings",
+    "RefineSettings",
     "SettingInfo",
     "TileSettings",
     "check",
@@ -472,3 +473,36 @@ class PromptSettings:
         check(self)
         if self.box == "none" and self.point == "none" and not self.mask:
             raise SettingsError("choose boxes, points or masks: now there is no prompt")
+
+
+@dataclass(frozen=True, slots=True)
+class RefineSettings:
+    """How masks that a model found for the objects of labels replace them."""
+
+    overlap: str = setting(
+        "higher-iou",
+        "Where masks overlap",
+        "higher-iou: the mask with the higher predicted IoU gets the pixels; smaller: "
+        "the smaller object; keep: no object gets a pixel that was another one's.",
+        choices=("higher-iou", "smaller", "keep"),
+    )
+    agreement: float = setting(
+        0.2,
+        "Least agreement",
+        "An object of which the mask overlaps the old pixels with a lower IoU keeps "
+        "the old ones, and is listed.",
+        minimum=0,
+        maximum=1,
+    )
+    margin: int = setting(
+        0,
+        "Margin of boxes",
+        "Boxes are moved out by so much on each side (in, if negative): for labels "
+        "that are too small or too large all around.",
+        minimum=-1000,
+        maximum=1000,
+        unit="px",
+    )
+
+    def __post_init__(self) -> None:
+        check(self)

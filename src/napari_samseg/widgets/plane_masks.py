@@ -17,9 +17,9 @@ import numpy.typing as npt
 from psygnal import Signal
 
 from napari_samseg.adapters.plugin_settings import PluginSettings, read_plugin_settings
-from napari_samseg.core.cache.layered import LayeredCache
 from napari_samseg.core.cache.lookup import EntryFinder
 from napari_samseg.core.cache.memory import MemoryCache
+from napari_samseg.core.embed.stored import StoredPlanes
 from napari_samseg.core.errors import InvalidPromptError
 from napari_samseg.core.painting import Box, PlaneKey, render_objects
 from napari_samseg.core.planes import measure_plane
@@ -32,9 +32,7 @@ from napari_samseg.widgets.workers import LatestJob
 
 if TYPE_CHECKING:
     from napari_samseg.adapters.read_layers import ImageView
-    from napari_samseg.core.cache.protocol import EmbeddingCache
     from napari_samseg.core.models.protocol import PromptableModel
-    from napari_samseg.core.planes import MeasuredPlane
     from napari_samseg.core.predict import Predictor
     from napari_samseg.core.tiled import TiledPlane
 
@@ -228,7 +226,7 @@ class PlaneMasks:
         # preferences belong to napari, hence to the main thread
         source: Predictor | PromptableModel | ModelSettings
         source = self._predictor or self._model or ModelSettings()
-        stored = _StoredPlanes(self._finder, self._find_store(), view.name)
+        stored = StoredPlanes(self._finder, self._find_store(), view.name)
         return _encode_steps(
             plane,
             view,
@@ -261,37 +259,13 @@ class PlaneMasks:
         self.was_predicted.emit(drawn)
 
 
-@dataclass(frozen=True, slots=True)
-class _StoredPlanes:
-    """Where planes of an image may have been stored before."""
-
-    finder: EntryFinder
-    location: str
-    name: str
-
-    def behind(
-        self, shared: Predictor, plane: MeasuredPlane, tiles: TileSettings
-    ) -> EmbeddingCache:
-        """Return the memory of a model, in front of what is stored of the image."""
-        from napari_samseg.core.embed.stack import Stack, stack_recipe
-
-        ndim = plane.source.ndim
-        if plane.plane_axes != (ndim - 2, ndim - 1):
-            return shared.cache  # stores hold planes of the usual axes only
-        stack = Stack(plane.source, self.name, plane.settings)
-        recipe = stack_recipe(stack, shared.model, tiles)
-        sample = plane.index, plane.digest
-        entry = self.finder.find(self.location, recipe, sample)
-        return shared.cache if entry is None else LayeredCache(shared.cache, entry)
-
-
 def _encode_steps(
     plane: PlaneKey,
     view: ImageView,
     settings: ImageSettings,
     tile_settings: TileSettings,
     source: Predictor | PromptableModel | ModelSettings,
-    stored: _StoredPlanes,
+    stored: StoredPlanes,
     plugin: PluginSettings,
 ) -> Generator[Progress, None, EncodedPlane]:
     shared = yield from predictor_steps(source, plugin)

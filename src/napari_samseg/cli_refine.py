@@ -1,0 +1,137 @@
+"""The command ``napari-samseg refine``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from napari_samseg.cli_options import (
+    ChannelAxis,
+    Channels,
+    Contrast,
+    Device,
+    High,
+    Level,
+    Low,
+    Model,
+    Precision,
+    Scope,
+    Tile,
+    Tiling,
+    option_of,
+    read_integers,
+    read_range,
+)
+from napari_samseg.cli_prompts import KINDS, read_kinds
+from napari_samseg.cli_terminal import say, show_progress
+from napari_samseg.core.settings import (
+    ImageSettings,
+    ModelSettings,
+    PromptSettings,
+    RefineSettings,
+    TileSettings,
+)
+
+__all__ = ["refine"]
+
+
+def refine(
+    image: Annotated[
+        Path, typer.Argument(help="TIFF, PNG, npy, a zarr array or OME-Zarr image.")
+    ],
+    labels: Annotated[
+        Path, typer.Argument(help="Its rough instance labels: TIFF, PNG, npy, zarr.")
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(help="Labels to write: .tif, .png, .zarr and what `convert` can."),
+    ],
+    prompts: Annotated[
+        str,
+        typer.Option(
+            help="What each object becomes: a box, points and a mask, or some of "
+            f"these, with commas between them: {', '.join(KINDS)}."
+        ),
+    ] = "box",
+    points: Annotated[int, option_of(PromptSettings, "n_points", "--points")] = 1,
+    negatives: Annotated[
+        int, option_of(PromptSettings, "n_negatives", "--negatives")
+    ] = 0,
+    negative: Annotated[str, option_of(PromptSettings, "negative")] = "ring",
+    margin: Annotated[int, option_of(RefineSettings, "margin")] = 0,
+    overlap: Annotated[str, option_of(RefineSettings, "overlap")] = "higher-iou",
+    agreement: Annotated[float, option_of(RefineSettings, "agreement")] = 0.2,
+    min_area: Annotated[
+        int,
+        typer.Option(min=1, help="Smaller parts of objects keep their pixels."),
+    ] = 1,
+    report: Annotated[
+        Path | None,
+        typer.Option(help="Also write a table of scores, most doubtful first, .csv."),
+    ] = None,
+    planes: Annotated[
+        str,
+        typer.Option(
+            help="START:STOP, counted through all axes before (Y, X); other planes "
+            "stay as they are."
+        ),
+    ] = "",
+    channel_axis: ChannelAxis = None,
+    channels: Channels = "",
+    normalisation: Contrast = "percentile",
+    low: Low = 0.1,
+    high: High = 99.9,
+    scope: Scope = "plane",
+    level: Level = 0,
+    model: Model = "default",
+    device: Device = "auto",
+    precision: Precision = "fast",
+    tiling: Tiling = "auto",
+    tile: Tile = 0,
+    embeddings: Annotated[
+        str | None,
+        typer.Option(help="Store that `embed` made for this image."),
+    ] = None,
+) -> None:
+    """Prompt a model with each object of rough labels, and take its masks instead.
+
+    Ids stay. An object for which the model finds nothing, or something else, keeps its
+    old pixels; how many did is told, and --report lists them.
+    """
+    from napari_samseg.core.refine.file_job import RefineJob, refine_file
+
+    job = RefineJob(
+        image=image,
+        labels=labels,
+        out=out,
+        prompts=PromptSettings(
+            **read_kinds(prompts, "--prompts"),
+            n_points=points,
+            n_negatives=negatives,
+            negative=negative,
+            min_area=min_area,
+        ),
+        settings=RefineSettings(overlap, agreement, margin),
+        image_settings=ImageSettings(
+            normalisation=normalisation,
+            low=low,
+            high=high,
+            scope=scope,
+            channels=read_integers(channels, "--channels") or None,
+            level=level,
+        ),
+        model_settings=ModelSettings(model, device, precision),
+        tile_settings=TileSettings(tiling, tile),
+        report=report,
+        planes=read_range(planes),
+        channel_axis=channel_axis,
+        embeddings=embeddings,
+    )
+    counts = show_progress(refine_file(job))
+    say(str(counts))
+    say(f"mean doubt {counts.mean_doubt:.2f} (0 none, 1 all)")
+    for path in (out, report):
+        if path is not None:
+            say(f"wrote {path}")

@@ -1,0 +1,229 @@
+"""From files with an image and rough labels to a file with refined ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_samseg.core.embed.stack import Stack, select_planes
+from napari_samseg.core.embed.stack_job import model_steps
+from napari_samseg.core.errors import InvalidLabelsError
+from napari_samseg.core.io.image_file import open_image_file
+from napari_samseg.core.io.instance_labels import InstanceLabels
+from napari_samseg.core.io.label_formats import WriteRequest, find_format
+from napari_samseg.core.io.label_planes import LabelPlanes, open_label_planes
+from napari_samseg.core.io.output import check_output_file
+from napari_samseg.core.refine.report import check_report_path, write_report
+from napari_samseg.core.refine.volume import (
+    PlaneRefined,
+    RefineTask,
+    check_fit,
+    refine_planes,
+)
+from napari_samseg.core.types import Progress
+
+if TYPE_CHECKING:
+    from napari_samseg.core.cache.protocol import EmbeddingCache
+    from napari_samseg.core.planes import MeasuredPlane
+    from napari_samseg.core.predict import Predictor
+    from napari_samseg.core.refine.scores import ObjectScore, RefineCounts
+    from napari_samseg.core.settings import (
+        ImageSettings,
+        ModelSettings,
+        PromptSettings,
+        RefineSettings,
+        TileSettings,
+    )
+
+__all__ = ["RefineJob", "refine_file"]
+
+# Labels of no more bytes are put together in memory, others in a file.
+DENSE_BYTES = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class RefineJob:
+    """Which files to read and write, and how to refine.
+
+    Attributes
+    ----------
+    image : Path
+        See `napari_samseg.core.io.image_file.open_image_file`.
+    labels : Path
+        See `napari_samseg.core.io.label_planes.open_label_planes`.
+    out : Path
+        In any format of `napari_samseg.core.io.label_formats` that can be written.
+    prompts, settings, image_settings, model_settings, tile_settings
+        See `napari_samseg.core.settings`.
+    report : Path or None
+        Table of scores to write, ``.csv``.
+    planes : (int, int or None)
+        Start and stop, in C order over the axes before (Y, X); other planes are
+        written as they are.
+    channel_axis : int or None
+        Axis of the image that holds independent channels.
+    embeddings : str or None
+        Folder or URL of a store with embeddings of the image.
+    """
+
+    image: Path
+    labels: Path
+    out: Path
+    prompts: PromptSettings
+    settings: RefineSettings
+    image_settings: ImageSettings
+    model_settings: ModelSettings
+    tile_settings: TileSettings
+    report: Path | None = None
+    planes: tuple[int, int | None] = (0, None)
+    channel_axis: int | None = None
+    embeddings: str | None = None
+
+
+def refine_file(job: RefineJob) -> Generator[Progress, None, RefineCounts]:
+    """Refine the labels of a file, plane by plane.
+
+    All that can be wrong with the files is found before the model is loaded, and
+    nothing is left if the work ends early.
+
+    Raises
+    ------
+    SamSegError
+        If a file is missing or of the wrong kind, labels and image do not belong
+        together, or the model cannot be had; the message says which and what to do.
+    """
+    yield Progress("reading")
+    target = find_format(job.out)
+    if target.write is None:
+        raise InvalidLabelsError(
+            f"{job.out}: {target.title} cannot be written, only read"
+        )
+    _check_outputs(job, is_folder=target.is_folder)
+    with (
+        open_image_file(job.image, channel_axis=job.channel_axis) as source,
+        open_label_planes(job.labels) as labels,
+    ):
+        try:
+            check_fit(source.level_shape(job.image_settings.level), labels.shape)
+        except InvalidLabelsError as error:
+            raise InvalidLabelsError(f"{job.image}, {job.labels}: {error}") from error
+        stack = Stack(source, str(job.image.absolute()), job.image_settings)
+        planes = select_planes(stack.lengths, *job.planes)
+        if len(labels.shape) > 2 and target.name in ("png", "colour-png"):
+            raise InvalidLabelsError(
+                f"a .png holds one plane, not labels of shape {labels.shape}: write "
+                "a .tif or .zarr"
+            )
+        task = RefineTask(
+            stack=stack,
+            read_labels=labels.read,
+            planes=planes,
+            prompts=job.prompts,
+            settings=job.settings,
+            tiles=job.tile_settings,
+            find_cache=None if job.embeddings is None else _StoreFinder(job),
+        )
+        with _empty_labels(job.out, labels) as refined:
+            counts, scores = yield from _fill(task, job, labels, refined)
+            yield Progress("writing")
+            target.write(job.out, InstanceLabels(refined), WriteRequest(job.image.name))
+    if job.report is not None:
+        write_report(job.report, scores, len(labels.shape) - 2)
+    return counts
+
+
+def _check_outputs(job: RefineJob, *, is_folder: bool) -> None:
+    inputs = (job.image, job.labels)
+    if is_folder:
+        from napari_samseg.core.io.ome_zarr_labels import check_zarr_path
+
+        check_zarr_path(job.out)
+    else:
+        check_output_file(job.out, inputs=inputs)
+    if job.report is not None:
+        check_report_path(job.report)
+        check_output_file(job.report, inputs=(*inputs, job.out))
+    if job.embeddings is not None:
+        from napari_samseg.core.cache.zarr_store import EmbeddingStore
+
+        EmbeddingStore(job.embeddings, write=False)
+
+
+def _fill(
+    task: RefineTask, job: RefineJob, labels: LabelPlanes, refined: Any
+) -> Generator[Progress, None, tuple[RefineCounts, list[ObjectScore]]]:
+    """Write all planes into an array, refined or as they are."""
+    wanted = set(task.planes)
+    lead = labels.shape[:-2]
+    for done, plane in enumerate(np.ndindex(*lead)):
+        if plane not in wanted:
+            yield Progress("copying planes", done, math.prod(lead))
+            refined[plane] = labels.read(plane)
+    model = yield from model_steps(job.model_settings)
+    from napari_samseg.core.predict import Predictor
+
+    scores: list[ObjectScore] = []
+    steps = refine_planes(task, Predictor(model))
+    try:
+        while True:
+            step = next(steps)
+            if isinstance(step, PlaneRefined) and step.refined is not None:
+                refined[step.refined.plane] = step.refined.labels
+                scores.extend(step.refined.scores)
+            yield step
+    except StopIteration as stop:
+        return stop.value, scores
+    finally:
+        steps.close()
+
+
+@contextmanager
+def _empty_labels(out: Path, labels: LabelPlanes) -> Iterator[Any]:
+    """Make an array for labels: in memory, or in a file beside the one to write."""
+    read = np.dtype(labels.source.dtype)
+    # what is not negative needs no sign; real numbers are read as 32 bits
+    dtype = np.dtype(f"u{read.itemsize}" if read.kind in "biu" else np.uint32)
+    if math.prod(labels.shape) * dtype.itemsize <= DENSE_BYTES:
+        yield np.zeros(labels.shape, dtype)
+        return
+    import zarr
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".samseg-", dir=out.parent) as folder:
+        yield zarr.create_array(
+            store=Path(folder) / "labels.zarr",
+            shape=labels.shape,
+            dtype=dtype,
+            chunks=(*(1 for _ in labels.shape[:-2]), *labels.shape[-2:]),
+        )
+
+
+class _StoreFinder:
+    """Finds the embeddings of the image once, and keeps memory in front of them."""
+
+    def __init__(self, job: RefineJob) -> None:
+        self._job = job
+        self._cache: EmbeddingCache | None = None
+
+    def __call__(self, predictor: Predictor, plane: MeasuredPlane) -> EmbeddingCache:
+        from napari_samseg.core.cache.layered import LayeredCache
+        from napari_samseg.core.embed.stored import stored_embeddings
+
+        if self._cache is None:
+            job = self._job
+            entry = stored_embeddings(
+                str(job.embeddings),
+                str(job.image.absolute()),
+                plane,
+                predictor.model,
+                job.tile_settings,
+            )
+            self._cache = LayeredCache(predictor.cache, entry)
+        return self._cache

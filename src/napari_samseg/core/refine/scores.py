@@ -1,0 +1,134 @@
+"""What is known of each object after its labels went through a model."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from napari_samseg.core.geometry import Box
+
+__all__ = ["KEPT", "REFINED", "ObjectScore", "RefineCounts", "sort_by_doubt"]
+
+REFINED = "refined"
+# Why an object keeps its old pixels.
+KEPT = {
+    "empty": "the model found nothing",
+    "disagrees": "the mask is a different object",
+    "covered": "other masks took its place",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectScore:
+    """How the refinement of one object in one plane went.
+
+    Parts of an object that lie apart are refined by themselves; the numbers are
+    means over them, weighted by their old areas.
+
+    Attributes
+    ----------
+    object_id : int
+    plane : tuple of int
+        Position along the axes that are not in the plane.
+    status : str
+        "refined", or why the largest part that keeps its old pixels does so: a key of
+        `KEPT`.
+    parts, kept : int
+        Parts of the object, and those that keep their old pixels.
+    predicted_iou : float
+        What the model thinks of its masks, 0 to 1.
+    agreement : float
+        IoU of the masks with the old pixels.
+    visible : float
+        Share of the masks that no other object got.
+    doubt : float
+        1 minus the product of these three: 0 where nothing speaks against the mask,
+        1 where there is none.
+    area_before, area_after : int
+        In pixels.
+    box_yx : (y0, x0, y1, x1)
+        Half-open box around the old and the new pixels.
+    """
+
+    object_id: int
+    plane: tuple[int, ...]
+    status: str
+    parts: int
+    kept: int
+    predicted_iou: float
+    agreement: float
+    visible: float
+    doubt: float
+    area_before: int
+    area_after: int
+    box_yx: Box
+
+
+def sort_by_doubt(scores: Iterable[ObjectScore]) -> list[ObjectScore]:
+    """Return scores, the most doubtful first; equal ones by plane and id."""
+    return sorted(scores, key=lambda s: (-s.doubt, s.plane, s.object_id))
+
+
+@dataclass(slots=True)
+class RefineCounts:
+    """What became of the objects of all planes.
+
+    Attributes
+    ----------
+    n_planes : int
+    n_prompted : int
+        Objects of all planes: one counts in each plane that shows it.
+    n_refined : int
+    kept : Counter of str
+        Those that keep old pixels, by status.
+    n_small : int
+        Objects of a plane that got no prompt, as they are too small.
+    n_changed : int
+        Pixels with another label than before.
+    ids : set of int
+        Different objects.
+    """
+
+    n_planes: int = 0
+    n_prompted: int = 0
+    n_refined: int = 0
+    kept: Counter[str] = field(default_factory=Counter)
+    n_small: int = 0
+    n_changed: int = 0
+    ids: set[int] = field(default_factory=set)
+    _doubts: float = 0.0
+
+    def add(self, scores: Iterable[ObjectScore], n_small: int, n_changed: int) -> None:
+        """Count the objects of one more plane."""
+        self.n_planes += 1
+        self.n_small += n_small
+        self.n_changed += n_changed
+        for score in scores:
+            self.n_prompted += 1
+            self.ids.add(score.object_id)
+            self._doubts += score.doubt
+            if score.status == REFINED:
+                self.n_refined += 1
+            else:
+                self.kept[score.status] += 1
+
+    @property
+    def mean_doubt(self) -> float:
+        """Mean of the doubts of all objects; NaN without any."""
+        return self._doubts / self.n_prompted if self.n_prompted else float(np.nan)
+
+    def __str__(self) -> str:
+        parts = [f"{len(self.ids)} objects"]
+        if self.n_planes > 1:
+            parts.append(f"{self.n_prompted} masks in {self.n_planes} planes")
+        parts.append(f"{self.n_refined} refined")
+        for status, why in KEPT.items():
+            if self.kept[status]:
+                parts.append(f"{self.kept[status]} keep old pixels ({why})")
+        if self.n_small:
+            parts.append(f"{self.n_small} too small to prompt")
+        parts.append(f"{self.n_changed} pixels changed")
+        return ", ".join(parts)

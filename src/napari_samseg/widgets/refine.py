@@ -1,0 +1,380 @@
+"""The Refine labels panel: rough labels through a model, and a look at each doubt."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_samseg.adapters.plugin_settings import read_plugin_settings
+from napari_samseg.adapters.prompt_layers import is_own_layer
+from napari_samseg.adapters.read_layers import ImageView, current_plane
+from napari_samseg.adapters.refined_layer import (
+    add_refined,
+    label_data,
+    refinement_of,
+)
+from napari_samseg.core.embed.stack import Stack, select_planes
+from napari_samseg.core.errors import InvalidLabelsError, LayerError, SamSegError
+from napari_samseg.core.refine.volume import PlaneRefined
+from napari_samseg.core.settings import ModelSettings, PromptSettings
+from napari_samseg.widgets.dock_panel import (
+    ask_checkpoint,
+    fill_combo,
+    select_item,
+    show_text,
+)
+from napari_samseg.widgets.label_refiner import LabelRefiner, RefinePlan, TargetMade
+from napari_samseg.widgets.refine_layout import (
+    PLANE,
+    VOLUME,
+    RefineLayout,
+)
+from napari_samseg.widgets.review_panel import PROMPT_KINDS, ReviewPanel
+from napari_samseg.widgets.stores import store_of
+
+if TYPE_CHECKING:
+    import napari.viewer
+    from napari.layers import Image, Labels
+
+    from napari_samseg.core.refine.redo import RedoneObject
+    from napari_samseg.core.refine.scores import RefineCounts
+    from napari_samseg.core.types import Progress
+
+__all__ = ["RefineWidget"]
+
+STOPPED = "Stopped. Planes that are finished stay, the others are as they were."
+
+
+class RefineWidget(RefineLayout):
+    """Refine a Labels layer through a model, and review the result.
+
+    Parameters
+    ----------
+    napari_viewer : Viewer
+        Injected by napari.
+    """
+
+    def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
+        plugin = read_plugin_settings()
+        self._model_settings = ModelSettings(
+            device=plugin.device, precision=plugin.precision
+        )
+        # napari may hand out a proxy, whose identity is not the viewer's
+        viewer = getattr(napari_viewer, "__wrapped__", napari_viewer)
+        review = ReviewPanel(viewer)
+        super().__init__(self._model_settings, review)
+        self._viewer, self._review = viewer, review
+        self._refiner = LabelRefiner()
+        # of the job that runs
+        self._plan: RefinePlan | None = None
+        self._sources: tuple[Image, Labels] | None = None
+        self._target: Labels | None = None
+        self._connect()
+        # a window that is deleted at once tells nobody else
+        self.destroyed.connect(self._refiner.close)
+        self.reset_choices()
+
+    def _connect(self) -> None:
+        for box in (self._image_box, self._labels_box, self._scope_box):
+            box.activated.connect(self._on_choice)
+        self._into_box.activated.connect(self._on_result)
+        self._model_box.activated.connect(self._on_model_chosen)
+        self._device_form.changed.connect(self._on_device)
+        for form in (self._refine_form, self._image_form, self._tile_form):
+            form.refused.connect(self._show_error)
+        self._start_button.clicked.connect(self._start)
+        self._cancel_button.clicked.connect(self._refiner.cancel)
+        self._review.redo_wanted.connect(self._redo)
+        self._review.refused.connect(self._show_error)
+        refiner = self._refiner
+        refiner.progressed.connect(self._on_progress)
+        refiner.finished.connect(self._on_finished)
+        refiner.redone.connect(self._on_redone)
+        refiner.failed.connect(self._on_failed)
+        refiner.warned.connect(self._show_error)
+        refiner.ended.connect(self._on_ended)
+
+    @property
+    def refiner(self) -> LabelRefiner:
+        """What runs in the background."""
+        return self._refiner
+
+    @property
+    def review(self) -> ReviewPanel:
+        """Where refined objects are looked at."""
+        return self._review
+
+    # -- choices -------------------------------------------------------------------
+
+    def reset_choices(self, event: object = None) -> None:
+        """Offer the layers there are now; napari calls this when they change."""
+        from napari.layers import Image as ImageLayer
+        from napari.layers import Labels as LabelsLayer
+
+        if self.is_shut:
+            return
+        layers = [layer for layer in self._viewer.layers if not is_own_layer(layer)]
+        images = [layer for layer in layers if isinstance(layer, ImageLayer)]
+        labels = [layer for layer in layers if isinstance(layer, LabelsLayer)]
+        results = [layer for layer in labels if refinement_of(layer) is not None]
+        rough = [layer for layer in labels if layer not in results]
+        if self._target is not None and self._target not in labels:
+            self._target = None
+            self._refiner.cancel()
+        for combo, found in (
+            (self._image_box, images),
+            (self._labels_box, [*rough, *results]),
+        ):
+            chosen = combo.currentData()
+            if chosen not in found:
+                of_kind = [layer for layer in found if layer not in results] or found
+                chosen = of_kind[-1] if of_kind else None
+            fill_combo(combo, [(layer.name, layer) for layer in found], chosen)
+        shown = self._review.layer
+        if shown not in results:
+            self._review.show_layer(results[-1] if results else None)
+        self._offer_results(results)
+        self._on_choice()
+
+    def _offer_results(self, results: list[Labels]) -> None:
+        items: list[tuple[str, Any]] = [("a new layer", None)]
+        items += [(layer.name, layer) for layer in results]
+        fill_combo(self._into_box, items, self._review.layer)
+
+    def _on_choice(self) -> None:
+        labels = self._labels_box.currentData()
+        shape = () if labels is None else label_data(labels).shape[:-2]
+        n = 1
+        for length in shape:
+            n *= int(length)
+        chosen = self._scope_box.currentData() or PLANE
+        items = [("the one on view", PLANE), (f"all {n}", VOLUME)]
+        fill_combo(self._scope_box, items, chosen)
+        for widget in (self._scope_label, self._scope_box):
+            widget.setVisible(n > 1)
+        image = self._image_box.currentData()
+        if image is not None:
+            n_channels = 1 if image.rgb else 2
+            self._image_form.show_row("channels", n_channels > 1 and image.ndim > 2)
+        self._refresh()
+
+    def _on_result(self) -> None:
+        layer = self._into_box.currentData()
+        if layer is not None:
+            self._review.show_layer(layer)
+
+    def _on_model_chosen(self) -> None:
+        name = self._model_box.currentData()
+        if name is None:
+            name = ask_checkpoint(self)
+            if name and self._model_box.findData(name) < 0:
+                self._model_box.insertItem(0, Path(name).name, name)
+        if name:
+            self._model_settings = replace(self._model_settings, model=name)
+        select_item(self._model_box, self._model_settings.model)
+
+    def _on_device(self, settings: ModelSettings) -> None:
+        self._model_settings = replace(settings, model=self._model_settings.model)
+
+    # -- the job -------------------------------------------------------------------
+
+    def _start(self) -> None:
+        image, labels = self._image_box.currentData(), self._labels_box.currentData()
+        if image is None or labels is None:
+            return
+        try:
+            plan = self._make_plan(image, labels, self._into_box.currentData())
+        except SamSegError as error:
+            self._show_error(str(error))
+            return
+        self._plan, self._sources = plan, (image, labels)
+        self._target = None if plan.makes_target else self._into_box.currentData()
+        self._say("Starting ...")
+        self._refiner.refine(plan)
+        self._refresh()
+
+    def _make_plan(
+        self, image: Image, labels: Labels, target: Labels | None
+    ) -> RefinePlan:
+        data = label_data(labels)
+        view = _view_of(image, labels, tuple(data.shape))
+        plane = current_plane(self._viewer.dims, image, view.level)
+        settings = replace(self._image_form.settings, level=view.level)
+        stack = Stack(view.source, view.name, settings, plane.axes)
+        planes = (plane.index,)
+        if self._scope_box.currentData() == VOLUME:
+            planes = select_planes(stack.lengths)
+        if target is not None:
+            known = refinement_of(target)
+            if labels is target or known is None or known.rough_layer is not labels:
+                # other labels are no later version of these
+                target = None
+            elif known.review.axes != plane.axes:
+                raise LayerError(
+                    f"{target.name!r} was refined in planes along other axes: turn "
+                    "the view back, or choose a new layer as the result"
+                )
+        return RefinePlan(
+            stack=stack,
+            location=store_of(image),
+            rough=data,
+            name=labels.name,
+            planes=planes,
+            model_settings=self._model_settings,
+            tiles=self._tile_form.settings,
+            prompts=PROMPT_KINDS[self._prompt_box.currentText()],
+            settings=self._refine_form.settings,
+            makes_target=target is None,
+        )
+
+    def _on_progress(self, progress: Progress) -> None:
+        self._bar.setVisible(True)
+        self._bar.setRange(0, progress.total)
+        self._bar.setValue(progress.done)
+        if isinstance(progress, TargetMade):
+            self._make_target(progress.labels)
+        elif isinstance(progress, PlaneRefined):
+            self._take_plane(progress)
+        else:
+            detail = progress.detail and f": {progress.detail}"
+            self._say(f"{progress.stage}{detail}".capitalize())
+
+    def _make_target(self, labels: Any) -> None:
+        if self._plan is None or self._sources is None:
+            return
+        image, rough = self._sources
+        layer = add_refined(self._viewer, image, rough, labels, self._plan.axes)
+        self._target = layer
+        self._review.show_layer(layer)
+        # it was offered before it was known as a result
+        self.reset_choices()
+
+    def _take_plane(self, progress: PlaneRefined) -> None:
+        refined, plan = progress.refined, self._plan
+        known = None if self._target is None else refinement_of(self._target)
+        if refined is None or known is None or plan is None:
+            return
+        known.review.add_plane(
+            refined.plane,
+            refined.scores,
+            refined.labels,
+            is_step=not plan.makes_target,
+        )
+        self._review.refresh()
+
+    def _on_finished(self, counts: RefineCounts) -> None:
+        self._say(f"{counts}.")
+        self._review.show_current()
+
+    def _on_failed(self, error: Exception) -> None:
+        known = isinstance(error, SamSegError)
+        self._show_error(str(error) if known else f"{type(error).__name__}: {error}")
+
+    def _on_ended(self, was_cancelled: bool) -> None:
+        if was_cancelled:
+            self._say(STOPPED)
+        self._plan = self._sources = self._target = None
+        self._bar.setVisible(False)
+        self._refresh()
+
+    # -- one object again ----------------------------------------------------------
+
+    def _redo(self, prompts: PromptSettings) -> None:
+        """Find the object under review again."""
+        known = self._review.refinement
+        if known is None or self._refiner.is_running or not known.review.current:
+            return
+        review, score = known.review, known.review.current.score
+        try:
+            view = _view_of(known.image, known.rough_layer, tuple(known.rough.shape))
+            now = review.read_plane(score.plane)
+        except SamSegError as error:
+            self._show_error(str(error))
+            return
+        settings = replace(self._image_form.settings, level=view.level)
+        plan = RefinePlan(
+            stack=Stack(view.source, view.name, settings, review.axes),
+            location=store_of(known.image),
+            rough=known.rough,
+            name=known.rough_layer.name,
+            planes=(score.plane,),
+            model_settings=self._model_settings,
+            tiles=self._tile_form.settings,
+            prompts=prompts,
+            settings=self._refine_form.settings,
+            makes_target=False,
+        )
+        self._target = self._review.layer
+        others = review.scores_of(score.plane)
+        self._refiner.redo(plan, now, score.object_id, others)
+        self._refresh()
+
+    def _on_redone(self, redone: RedoneObject) -> None:
+        known = None if self._target is None else refinement_of(self._target)
+        if known is not None:
+            known.review.replace(redone.score, redone.before, redone.after)
+            self._say(f"Object {redone.score.object_id} was found again.")
+            self._review.show_current()
+
+    # -- what is shown -------------------------------------------------------------
+
+    def _refresh(self) -> None:
+        runs = self._refiner.is_running
+        has_both = (
+            self._image_box.currentData() is not None
+            and self._labels_box.currentData() is not None
+        )
+        self._choices.setEnabled(not runs)
+        self._start_button.setEnabled(has_both and not runs)
+        self._cancel_button.setEnabled(runs)
+        self._review.hold(runs)
+        if not runs:
+            self._bar.setVisible(False)
+        if not has_both and not self._status.text():
+            self._say("Add an image and rough labels of it to begin.")
+
+    def _say(self, message: str) -> None:
+        show_text(self._status, message)
+
+    def _show_error(self, message: str) -> None:
+        from napari.utils.notifications import show_warning
+
+        show_text(self._status, message, is_error=True)
+        show_warning(message)
+
+    def leave(self) -> None:
+        """Stop the job; the result and its review stay with the layer."""
+        from napari.utils.notifications import show_info
+
+        if self._refiner.is_running:
+            show_info(f"The Refine labels panel was closed. {STOPPED}")
+        self._refiner.close()
+        self._review.show_layer(None)
+        self._plan = self._sources = self._target = None
+
+
+def _view_of(image: Image, labels: Labels, shape: tuple[int, ...]) -> ImageView:
+    """Return the level of an image on whose pixels labels lie.
+
+    Raises
+    ------
+    InvalidLabelsError
+        If there is none.
+    LayerError
+        If the layers lie elsewhere in the world.
+    """
+    n_levels = len(image.data) if image.multiscale else 1
+    for level in range(n_levels):
+        view = ImageView.of_layer(image, level)
+        if view.shape == shape:
+            if view.is_under(labels):
+                return view
+            raise LayerError(
+                f"Labels layer {labels.name!r} does not lie on image layer "
+                f"{image.name!r}: give both the same scale and place"
+            )
+    raise InvalidLabelsError(
+        f"image layer {image.name!r} has shape {ImageView.of_layer(image).shape}, and "
+        f"Labels layer {labels.name!r} {shape}: they do not belong together"
+    )

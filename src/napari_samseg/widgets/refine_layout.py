@@ -1,0 +1,136 @@
+"""How the Refine labels panel looks: its widgets and where they stand."""
+
+from __future__ import annotations
+
+from qtpy.QtWidgets import (
+    QFormLayout,
+    QHBoxLayout,
+    QLabel,
+    QProgressBar,
+    QPushButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_samseg.core.settings import (
+    ImageSettings,
+    ModelSettings,
+    RefineSettings,
+    TileSettings,
+)
+from napari_samseg.widgets.dock_panel import (
+    DockPanel,
+    add_section,
+    make_combo,
+    make_model_combo,
+    make_status_label,
+)
+from napari_samseg.widgets.review_panel import PROMPT_KINDS, ReviewPanel
+from napari_samseg.widgets.settings_form import SettingsForm, align_labels
+
+__all__ = ["PLANE", "VOLUME", "RefineLayout"]
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+PLANE, VOLUME = "plane", "volume"
+
+
+class RefineLayout(DockPanel):
+    """The widgets of the Refine labels panel, connected to nothing.
+
+    Parameters
+    ----------
+    model_settings : ModelSettings
+        Device and precision to show at first.
+    review : ReviewPanel
+    """
+
+    def __init__(self, model_settings: ModelSettings, review: ReviewPanel) -> None:
+        super().__init__()
+        page = QWidget()
+        rows = QVBoxLayout(page)
+        rows.setContentsMargins(8, 8, 8, 8)
+        rows.setSpacing(6)
+        # what must not change while labels are refined
+        self._choices = QWidget()
+        choices = QVBoxLayout(self._choices)
+        choices.setContentsMargins(0, 0, 0, 0)
+        choices.addLayout(self._build_choices())
+        self._refine_form = SettingsForm(RefineSettings())
+        add_section(choices, "Overlaps and margins", self._refine_form)
+        add_section(
+            choices, "Contrast, tiles, device", self._build_settings(model_settings)
+        )
+        rows.addWidget(self._choices)
+        rows.addLayout(self._build_actions())
+        rows.addWidget(self._build_status())
+        rows.addWidget(review)
+        rows.addStretch(1)
+        self.show_page(page)
+
+    def _build_choices(self) -> QFormLayout:
+        self._image_box = make_combo("What the labels show the objects of.")
+        self._labels_box = make_combo("Rough instance labels; they stay as they are.")
+        self._model_box = make_model_combo()
+        self._prompt_box = make_combo("What each object becomes for the model.")
+        self._prompt_box.addItems(list(PROMPT_KINDS))
+        self._scope_box = make_combo("The plane on view, or all planes.")
+        self._into_box = make_combo(
+            "Where the result goes: a new layer, or one that was refined before."
+        )
+        form = QFormLayout()
+        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        form.addRow("Image", self._image_box)
+        form.addRow("Labels", self._labels_box)
+        form.addRow("Model", self._model_box)
+        form.addRow("Prompts", self._prompt_box)
+        self._scope_label = QLabel("Planes")
+        form.addRow(self._scope_label, self._scope_box)
+        form.addRow("Result", self._into_box)
+        return form
+
+    def _build_settings(self, model_settings: ModelSettings) -> QWidget:
+        panel = QWidget()
+        rows = QVBoxLayout(panel)
+        rows.setContentsMargins(0, 0, 0, 0)
+        self._image_form = SettingsForm(
+            ImageSettings(),
+            names=("normalisation", "low", "high", "scope", "channels"),
+        )
+        self._tile_form = SettingsForm(TileSettings())
+        self._device_form = SettingsForm(
+            model_settings,
+            names=("device", "precision"),
+            suggestions={"device": DEVICES},
+        )
+        align_labels(self._image_form, self._tile_form, self._device_form)
+        for form in (self._image_form, self._tile_form, self._device_form):
+            rows.addWidget(form)
+        return panel
+
+    def _build_actions(self) -> QHBoxLayout:
+        row = QHBoxLayout()
+        row.setSpacing(4)
+        self._start_button = QPushButton("Refine")
+        self._start_button.setToolTip("Prompt the model with each object")
+        self._cancel_button = QPushButton("Cancel")
+        self._cancel_button.setToolTip("Stop; planes that are finished stay")
+        row.addWidget(self._start_button, 2)
+        row.addWidget(self._cancel_button, 1)
+        return row
+
+    def _build_status(self) -> QWidget:
+        panel = QWidget()
+        rows = QVBoxLayout(panel)
+        rows.setContentsMargins(0, 0, 0, 0)
+        rows.setSpacing(3)
+        self._bar = QProgressBar()
+        self._bar.setTextVisible(False)
+        self._bar.setFixedHeight(6)
+        # what comes and goes must not move what lies below
+        policy = self._bar.sizePolicy()
+        policy.setRetainSizeWhenHidden(True)
+        self._bar.setSizePolicy(policy)
+        self._status = make_status_label()
+        rows.addWidget(self._bar)
+        rows.addWidget(self._status)
+        return panel

@@ -1,0 +1,118 @@
+"""The command that refines labels."""
+
+from __future__ import annotations
+
+import csv
+
+import numpy as np
+import pytest
+import tifffile
+import zarr
+from typer.testing import CliRunner
+
+from napari_samseg.cli import app
+
+
+@pytest.fixture
+def call(monkeypatch):
+    runner = CliRunner()
+
+    def call(*arguments):
+        result = runner.invoke(app, [*map(str, arguments)])
+        return result.exit_code, result.stdout, result.stderr
+
+    return call
+
+
+@pytest.fixture
+def stack(tmp_path):
+    """Three planes with two discs each, and squares as their rough labels."""
+    rows, columns = np.mgrid[:64, :64]
+    image = np.full((3, 64, 64), 40, np.uint8)
+    labels = np.zeros((3, 64, 64), np.uint16)
+    for y, x, object_id in ((20, 20, 300), (44, 42, 7)):
+        image[:, (rows - y) ** 2 + (columns - x) ** 2 < 100] = 200
+        labels[:, y - 6 : y + 7, x - 6 : x + 7] = object_id
+    tifffile.imwrite(tmp_path / "image.tif", image, photometric="minisblack")
+    tifffile.imwrite(tmp_path / "rough.tif", labels, photometric="minisblack")
+    return tmp_path, image, labels
+
+
+def test_from_files_to_files(stack, call):
+    folder, image, labels = stack
+    status, output, errors = call(
+        "refine", folder / "image.tif", folder / "rough.tif",
+        "--out", folder / "new.tif", "--report", folder / "doubts.csv",
+        "--planes", "0:2", "--margin", 4, "--overlap", "keep", "--device", "cpu",
+    )  # fmt: skip
+    assert (status, errors) == (0, "")
+    assert output.startswith("2 objects, 4 masks in 2 planes, 4 refined, ")
+    found = tifffile.imread(folder / "new.tif")
+    np.testing.assert_array_equal(found[2], labels[2])
+    disc = image[0] == 200
+    for plane in found[:2]:
+        assert set(np.unique(plane)) == {0, 7, 300}
+        assert ((plane > 0) & disc).sum() / ((plane > 0) | disc).sum() > 0.85
+    with (folder / "doubts.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 4
+    assert {(row["object"], row["plane_0"]) for row in rows} == {
+        ("7", "0"), ("7", "1"), ("300", "0"), ("300", "1")
+    }  # fmt: skip
+    doubts = [float(row["doubt"]) for row in rows]
+    assert doubts == sorted(doubts, reverse=True)
+    for row in rows:
+        plane = found[int(row["plane_0"])]
+        assert int(row["area_after"]) == (plane == int(row["object"])).sum()
+
+
+def test_ome_zarr_and_a_store(stack, call, tiny_checkpoint):
+    """Planes come from the store that `embed` made."""
+    folder, _, labels = stack
+    names = folder / "image.tif", folder / "rough.tif"
+    model = "--model", tiny_checkpoint, "--device", "cpu"
+    status, _, errors = call("embed", names[0], "--out", folder / "store", *model)
+    assert status == 0, errors
+    for store in ((), ("--embeddings", folder / "store")):
+        status, _, errors = call(
+            "refine", *names, "--out", folder / f"new{len(store)}.zarr", *model, *store
+        )
+        assert (status, errors) == (0, "")
+    found = [zarr.open(folder / f"new{n}.zarr/0", mode="r")[...] for n in (0, 2)]
+    assert found[0].shape == labels.shape
+    assert set(np.unique(found[0])) == {0, 7, 300}
+    assert (found[0] != found[1]).mean() < 0.01, "float16 on the way"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--out", "rough.tif"), "is what is read"),
+        (("--out", "new.doc"), "tells no label format"),
+        (("--out", "new.png"), "a .png holds one plane"),
+        (("--out", "new.tif", "--report", "r.txt"), "a report is a .csv"),
+        (("--out", "new.tif", "--planes", "2:9"), "are not in a stack of 3"),
+        (("--out", "new.tif", "--prompts", "boxes"), "--prompts: 'boxes'"),
+        (("--out", "new.tif", "--overlap", "all"), "Where masks overlap"),
+        (("--out", "new.tif", "--embeddings", "nowhere"), "nowhere"),
+    ],
+)
+def test_what_is_wrong_is_told_at_once(stack, call, monkeypatch, arguments, message):
+    folder, _, labels = stack
+    monkeypatch.chdir(folder)
+    status, _, errors = call("refine", "image.tif", "rough.tif", *arguments)
+    assert status == 2
+    assert message in errors
+    np.testing.assert_array_equal(tifffile.imread("rough.tif"), labels)
+    assert {path.name for path in folder.iterdir()} == {"image.tif", "rough.tif"}
+
+
+def test_labels_of_another_image(stack, call):
+    folder, _, labels = stack
+    tifffile.imwrite(folder / "half.tif", labels[:, :32], photometric="minisblack")
+    status, _, errors = call(
+        "refine", folder / "image.tif", folder / "half.tif", "--out", folder / "n.tif"
+    )
+    assert status == 2
+    assert "half.tif" in errors
+    assert "do not belong together" in errors
