@@ -273,6 +273,38 @@ class ConvertSettings:
         "What QuPath takes the objects of a GeoJSON file for.",
         choices=("annotation", "detection", "cell", "tile"),
     )
+    category: str = setting(
+        "object",
+        "Category",
+        "Category in COCO and JSON-lines of objects that have none, such as lesion.",
+    )
+    parts: bool = setting(
+        False,
+        "Parts",
+        "In COCO and JSON-lines, each connected part of an object in a plane has an "
+        "annotation of its own, with the id of the object.",
+    )
+    axis: str = setting(
+        "z",
+        "Planes across",
+        "Axis of a volume across which its planes are cut, of the file or of the "
+        "patient.",
+        choices=("z", "y", "x", "axial", "coronal", "sagittal"),
+    )
+    slices: str = setting(
+        "",
+        "Planes",
+        "Planes of a volume, from:to:step, such as 10:100:2; all if empty.",
+    )
+    drop_empty: bool = setting(
+        False, "Drop empty planes", "Leave planes without labels out."
+    )
+    canonical: bool = setting(
+        False,
+        "Turn to RAS",
+        "Turn NIfTI volumes so that x, y and z run to the patient's right, front and "
+        "head.",
+    )
 
     def __post_init__(self) -> None:
         check(self)
