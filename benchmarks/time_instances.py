@@ -39,6 +39,11 @@ DATA = Path(
 LABELS = "em_fib25_neuroproof/gt_bodies.tif"
 WANTED = 3.0
 SHORT_SIDE = 60
+PEERS = {
+    "components": "skimage.measure.label",
+    "relabelling": "skimage.segmentation.relabel_sequential",
+    "distance transform": "scipy.ndimage.distance_transform_edt",
+}
 
 
 def main() -> None:
@@ -58,6 +63,7 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--short", action="store_true", help="only see that it runs")
     parser.add_argument("--labels", type=Path, default=DATA / LABELS)
     parser.add_argument("--side", type=int, default=500, help="of the cube")
+    parser.add_argument("--parts", nargs="+", choices=PEERS, default=tuple(PEERS))
     parser.add_argument("--repeats", type=int, default=3, help="turns that count")
     parser.add_argument("--json", type=Path, help="file for the figures")
     options = parser.parse_args()
@@ -95,19 +101,13 @@ def measure_all(options: argparse.Namespace) -> dict[str, Any]:
         "libraries": {m.__name__: version_of(m) for m in (cc3d, edt, fastremap)},
         "parts": {},
     }
-    for name, (ours, theirs) in parts.items():
+    for name in options.parts:
+        ours, theirs = parts[name]
         check_equal(name, ours(), theirs())
         report["parts"][name] = interleave(
             {"napari-samseg": ours, PEERS[name]: theirs}, options.repeats
         )
     return report
-
-
-PEERS = {
-    "components": "skimage.measure.label",
-    "relabelling": "skimage.segmentation.relabel_sequential",
-    "distance transform": "scipy.ndimage.distance_transform_edt",
-}
 
 
 def version_of(module: Any) -> str:

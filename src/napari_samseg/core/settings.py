@@ -22,6 +22,7 @@ __all__ = [
     "ImageSettings",
     "InstanceSettings",
     "ModelSettings",
+    "MriSettings",
     "PromptSettings",
     "SettingInfo",
     "TileSettings",
@@ -304,6 +305,48 @@ class ConvertSettings:
         "Turn to RAS",
         "Turn NIfTI volumes so that x, y and z run to the patient's right, front and "
         "head.",
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True, slots=True)
+class MriSettings:
+    """What is done with an MRI volume before its planes are segmented."""
+
+    bias_correction: bool = setting(
+        True, "Correct bias", "Even out slow changes of brightness (N4)."
+    )
+    brain_mask: bool = setting(
+        False,
+        "Find the brain",
+        "Make a mask of the brain: the largest bright body that is left when thin "
+        "bridges are cut, or what FSL's bet finds.",
+    )
+    strip: bool = setting(
+        False, "Strip the skull", "Set what is outside the mask of the brain to 0."
+    )
+    reorient: bool = setting(
+        False,
+        "Reorient",
+        "Turn axes so that they run right, front, head (RAS), or as fslreorient2std "
+        "does. What is registered is turned anyway.",
+    )
+    registration: str = setting(
+        "affine",
+        "Registration",
+        "How the volume is brought to a reference, by mutual information: moved and "
+        "turned (rigid), or also scaled and sheared (affine); none resamples it where "
+        "it is.",
+        choices=("none", "rigid", "affine"),
+    )
+    tools: str = setting(
+        "simpleitk",
+        "Tools",
+        "fsl takes bet, flirt and fslreorient2std, which must be installed, for the "
+        "mask of the brain, registration and orientation.",
+        choices=("simpleitk", "fsl"),
     )
 
     def __post_init__(self) -> None:

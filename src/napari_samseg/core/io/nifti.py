@@ -7,7 +7,7 @@ without a flip, so that a plane is what ``data[:, :, z].T`` of nibabel is.
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,32 @@ class NiftiVolume:
         n = self.array.ndim - (self.channel_axis is not None)
         return (*(1.0,) * (n - 3), *self.space.spacing[-min(n, 3) :])
 
+    def turned_to_ras(self) -> NiftiVolume:
+        """Return the volume with axes that run as near as can be to right, front, head.
+
+        Raises
+        ------
+        InvalidImageError
+            If its orientation is unknown.
+        """
+        from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
+
+        if not self.space.orientation:
+            raise InvalidImageError(
+                "does not say how it is oriented, and cannot be turned to RAS: read it "
+                "as it is stored"
+            )
+        axes = self.array.T
+        is_plane = axes.ndim == 2
+        axes = axes[..., np.newaxis] if is_plane else axes
+        turn = io_orientation(self.space.affine)
+        affine = self.space.affine @ inv_ornt_aff(turn, axes.shape[:3])
+        turned = apply_orientation(axes, turn)
+        if is_plane and turned.shape[2] == 1:
+            turned = turned[..., 0]
+        space = VoxelSpace(affine, self.space.code)
+        return replace(self, array=turned.T, space=space)
+
 
 def is_nifti(path: Path) -> bool:
     """Tell whether a path has the suffix of a NIfTI file."""
@@ -132,19 +158,18 @@ def read_nifti(path: Path, *, canonical: bool = False) -> NiftiVolume:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InvalidImageError(f"{path} cannot be read as NIfTI: {reason}") from error
     space, notes = _read_space(image.header, path)
-    if canonical:
-        if not space.orientation:
-            raise InvalidImageError(
-                f"{path} does not say how it is oriented, and cannot be turned to RAS: "
-                "read it as it is stored"
-            )
-        data, space = _to_canonical(data, space)
     channel_axis = 0 if data.ndim == 5 else None
     array = data.T
     if array.ndim == 5 and array.shape[1] == 1:
         array = array[:, 0]
     is_label = int(image.header["intent_code"]) == LABEL_INTENT
-    return NiftiVolume(array, space, channel_axis, is_label, notes)
+    volume = NiftiVolume(array, space, channel_axis, is_label, notes)
+    if not canonical:
+        return volume
+    try:
+        return volume.turned_to_ras()
+    except InvalidImageError as error:
+        raise InvalidImageError(f"{path} {error}") from error
 
 
 def read_nifti_labels(path: Path, *, canonical: bool = False) -> InstanceLabels:
@@ -348,22 +373,3 @@ def _coded_form(header: Any, name: str) -> tuple[Any, int]:
     if abs(np.linalg.det(affine[:3, :3])) < 1e-12:
         return None, 0
     return affine, code
-
-
-def _to_canonical(
-    data: npt.NDArray[Any], space: VoxelSpace
-) -> tuple[npt.NDArray[Any], VoxelSpace]:
-    from nibabel.orientations import (
-        apply_orientation,
-        inv_ornt_aff,
-        io_orientation,
-    )
-
-    is_plane = data.ndim == 2
-    data = data[..., np.newaxis] if is_plane else data
-    turn = io_orientation(space.affine)
-    affine = space.affine @ inv_ornt_aff(turn, data.shape[:3])
-    turned = apply_orientation(data, turn)
-    if is_plane and turned.shape[2] == 1:
-        turned = turned[..., 0]
-    return turned, VoxelSpace(affine, space.code)
