@@ -22,6 +22,7 @@ from napari_samseg.cli_convert import HELP as CONVERT_HELP
 from napari_samseg.cli_convert import convert
 from napari_samseg.cli_embed import embed
 from napari_samseg.cli_instances import instances
+from napari_samseg.cli_mri import prepare_mri
 from napari_samseg.cli_options import (
     ChannelAxis,
     Channels,
@@ -88,6 +89,7 @@ app.command()(prompts_command)
 app.command()(refine)
 app.command()(bids)
 app.command(help=CONVERT_HELP)(convert)
+app.command()(prepare_mri)
 app.add_typer(cache_app, name="cache")
 
 

@@ -45,12 +45,25 @@ def convert(
     ] = None,
     like: Annotated[
         Path | None,
-        typer.Option(help="The image of these labels: its size, and its name in COCO."),
+        typer.Option(
+            help="The image of these labels: its size, its name in COCO, and of NIfTI "
+            "its affine."
+        ),
     ] = None,
     masks: Annotated[str, option_of(ConvertSettings, "masks")] = "rle",
     object_type: Annotated[
         str, option_of(ConvertSettings, "object_type")
     ] = "annotation",
+    category: Annotated[str, option_of(ConvertSettings, "category")] = "object",
+    parts: Annotated[bool, option_of(ConvertSettings, "parts", "--parts")] = False,
+    axis: Annotated[str, option_of(ConvertSettings, "axis")] = "z",
+    slices: Annotated[str, option_of(ConvertSettings, "slices")] = "",
+    drop_empty: Annotated[
+        bool, option_of(ConvertSettings, "drop_empty", "--drop-empty")
+    ] = False,
+    canonical: Annotated[
+        bool, option_of(ConvertSettings, "canonical", "--canonical")
+    ] = False,
     split: Annotated[
         str,
         typer.Option(
@@ -78,7 +91,16 @@ def convert(
         return
     from napari_samseg.core.convert_file import ConvertJob, convert_file
 
-    settings = ConvertSettings(masks=masks, object_type=object_type)
+    settings = ConvertSettings(
+        masks=masks,
+        object_type=object_type,
+        category=category,
+        parts=parts,
+        axis=axis,
+        slices=slices,
+        drop_empty=drop_empty,
+        canonical=canonical,
+    )
     job = ConvertJob(source, out, read_as, write_as, image, like)
     for note in show_progress(convert_file(job, settings)):
         messages.print(f"note: {note}", markup=False, soft_wrap=True)

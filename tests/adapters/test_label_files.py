@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 
+import nibabel
 import numpy as np
 import pandas as pd
 import pytest
-from napari.layers import Labels
+from napari.layers import Image, Labels
 from npe2 import PluginManager, PluginManifest
 from skimage.io import imread
 
@@ -144,3 +145,39 @@ def test_napari_finds_the_reader_and_the_writers(writers):
     for suffix, (expected, _) in writers.items():
         writer, path = manager.get_writer(f"n{suffix}", ["labels"])
         assert (writer.command, path) == (expected.command, f"n{suffix}")
+
+
+def test_a_volume_of_a_patient_is_opened_as_what_it_is(shared_data, tmp_path):
+    folder = shared_data / "mri_ms_lesions"
+    paths = [str(folder / f"patient19_{n}_MNI.nii.gz") for n in ("FLAIR", "lesions")]
+    image, lesions = label_files.choose_reader(paths)(paths)
+    assert (image[2], lesions[2]) == ("image", "labels")
+    layer = Image(image[0], **image[1])
+    assert layer.name == "patient19_FLAIR_MNI"
+    assert layer.metadata["nifti"]["orientation"] == "LAS"
+    assert {str(unit) for unit in layer.units} == {"millimeter"}
+    labels = Labels(lesions[0], **lesions[1])
+    path = written(labels, tmp_path / "l.nii.gz", "write_nifti")
+    first, back = nibabel.load(paths[1]), nibabel.load(path)
+    np.testing.assert_array_equal(back.affine, first.affine)
+    np.testing.assert_array_equal(np.asarray(back.dataobj), np.asarray(first.dataobj))
+
+
+def test_labels_without_orientation_are_saved_with_a_warning(tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr("napari.utils.notifications.show_warning", shown.append)
+    volume = Labels(np.ones((2, 3, 4), np.uint8), scale=(4, 3, 2))
+    path = written(volume, tmp_path / "l.nii", "write_nifti")
+    assert "nothing says how the labels are oriented" in shown[0]
+    (data, attributes, kind) = label_files.read_layers(str(path))[0]
+    assert (data.shape, attributes["scale"], kind) == ((2, 3, 4), (4, 3, 2), "labels")
+    assert attributes["metadata"]["nifti"]["orientation"] == "unknown"
+    assert "does not say how it is oriented" in shown[1]
+
+
+def test_channels_of_a_volume_become_layers(tmp_path):
+    vectors = np.zeros((4, 5, 6, 1, 3), np.float32)
+    nibabel.save(nibabel.Nifti1Image(vectors, np.eye(4)), tmp_path / "v.nii")
+    ((data, attributes, kind),) = label_files.read_layers(str(tmp_path / "v.nii"))
+    assert (data.shape, attributes["channel_axis"], kind) == ((3, 6, 5, 4), 0, "image")
+    assert len(attributes["scale"]) == 3

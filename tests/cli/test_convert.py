@@ -6,6 +6,7 @@ import json
 from itertools import permutations
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 import tifffile
@@ -176,3 +177,52 @@ def test_wrong_uses_are_told_in_one_line(run, tmp_path, arguments, message):
     assert errors.count("\n") == 1
     np.testing.assert_array_equal(imread(places["mask"]), mask)
     assert not (tmp_path / "o.png").exists()
+
+
+@pytest.mark.parametrize(
+    "more", [(), ("--axis", "coronal", "--parts", "--drop-empty", "--masks", "polygon")]
+)
+def test_lesions_to_coco_and_back(run, tmp_path, shared_data, more):
+    folder = shared_data / "mri_ms_lesions"
+    lesions = folder / "patient19_lesions_MNI.nii.gz"
+    like = ("--like", folder / "patient19_FLAIR_MNI.nii.gz")
+    coco, back = tmp_path / "l.json", tmp_path / "back.nii.gz"
+    status, _, notes = run(lesions, coco, *like, "--category", "lesion", *more)
+    assert status == 0
+    assert "x, y, z run to L, A, S" in notes
+    content = json.loads(coco.read_text())
+    assert [item["name"] for item in content["categories"]] == ["lesion"]
+    sizes = {(image["height"], image["width"]) for image in content["images"]}
+    assert sizes == {(182, 182) if more else (218, 182)}
+    assert run(coco, back, *like)[0] == 0
+    first, second = nibabel.load(lesions), nibabel.load(back)
+    np.testing.assert_array_equal(np.asarray(second.dataobj), np.asarray(first.dataobj))
+    np.testing.assert_array_equal(second.affine, first.affine)
+    assert second.get_data_dtype() == first.get_data_dtype()
+
+
+def test_a_volume_takes_its_place_from_its_image(run, tmp_path):
+    affine = np.diag([-2.0, 3, 4, 1])
+    labels = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
+    for name, place in (("image", affine), ("elsewhere", affine + np.eye(4, k=3))):
+        image = nibabel.Nifti1Image(np.zeros((4, 3, 2), np.float32), place)
+        nibabel.save(image, tmp_path / f"{name}.nii.gz")
+    tifffile.imwrite(tmp_path / "l.tif", labels)
+    out, like = tmp_path / "l.nii.gz", ("--like", tmp_path / "image.nii.gz")
+    status, _, notes = run(tmp_path / "l.tif", out)
+    assert status == 0
+    assert "nothing says how the labels are oriented" in notes
+    status, _, notes = run(tmp_path / "l.tif", out, *like)
+    assert (status, notes) == (0, "")
+    np.testing.assert_array_equal(nibabel.load(out).affine, affine)
+    turned = tmp_path / "ras.nii.gz"
+    assert run(out, turned, *like, "--canonical")[0] == 0
+    expected = nibabel.as_closest_canonical(nibabel.load(out))
+    np.testing.assert_array_equal(nibabel.load(turned).affine, expected.affine)
+    np.testing.assert_array_equal(
+        np.asarray(nibabel.load(turned).dataobj), np.asarray(expected.dataobj)
+    )
+    elsewhere = ("--like", tmp_path / "elsewhere.nii.gz")
+    status, _, errors = run(out, tmp_path / "o.nii", *elsewhere)
+    assert status == 2
+    assert "lie in different places" in errors

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from napari_samseg.core.errors import InvalidLabelsError
 from napari_samseg.core.io.instance_labels import InstanceLabels
 from napari_samseg.core.io.label_formats import (
@@ -15,6 +17,9 @@ from napari_samseg.core.io.label_formats import (
     WriteRequest,
     find_format,
 )
+from napari_samseg.core.io.label_image import whole_numbers
+from napari_samseg.core.io.nifti import is_nifti, nifti_stem, read_nifti
+from napari_samseg.core.io.voxel_space import VoxelSpace
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,6 +30,7 @@ __all__ = [
     "write_colour_png",
     "write_geojson",
     "write_jsonl",
+    "write_nifti",
     "write_ome_zarr",
     "write_png",
     "write_rois",
@@ -37,13 +43,19 @@ Meta = Mapping[str, Any]
 MOST_LAYERS = 20
 # Enough of a .json file to see what it is.
 HEAD_BYTES = 4096
+# Where the metadata of a layer says how its volume is oriented.
+SPACE_KEY = "nifti"
+# A volume with more values than this is an image rather than labels.
+MOST_CLASSES = 64
+# Every so many voxels are enough to see that most images are none.
+SAMPLE_STEP = 997
 COCO_KEYS = ('"images"', '"annotations"', '"categories"', '"licenses"')
 
 
 def choose_reader(
     path: str | list[str],
 ) -> Callable[[str | list[str]], list[LayerData]] | None:
-    """Return the reader of a file of objects, None if it is something else.
+    """Return the reader of a file of objects or a volume, None if it is neither.
 
     A ``.json`` file is looked into: only COCO and GeoJSON are read.
     """
@@ -52,12 +64,13 @@ def choose_reader(
 
 
 def read_layers(path: str | list[str]) -> list[LayerData]:
-    """Read the objects of COCO, JSON-lines or GeoJSON files as Labels layers.
+    """Read the objects of COCO, JSON-lines or GeoJSON files, or NIfTI volumes.
 
     Returns
     -------
-    list of (labels, attributes, "labels")
+    list of (data, attributes, kind)
         A layer for each image in a file; what is known of objects becomes features.
+        Of NIfTI an Image layer, or Labels where the values are those of labels.
 
     Raises
     ------
@@ -85,6 +98,11 @@ def write_jsonl(path: str, data: Any, meta: Meta) -> list[str]:
     return _write("jsonl", path, data, meta)
 
 
+def write_nifti(path: str, data: Any, meta: Meta) -> list[str]:
+    """Write a Labels layer as NIfTI, oriented as the file that it was read from."""
+    return _write("nifti", path, data, meta)
+
+
 def write_ome_zarr(path: str, data: Any, meta: Meta) -> list[str]:
     """Write a Labels layer as OME-Zarr labels, plane by plane."""
     return _write("ome-zarr", path, data, meta)
@@ -107,6 +125,8 @@ def write_rois(path: str, data: Any, meta: Meta) -> list[str]:
 
 def _format_name(path: Path) -> str:
     suffix = path.suffix.lower()
+    if is_nifti(path):
+        return "nifti"
     if suffix == ".jsonl":
         return "jsonl"
     if suffix not in (".json", ".geojson") or not path.is_file():
@@ -120,6 +140,8 @@ def _format_name(path: Path) -> str:
 
 def _read_file(path: Path) -> list[LayerData]:
     entry = find_format(path, _format_name(path))
+    if entry.name == "nifti":
+        return [_read_volume(path)]
     if entry.read is None:
         raise InvalidLabelsError(f"{path}: {entry.title} cannot be read")
     layers = []
@@ -129,6 +151,39 @@ def _read_file(path: Path) -> list[LayerData]:
             layers.append(_layer_data(found, name))
             _show_notes(f"{path.name}: {name}", found.notes)
     return layers
+
+
+def _read_volume(path: Path) -> LayerData:
+    """Read a NIfTI volume, as it is stored; its orientation becomes metadata."""
+    volume = read_nifti(path)
+    _show_notes(path.name, volume.notes)
+    n = volume.array.ndim - (volume.channel_axis is not None)
+    attributes: dict[str, Any] = {
+        "name": nifti_stem(path),
+        "scale": volume.scale,
+        "units": ("pixel",) * (n - 3) + ("millimeter",) * min(n, 3),
+        "metadata": {
+            SPACE_KEY: {
+                "orientation": volume.space.orientation or "unknown",
+                "affine": volume.space.affine.tolist(),
+                "code": volume.space.code,
+            }
+        },
+    }
+    if volume.channel_axis is not None:
+        return volume.array, attributes | {"channel_axis": volume.channel_axis}, "image"
+    if volume.is_label or _are_labels(volume.array):
+        return whole_numbers(volume.array, path), attributes, "labels"
+    return volume.array, attributes | {"rgb": False}, "image"
+
+
+def _are_labels(array: Any) -> bool:
+    """Tell labels from intensities: few values, whole and not negative."""
+    for step in (SAMPLE_STEP, 1):
+        values = np.unique(array.ravel(order="K")[::step])
+        if len(values) > MOST_CLASSES or (values < 0).any() or (values % 1).any():
+            return False
+    return True
 
 
 def _images_of(path: Path, format_name: str) -> list[str | None]:
@@ -164,17 +219,26 @@ def _features(properties: Mapping[int, Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def _write(format_name: str, path: str, data: Any, meta: Meta) -> list[str]:
-    write = LABEL_FORMATS[format_name].write
-    if write is None:
+    entry = LABEL_FORMATS[format_name]
+    if entry.write is None:
         raise InvalidLabelsError(f"{format_name} cannot be written")
     labels = data[0] if meta.get("multiscale") else data
-    found = InstanceLabels(labels, _properties_of(meta))
+    found = InstanceLabels(labels, _properties_of(meta), space=_space_of(meta))
     if len(meta.get("scale", ())) == len(found.shape):
         units = tuple(str(unit) for unit in meta.get("units") or ())
         scale = tuple(float(step) for step in meta["scale"])
         found = dataclasses.replace(found, scale=scale, units=units or None)
-    write(Path(path), found, WriteRequest(str(meta.get("name", Path(path).stem))))
+    name = str(meta.get("name", Path(path).stem))
+    entry.write(Path(path), found, WriteRequest(name))
+    _show_notes(Path(path).name, entry.space_notes(found))
     return [path]
+
+
+def _space_of(meta: Meta) -> VoxelSpace | None:
+    known = (meta.get("metadata") or {}).get(SPACE_KEY)
+    if known is None:
+        return None
+    return VoxelSpace(np.array(known["affine"], np.float64), int(known["code"]))
 
 
 def _properties_of(meta: Meta) -> dict[int, dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +16,12 @@ from napari_samseg.core.io.label_formats import (
     find_format,
 )
 from napari_samseg.core.io.output import check_output_file, check_output_folder
+from napari_samseg.core.io.plane_cut import cut_planes
 from napari_samseg.core.types import Progress
 
 if TYPE_CHECKING:
+    from napari_samseg.core.io.instance_labels import InstanceLabels
+    from napari_samseg.core.io.voxel_space import VoxelSpace
     from napari_samseg.core.settings import ConvertSettings
 
 __all__ = ["ConvertJob", "SplitJob", "convert_file", "split_file"]
@@ -35,7 +39,8 @@ class ConvertJob:
     image : str or None
         Which image of a file with several.
     like : Path or None
-        The image that the labels belong to: its size, and its name in COCO.
+        The image that the labels belong to: its size, its name in COCO, and, of NIfTI,
+        where its voxels lie.
     """
 
     source: Path
@@ -98,13 +103,12 @@ def convert_file(
         )
     _check_out(job, target)
     yield Progress("reading")
-    shape = None if job.like is None else _image_shape(job.like)
-    with source.read(job.source, ReadRequest(job.image, shape)) as found:
-        if shape is not None and shape != found.shape:
-            raise InvalidLabelsError(
-                f"{job.source} has labels of shape {found.shape}, and the image "
-                f"{job.like} has shape {shape}: they do not belong together"
-            )
+    shape, space = (None, None) if job.like is None else _read_like(job, settings)
+    request = ReadRequest(job.image, shape, settings.canonical)
+    with source.read(job.source, request) as found:
+        if shape is not None:
+            found = _placed(found, shape, space, job)
+        found = cut_planes(found, settings)
         notes = list(found.notes)
         known = sum(1 for values in found.properties.values() if values)
         if known and not target.keeps_properties:
@@ -112,6 +116,7 @@ def convert_file(
                 f"{target.title} holds ids alone: what is known of {known} objects, "
                 "such as their category, stays behind"
             )
+        notes += target.space_notes(found)
         yield Progress("writing")
         name = job.source.name if job.like is None else job.like.name
         target.write(job.out, found, WriteRequest(name, settings))
@@ -165,8 +170,38 @@ def _check_out(job: ConvertJob, target: LabelFormat) -> None:
         check_output_file(job.out, inputs=(job.source, job.like))
 
 
-def _image_shape(path: Path) -> tuple[int, ...]:
+def _read_like(
+    job: ConvertJob, settings: ConvertSettings
+) -> tuple[tuple[int, ...], VoxelSpace | None]:
     from napari_samseg.core.io.image_file import open_image_file
 
-    with open_image_file(path) as image:
-        return image.shape
+    assert job.like is not None
+    with open_image_file(job.like, canonical=settings.canonical) as image:
+        return image.shape, image.space
+
+
+def _placed(
+    found: InstanceLabels,
+    shape: tuple[int, ...],
+    space: VoxelSpace | None,
+    job: ConvertJob,
+) -> InstanceLabels:
+    """Put labels where their image lies, which must have the same voxels."""
+    if shape != found.shape:
+        raise InvalidLabelsError(
+            f"{job.source} has labels of shape {found.shape}, and the image "
+            f"{job.like} has shape {shape}: they do not belong together"
+        )
+    if space is None:
+        return found
+    if (
+        found.space is not None
+        and found.space.code
+        and space.code
+        and not found.space.is_like(space, (1, *shape)[-3:])
+    ):
+        raise InvalidLabelsError(
+            f"{job.source} and {job.like} have the same shape and lie in different "
+            f"places ({found.space}; {space}): bring them to one grid first"
+        )
+    return dataclasses.replace(found, space=space)

@@ -25,6 +25,7 @@ __all__ = [
     "OutputError",
     "SamSegError",
     "SettingsError",
+    "ToolError",
     "UnknownNameError",
 ]
 
@@ -87,6 +88,10 @@ class ModelMemoryError(SamSegError, MemoryError):
 
 class OutputError(SamSegError, OSError):
     """Something cannot be written where it was asked for."""
+
+
+class ToolError(SamSegError, OSError):
+    """Another program that was asked for failed; the message says what it said."""
 
 
 class LayerError(SamSegError, ValueError):

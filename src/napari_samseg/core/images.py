@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol, TypeGuard
+from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,9 @@ import numpy.typing as npt
 from napari_samseg.core.contrast import IntensityLimits, grid_step, measure_limits
 from napari_samseg.core.errors import InvalidImageError, SamSegError
 from napari_samseg.core.settings import ImageSettings
+
+if TYPE_CHECKING:
+    from napari_samseg.core.io.voxel_space import VoxelSpace
 
 __all__ = [
     "ArrayLike",
@@ -56,14 +59,22 @@ class PlaneSource:
         Axis of the channels, counted from the front.
     rgb : bool
         The channels are red, green, blue (and alpha, which is ignored).
+    space : VoxelSpace or None
+        Where the voxels of a volume lie in the patient, of files that say so.
     """
 
     def __init__(
-        self, levels: Sequence[ArrayLike], *, channel_axis: int | None, rgb: bool
+        self,
+        levels: Sequence[ArrayLike],
+        *,
+        channel_axis: int | None,
+        rgb: bool,
+        space: VoxelSpace | None = None,
     ) -> None:
         self.levels = tuple(levels)
         self.channel_axis = channel_axis
         self.rgb = rgb
+        self.space = space
         self._volume_limits: dict[object, IntensityLimits] = {}
 
     @property
@@ -173,7 +184,11 @@ class PlaneSource:
 
 
 def open_image(
-    data: Any, *, rgb: bool | None = None, channel_axis: int | None = None
+    data: Any,
+    *,
+    rgb: bool | None = None,
+    channel_axis: int | None = None,
+    space: VoxelSpace | None = None,
 ) -> PlaneSource:
     """Open any array-like as a source of planes; nothing is read yet.
 
@@ -187,6 +202,8 @@ def open_image(
         of 3 or 4 after two larger ones, unless `channel_axis` is given.
     channel_axis : int, optional
         Axis that holds independent channels.
+    space : VoxelSpace, optional
+        Where the voxels of a volume lie in the patient.
 
     Raises
     ------
@@ -204,14 +221,14 @@ def open_image(
                     f"an RGB image needs a last axis of 3 or 4, got shape {shape}"
                 )
             return _source(levels, len(shape) - 1, rgb=True)
-        return _source(levels, None, rgb=False)
+        return _source(levels, None, rgb=False, space=space)
     if rgb:
         raise InvalidImageError("give either rgb=True or a channel_axis, not both")
     if not -len(shape) <= channel_axis < len(shape):
         raise InvalidImageError(
             f"channel_axis {channel_axis} is not an axis of an image of shape {shape}"
         )
-    return _source(levels, channel_axis % len(shape), rgb=False)
+    return _source(levels, channel_axis % len(shape), rgb=False, space=space)
 
 
 def read_bands(
@@ -338,14 +355,18 @@ def chosen_channels(source: PlaneSource, settings: ImageSettings) -> tuple[int, 
 
 
 def _source(
-    levels: list[ArrayLike], channel_axis: int | None, *, rgb: bool
+    levels: list[ArrayLike],
+    channel_axis: int | None,
+    *,
+    rgb: bool,
+    space: VoxelSpace | None = None,
 ) -> PlaneSource:
     n_axes = len(levels[0].shape) - (channel_axis is not None)
     if n_axes < 2:
         raise InvalidImageError(
             f"an image needs two axes besides its channels, got shape {levels[0].shape}"
         )
-    return PlaneSource(levels, channel_axis=channel_axis, rgb=rgb)
+    return PlaneSource(levels, channel_axis=channel_axis, rgb=rgb, space=space)
 
 
 def _is_multiscale(data: Any) -> TypeGuard[Sequence[ArrayLike]]:

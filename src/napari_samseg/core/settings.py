@@ -22,6 +22,7 @@ __all__ = [
     "ImageSettings",
     "InstanceSettings",
     "ModelSettings",
+    "MriSettings",
     "PromptSettings",
     "RefineSettings",
     "SettingInfo",
@@ -273,6 +274,80 @@ class ConvertSettings:
         "Objects in QuPath",
         "What QuPath takes the objects of a GeoJSON file for.",
         choices=("annotation", "detection", "cell", "tile"),
+    )
+    category: str = setting(
+        "object",
+        "Category",
+        "Category in COCO and JSON-lines of objects that have none, such as lesion.",
+    )
+    parts: bool = setting(
+        False,
+        "Parts",
+        "In COCO and JSON-lines, each connected part of an object in a plane has an "
+        "annotation of its own, with the id of the object.",
+    )
+    axis: str = setting(
+        "z",
+        "Planes across",
+        "Axis of a volume across which its planes are cut, of the file or of the "
+        "patient.",
+        choices=("z", "y", "x", "axial", "coronal", "sagittal"),
+    )
+    slices: str = setting(
+        "",
+        "Planes",
+        "Planes of a volume, from:to:step, such as 10:100:2; all if empty.",
+    )
+    drop_empty: bool = setting(
+        False, "Drop empty planes", "Leave planes without labels out."
+    )
+    canonical: bool = setting(
+        False,
+        "Turn to RAS",
+        "Turn NIfTI volumes so that x, y and z run to the patient's right, front and "
+        "head.",
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True, slots=True)
+class MriSettings:
+    """What is done with an MRI volume before its planes are segmented."""
+
+    bias_correction: bool = setting(
+        True, "Correct bias", "Even out slow changes of brightness (N4)."
+    )
+    brain_mask: bool = setting(
+        False,
+        "Find the brain",
+        "Make a mask of the brain: the largest bright body that is left when thin "
+        "bridges are cut, or what FSL's bet finds.",
+    )
+    strip: bool = setting(
+        False, "Strip the skull", "Set what is outside the mask of the brain to 0."
+    )
+    reorient: bool = setting(
+        False,
+        "Reorient",
+        "Turn axes so that they run right, front, head (RAS), or as fslreorient2std "
+        "does. What is registered is turned anyway.",
+    )
+    registration: str = setting(
+        "affine",
+        "Registration",
+        "How the volume is brought to a reference, by mutual information: moved and "
+        "turned (rigid), or also scaled and sheared (affine); none resamples it where "
+        "it is.",
+        choices=("none", "rigid", "affine"),
+    )
+    tools: str = setting(
+        "simpleitk",
+        "Tools",
+        "fsl takes bet, flirt and fslreorient2std, which must be installed, for the "
+        "mask of the brain, registration and orientation.",
+        choices=("simpleitk", "fsl"),
     )
 
     def __post_init__(self) -> None:

@@ -39,6 +39,15 @@ def test_relabelling_leaves_no_gaps_and_is_idempotent(labels):
     assert len(pairs) == len(set(labels.ravel().tolist()))
 
 
+def test_relabelling_block_by_block_is_the_same(monkeypatch):
+    labels = np.random.default_rng(0).integers(0, 9, (4, 5, 6)).astype(np.uint32) * 7
+    whole = relabel(labels)
+    monkeypatch.setattr("napari_samseg.core.instances.tidy.RUN_BLOCK", 7)
+    np.testing.assert_array_equal(relabel(labels), whole)
+    np.testing.assert_array_equal(relabel(labels[:, ::-1]), whole[:, ::-1])
+    assert relabel(labels[:0]).shape == (0, 5, 6)
+
+
 @given(labels=LABELS, least=st.integers(0, 9), most=st.none() | st.integers(0, 30))
 def test_only_sizes_between_stay(labels, least, most):
     before = labels.copy()

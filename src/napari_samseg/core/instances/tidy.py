@@ -24,6 +24,9 @@ __all__ = [
 
 AnyLabels = npt.NDArray[Any]
 
+# Pixels whose runs of equal ids are found at once: what is made of them stays in cache.
+RUN_BLOCK = 1 << 20
+
 
 def count_pixels(labels: AnyLabels) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
     """Return the ids in use, rising and without 0, and the pixels of each."""
@@ -40,10 +43,23 @@ def relabel(labels: AnyLabels) -> AnyLabels:
     integer
         A copy, of the same data type.
     """
-    ids, _ = count_pixels(labels)
-    table = dict(zip(ids.tolist(), range(1, len(ids) + 1), strict=True))
-    renamed: AnyLabels = fastremap.remap(labels, {0: 0} | table, in_place=False)
-    return renamed.astype(labels.dtype, copy=False)
+    if not labels.size:
+        return labels.copy()
+    flat = np.ascontiguousarray(labels).reshape(-1)
+    places = range(0, flat.size, RUN_BLOCK)
+    # ids seldom change from one pixel to the next: runs of them are far fewer
+    blocks = [_runs(flat[start : start + RUN_BLOCK]) for start in places]
+    values = np.concatenate([block_values for block_values, _ in blocks])
+    ids = fastremap.unique(values)
+    table = {i: n for n, i in enumerate(ids[ids != 0].tolist(), start=1)}
+    names = fastremap.remap(values, {0: 0} | table, in_place=True)
+    renamed = np.empty_like(flat)
+    first = 0
+    for start, (_, lengths) in zip(places, blocks, strict=True):
+        here = names[first : first + len(lengths)]
+        renamed[start : start + RUN_BLOCK] = np.repeat(here, lengths)
+        first += len(lengths)
+    return renamed.reshape(labels.shape)
 
 
 def drop_by_size(
@@ -209,6 +225,12 @@ def to_semantic(labels: AnyLabels, classes: dict[int, int] | None = None) -> Any
     wide = labels.astype(np.int64)
     semantic = fastremap.remap(wide, {0: 0} | table, in_place=True)
     return np.asarray(semantic, dtype)
+
+
+def _runs(flat: AnyLabels) -> tuple[AnyLabels, npt.NDArray[np.int64]]:
+    """Return the value of each run of equal pixels, and its length."""
+    starts = np.append(0, np.flatnonzero(flat[1:] != flat[:-1]) + 1)
+    return flat[starts], np.diff(starts, append=len(flat))
 
 
 def _drop(labels: AnyLabels, ids: npt.NDArray[Any]) -> AnyLabels:

@@ -2,9 +2,9 @@
 
 COCO, https://cocodataset.org/#format-data: ``images``, ``annotations`` with a
 ``segmentation`` (run lengths of pycocotools, or polygons), a ``bbox`` ``[x, y, width,
-height]`` and a ``category_id``, and ``categories``. Two keys are ours, and ignored by
-others: ``object_id`` of an annotation is the id in the label map, and ``plane`` of an
-image its position in a volume.
+height]`` and a ``category_id``, and ``categories``. Three keys are ours, and ignored by
+others: ``object_id`` of an annotation is the id in the label map, ``plane`` of an image
+its position in a volume, and ``plane_axis`` the axis across which it lies there.
 
 JSON-lines are what Hugging Face calls ``metadata.jsonl``: ``file_name``, ``width``,
 ``height``, and ``objects`` with a list for each key (``bbox``, ``category``, ``area``,
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,12 +47,15 @@ class CocoImage:
         (Y, X) in pixels.
     plane : tuple of int
         Position in a volume, along each axis before (Y, X).
+    axis : int
+        Of a volume (Z, Y, X) across which the plane lies.
     """
 
     image_id: int
     file_name: str
     size: tuple[int, int]
     plane: tuple[int, ...] = ()
+    axis: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -214,7 +217,7 @@ def join_coco(datasets: Iterable[CocoDataset]) -> CocoDataset:
                 {**item, "category_id": numbers.get(item.get("category_id", 0), 0)}
                 for item in dataset.of(image)
             )
-            images.append(CocoImage(number, image.file_name, image.size, image.plane))
+            images.append(replace(image, image_id=number))
     categories = {number: name for name, number in names.items()}
     return CocoDataset(tuple(images), kept, categories, tuple(notes))
 
@@ -223,6 +226,7 @@ def _read_image(item: Any, where: object) -> CocoImage:
     try:
         height, width = int(item["height"]), int(item["width"])
         image_id, plane = int(item["id"]), tuple(map(int, item.get("plane", ())))
+        axis = int(item.get("plane_axis", 0))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InvalidLabelsError(
             f"{where}: an image needs an id, a height and a width, which are whole "
@@ -230,7 +234,10 @@ def _read_image(item: Any, where: object) -> CocoImage:
         ) from error
     if height < 1 or width < 1:
         raise InvalidLabelsError(f"{where}: image {image_id} has no pixels")
-    return CocoImage(image_id, str(item.get("file_name", "")), (height, width), plane)
+    if axis not in (0, 1, 2) or (axis and len(plane) != 1):
+        raise InvalidLabelsError(f"{where}: image {image_id} is no plane of a volume")
+    name = str(item.get("file_name", ""))
+    return CocoImage(image_id, name, (height, width), plane, axis)
 
 
 def _image_entry(image: CocoImage) -> dict[str, Any]:
@@ -241,7 +248,8 @@ def _image_entry(image: CocoImage) -> dict[str, Any]:
         "width": width,
         "height": height,
     }
-    return entry | ({"plane": list(image.plane)} if image.plane else {})
+    entry |= {"plane": list(image.plane)} if image.plane else {}
+    return entry | ({"plane_axis": image.axis} if image.axis else {})
 
 
 def _read_columns(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_samseg.core.errors import InvalidLabelsError, SettingsError
+from napari_samseg.core.instances.components import label_components
 from napari_samseg.core.instances.outlines import (
     Outline,
     fill_outlines,
@@ -56,6 +58,7 @@ def labels_to_coco(
     file_name: str,
     *,
     masks: str = "rle",
+    parts: bool = False,
     default_category: str = DEFAULT_CATEGORY,
 ) -> CocoDataset:
     """Return the annotations of a label map; of a volume, an image for each plane.
@@ -69,6 +72,12 @@ def labels_to_coco(
     masks : "rle" or "polygon"
         Compressed run lengths, or polygons along the edges of pixels. COCO's polygons
         know no holes: a cut of no width leads to each. Both are exact.
+    parts : bool
+        Each connected part of an object in a plane (8 neighbours) has an annotation
+        of its own, with the id of the object.
+    parts : bool
+        Each connected part of an object in a plane (8 neighbours) has an annotation
+        of its own, with the id of the object.
     default_category : str
         Of objects without one.
 
@@ -85,20 +94,25 @@ def labels_to_coco(
         )
     names: dict[str, int] = {}
     images, kept = [], {}
+    cut = instances.cut
     for number, (index, plane) in enumerate(label_planes(instances.labels), start=1):
         size = (plane.shape[0], plane.shape[1])
-        images.append(CocoImage(number, file_name, size, index))
-        mask_of = ENCODERS[masks](plane)
+        place = index if cut is None else (cut.numbers[index[0]],)
+        axis = 0 if cut is None else cut.axis
+        images.append(CocoImage(number, file_name, size, place, axis))
+        pieces = label_components(plane, 8) if parts else plane
+        mask_of = ENCODERS[masks](pieces)
         items = []
-        for item in plane_objects(plane, index):
-            properties = dict(instances.properties.get(item.object_id, {}))
-            category = str(properties.pop("category", None) or default_category)
+        for item in plane_objects(pieces, index):
             y0, x0, y1, x1 = item.box_yx
+            object_id = int(plane[y0:y1, x0:x1][item.crop][0])
+            properties = dict(instances.properties.get(object_id, {}))
+            category = str(properties.pop("category", None) or default_category)
             more = {k: plain_value(v) for k, v in properties.items()}
             items.append(
                 {k: v for k, v in more.items() if k not in KNOWN_KEYS}
                 | {
-                    "object_id": item.object_id,
+                    "object_id": object_id,
                     "category_id": names.setdefault(category, len(names) + 1),
                     "segmentation": mask_of(item),
                     "bbox": [x0, y0, x1 - x0, y1 - y0],
@@ -132,7 +146,7 @@ def choose_images(dataset: CocoDataset, name: str | None = None) -> list[CocoIma
     ] or [image for image in dataset.images if image.file_name.endswith(name or "")]
     files = list(dict.fromkeys(image.file_name for image in found))
     planes = Counter((image.file_name, image.plane) for image in found)
-    sizes = {(image.size, len(image.plane)) for image in found}
+    sizes = {(image.size, len(image.plane), image.axis) for image in found}
     if not found:
         raise InvalidLabelsError(
             f"there is no image {name!r} among {_names(dataset.images)}"
@@ -152,7 +166,11 @@ def choose_images(dataset: CocoDataset, name: str | None = None) -> list[CocoIma
     return found
 
 
-def coco_to_labels(dataset: CocoDataset, name: str | None = None) -> InstanceLabels:
+def coco_to_labels(
+    dataset: CocoDataset,
+    name: str | None = None,
+    shape: tuple[int, ...] | None = None,
+) -> InstanceLabels:
     """Paint the annotations of one image, or of the planes of one volume.
 
     Ids are those of ``object_id`` where all annotations have one, else 1, 2, 3 in the
@@ -165,6 +183,8 @@ def coco_to_labels(dataset: CocoDataset, name: str | None = None) -> InstanceLab
     dataset : CocoDataset
     name : str, optional
         File name of the image, or its end, where there are several.
+    shape : tuple of int, optional
+        Of the image. Without it a volume ends with the last plane in the file.
 
     Raises
     ------
@@ -174,8 +194,8 @@ def coco_to_labels(dataset: CocoDataset, name: str | None = None) -> InstanceLab
         If an id does not fit 32 bits.
     """
     images = choose_images(dataset, name)
-    lead = np.array([image.plane for image in images], int).reshape(len(images), -1)
-    shape = (*(lead.max(axis=0) + 1).tolist(), *images[0].size)
+    axis = images[0].axis
+    stack = _stack_shape(images, shape)
     left_out: Counter[str] = Counter()
     properties: dict[int, dict[str, Any]] = {}
     objects = []
@@ -194,14 +214,29 @@ def coco_to_labels(dataset: CocoDataset, name: str | None = None) -> InstanceLab
             next_id += 1
             objects.append(PlaneObject(object_id, box, crop, image.plane))
             properties[object_id] = _properties(item, dataset.categories)
-    labels, notes = paint_objects(objects, shape)
+    labels, notes = paint_objects(objects, stack)
     counted = [f"{count} {reason}" for reason, count in left_out.items()]
-    if shape[:-2] and len(images) < int(np.prod(shape[:-2])):
+    n_missing = math.prod(stack[:-2]) - len(images)
+    if n_missing:
         counted.append(
-            f"{int(np.prod(shape[:-2])) - len(images)} planes of the volume are not in "
-            "the file, and stay empty"
+            f"{n_missing} planes of the volume are not in the file, and stay empty"
         )
-    return InstanceLabels(labels, properties, notes=(*dataset.notes, *counted, *notes))
+    whole = np.ascontiguousarray(np.moveaxis(labels, 0, axis)) if axis else labels
+    return InstanceLabels(whole, properties, notes=(*dataset.notes, *counted, *notes))
+
+
+def _stack_shape(
+    images: list[CocoImage], shape: tuple[int, ...] | None
+) -> tuple[int, ...]:
+    """Return the shape of the stack of all planes, the axis across them first."""
+    lead = np.array([image.plane for image in images], int).reshape(len(images), -1)
+    least = lead.max(axis=0) + 1
+    axis, size = images[0].axis, images[0].size
+    if shape is not None and len(shape) == len(least) + 2:
+        moved = (shape[axis], *shape[:axis], *shape[axis + 1 :])
+        if moved[-2:] == size and (least <= moved[:-2]).all():
+            return moved
+    return (*least.tolist(), *size)
 
 
 def _decode(

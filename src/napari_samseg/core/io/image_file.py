@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -10,17 +11,26 @@ from typing import Any
 from napari_samseg.core.errors import InvalidImageError, MissingFileError
 from napari_samseg.core.images import PlaneSource, open_image
 
-__all__ = ["open_image_file"]
+__all__ = ["OrientationWarning", "open_image_file"]
+
+
+class OrientationWarning(UserWarning):
+    """A volume does not say, or not clearly, where left, right, front and back are."""
 
 
 @contextmanager
 def open_image_file(
-    path: Path, *, rgb: bool | None = None, channel_axis: int | None = None
+    path: Path,
+    *,
+    rgb: bool | None = None,
+    channel_axis: int | None = None,
+    canonical: bool = False,
 ) -> Iterator[PlaneSource]:
     """Open an image file as a source of planes, until the ``with`` block ends.
 
-    TIFF, zarr, OME-Zarr and npy are read one plane at a time; other formats (PNG,
-    JPEG and what else Pillow knows) are read whole.
+    TIFF, zarr, OME-Zarr, npy and NIfTI that is not compressed are read one plane at a
+    time; other formats (``.nii.gz``, PNG, JPEG and what else Pillow knows) are read
+    whole.
 
     Parameters
     ----------
@@ -28,6 +38,14 @@ def open_image_file(
         A file, or the folder of a zarr array or an OME-Zarr image.
     rgb, channel_axis
         As in `napari_samseg.core.images.open_image`.
+    canonical : bool
+        Turn NIfTI volumes to RAS, see `napari_samseg.core.io.nifti.read_nifti`; other
+        formats do not say how they are oriented.
+
+    Warns
+    -----
+    OrientationWarning
+        If the orientation of a NIfTI volume is unknown or in doubt.
 
     Raises
     ------
@@ -36,8 +54,13 @@ def open_image_file(
     InvalidImageError
         If it cannot be read as an image, or is a zarr group that is no image.
     """
+    from napari_samseg.core.io.nifti import is_nifti
+
     if not path.exists():
         raise MissingFileError(f"there is no image {path}")
+    if is_nifti(path) and path.is_file():
+        yield _open_nifti(path, channel_axis, canonical=canonical)
+        return
     with ExitStack() as stack:
         try:
             data, found_axis = _open(path, stack)
@@ -53,6 +76,24 @@ def open_image_file(
         except InvalidImageError as error:
             raise InvalidImageError(f"{path}: {error}") from error
         yield source
+
+
+def _open_nifti(
+    path: Path, channel_axis: int | None, *, canonical: bool
+) -> PlaneSource:
+    from napari_samseg.core.io.nifti import read_nifti
+
+    volume = read_nifti(path, canonical=canonical)
+    for note in volume.notes:
+        warnings.warn(note, OrientationWarning, stacklevel=5)
+    axis = volume.channel_axis if channel_axis is None else channel_axis
+    try:
+        # three voxels along an axis are no colours
+        return open_image(
+            volume.array, rgb=False, channel_axis=axis, space=volume.space
+        )
+    except InvalidImageError as error:
+        raise InvalidImageError(f"{path}: {error}") from error
 
 
 def _open(path: Path, stack: ExitStack) -> tuple[Any, int | None]:

@@ -10,10 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_samseg.core.errors import InvalidLabelsError, LabelOverflowError
+from napari_samseg.core.io.voxel_space import VoxelSpace
 from napari_samseg.core.types import BoolArray
 
 __all__ = [
     "InstanceLabels",
+    "PlaneCut",
     "PlaneObject",
     "check_object_id",
     "label_planes",
@@ -22,6 +24,22 @@ __all__ = [
 ]
 
 LARGEST_ID = int(np.iinfo(np.uint32).max)
+
+
+@dataclass(frozen=True, slots=True)
+class PlaneCut:
+    """Which planes of a volume (Z, Y, X) are there, as the first axis of labels.
+
+    Attributes
+    ----------
+    axis : int
+        Of the volume, across which the planes lie.
+    numbers : tuple of int
+        Positions of the planes along that axis, rising.
+    """
+
+    axis: int
+    numbers: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,6 +56,10 @@ class InstanceLabels:
         Size of a pixel along each axis, and its units, such as "micrometer".
     notes : tuple of str
         What a person should know about the file: what was left out, and how much.
+    space : VoxelSpace or None
+        Where the voxels of the volume lie in the patient.
+    cut : PlaneCut or None
+        The labels are planes of that volume; None if they are the whole of it.
     """
 
     labels: Any
@@ -45,6 +67,8 @@ class InstanceLabels:
     scale: tuple[float, ...] | None = None
     units: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
+    space: VoxelSpace | None = None
+    cut: PlaneCut | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:

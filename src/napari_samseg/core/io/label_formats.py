@@ -6,12 +6,16 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from napari_samseg.core.errors import UnknownNameError
 from napari_samseg.core.io.instance_labels import InstanceLabels
 from napari_samseg.core.settings import ConvertSettings
+
+if TYPE_CHECKING:
+    from napari_samseg.core.io.coco import CocoDataset
 
 __all__ = [
     "LABEL_FORMATS",
@@ -33,10 +37,13 @@ class ReadRequest:
         Which image of a file with several, or which labels of an OME-Zarr image.
     shape : tuple of int or None
         (..., Y, X) of the image, for formats that hold no size.
+    canonical : bool
+        Turn volumes to RAS, of formats that know their orientation.
     """
 
     image: str | None = None
     shape: tuple[int, ...] | None = None
+    canonical: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +79,8 @@ class LabelFormat:
     write : callable or None
     keeps_properties : bool
         What is known of objects, such as their category, goes along.
+    keeps_space : bool
+        Where the voxels lie in the patient goes along.
     is_folder : bool
     """
 
@@ -81,7 +90,18 @@ class LabelFormat:
     read: Reader | None
     write: Writer | None
     keeps_properties: bool = False
+    keeps_space: bool = False
     is_folder: bool = False
+
+    def space_notes(self, found: InstanceLabels) -> tuple[str, ...]:
+        """Return what a person should know if labels go into a file without a space."""
+        if not self.keeps_space or found.space is not None:
+            return ()
+        note = (
+            "nothing says how the labels are oriented, and the file does not either: "
+            "`napari-samseg convert` takes it from their image, see --like"
+        )
+        return (note,)
 
     def fits(self, path: Path) -> str:
         """Return the longest of the suffixes that a path has, "" if it has none."""
@@ -123,6 +143,20 @@ def _write_colours(
 
 
 @contextmanager
+def _read_nifti(path: Path, request: ReadRequest) -> Iterator[InstanceLabels]:
+    from napari_samseg.core.io.nifti import read_nifti_labels
+
+    yield read_nifti_labels(path, canonical=request.canonical)
+
+
+def _write_nifti(path: Path, instances: InstanceLabels, request: WriteRequest) -> None:
+    from napari_samseg.core.io.nifti import write_nifti_labels
+
+    del request
+    write_nifti_labels(path, instances)
+
+
+@contextmanager
 def _read_zarr(path: Path, request: ReadRequest) -> Iterator[InstanceLabels]:
     from napari_samseg.core.io.ome_zarr_labels import read_ome_zarr_labels
 
@@ -141,15 +175,25 @@ def _read_coco(path: Path, request: ReadRequest) -> Iterator[InstanceLabels]:
     from napari_samseg.core.io.coco import read_coco
     from napari_samseg.core.io.coco_labels import coco_to_labels
 
-    yield coco_to_labels(read_coco(path), request.image)
+    yield coco_to_labels(read_coco(path), request.image, request.shape)
+
+
+def _coco_of(instances: InstanceLabels, request: WriteRequest) -> CocoDataset:
+    from napari_samseg.core.io.coco_labels import labels_to_coco
+
+    return labels_to_coco(
+        instances,
+        request.image_name,
+        masks=request.settings.masks,
+        parts=request.settings.parts,
+        default_category=request.settings.category,
+    )
 
 
 def _write_coco(path: Path, instances: InstanceLabels, request: WriteRequest) -> None:
     from napari_samseg.core.io.coco import write_coco
-    from napari_samseg.core.io.coco_labels import labels_to_coco
 
-    masks = request.settings.masks
-    write_coco(path, labels_to_coco(instances, request.image_name, masks=masks))
+    write_coco(path, _coco_of(instances, request))
 
 
 @contextmanager
@@ -157,15 +201,13 @@ def _read_lines(path: Path, request: ReadRequest) -> Iterator[InstanceLabels]:
     from napari_samseg.core.io.coco import read_json_lines
     from napari_samseg.core.io.coco_labels import coco_to_labels
 
-    yield coco_to_labels(read_json_lines(path), request.image)
+    yield coco_to_labels(read_json_lines(path), request.image, request.shape)
 
 
 def _write_lines(path: Path, instances: InstanceLabels, request: WriteRequest) -> None:
     from napari_samseg.core.io.coco import write_json_lines
-    from napari_samseg.core.io.coco_labels import labels_to_coco
 
-    masks = request.settings.masks
-    write_json_lines(path, labels_to_coco(instances, request.image_name, masks=masks))
+    write_json_lines(path, _coco_of(instances, request))
 
 
 @contextmanager
@@ -197,6 +239,14 @@ LABEL_FORMATS: Mapping[str, LabelFormat] = {
         LabelFormat("tiff", "TIFF", (".tif", ".tiff"), _read_image, _write_image),
         LabelFormat("png", "16-bit PNG", (".png",), _read_image, _write_image),
         LabelFormat("npy", "NumPy array", (".npy",), _read_image, None),
+        LabelFormat(
+            "nifti",
+            "NIfTI volume",
+            (".nii.gz", ".nii"),
+            _read_nifti,
+            _write_nifti,
+            keeps_space=True,
+        ),
         LabelFormat(
             "ome-zarr",
             "OME-Zarr 0.5 labels",

@@ -141,13 +141,15 @@ def grey_values(array: npt.NDArray[Any], path: Path | str) -> npt.NDArray[Any]:
 
 
 def whole_numbers(array: npt.NDArray[Any], path: Path | str) -> npt.NDArray[Any]:
-    """Return labels that were saved as real numbers as uint32.
+    """Return labels that were saved as real numbers as uint32; integers stay.
 
     Raises
     ------
     InvalidLabelsError
         If they are not whole, or do not fit.
     """
+    if array.dtype.kind != "f":
+        return array
     if not np.array_equal(array, np.rint(array)):
         raise InvalidLabelsError(
             f"{path} holds real numbers, such as probabilities: apply a threshold first"

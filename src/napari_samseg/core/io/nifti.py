@@ -1,0 +1,375 @@
+"""NIfTI volumes, https://nifti.nimh.nih.gov: as arrays (Z, Y, X), with their space.
+
+NIfTI counts voxels x, y, z; arrays here are the same memory seen as (..., Z, Y, X),
+without a flip, so that a plane is what ``data[:, :, z].T`` of nibabel is.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_samseg.core.errors import (
+    InvalidImageError,
+    InvalidLabelsError,
+    LabelOverflowError,
+    MissingFileError,
+)
+from napari_samseg.core.io.instance_labels import InstanceLabels
+from napari_samseg.core.io.label_image import whole_numbers
+from napari_samseg.core.io.voxel_space import VoxelSpace, arithmetic_step
+
+__all__ = [
+    "NIFTI_SUFFIXES",
+    "NiftiVolume",
+    "is_nifti",
+    "nifti_stem",
+    "read_nifti",
+    "read_nifti_labels",
+    "write_nifti",
+    "write_nifti_labels",
+]
+
+NIFTI_SUFFIXES = (".nii.gz", ".nii")
+LABEL_INTENT = 1002
+# Of units by the names that OME-Zarr and napari have for them.
+MILLIMETRES = {
+    "meter": 1e3,
+    "centimeter": 10.0,
+    "micrometer": 1e-3,
+    "nanometer": 1e-6,
+}
+# Longest axis that the first edition of the format can hold.
+LONGEST = 32_767
+# Volumes in which sform and qform put a voxel farther apart disagree.
+SAME_MM = 0.1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NiftiVolume:
+    """What a NIfTI file holds.
+
+    Attributes
+    ----------
+    array : (Y, X), (Z, Y, X) or (T, Z, Y, X) bool, integer or real
+        With the axis of channels, where there are several, in front. Of files that are
+        not compressed a view of the file, read when it is asked for.
+    space : VoxelSpace
+    channel_axis : int or None
+    is_label : bool
+        The file says that its values are labels.
+    notes : tuple of str
+        What a person should know: an orientation that is missing or in doubt.
+    """
+
+    array: npt.NDArray[Any]
+    space: VoxelSpace
+    channel_axis: int | None = None
+    is_label: bool = False
+    notes: tuple[str, ...] = ()
+
+    @property
+    def scale(self) -> tuple[float, ...]:
+        """Size of a voxel along each axis but that of the channels; 1 along time."""
+        n = self.array.ndim - (self.channel_axis is not None)
+        return (*(1.0,) * (n - 3), *self.space.spacing[-min(n, 3) :])
+
+    def turned_to_ras(self) -> NiftiVolume:
+        """Return the volume with axes that run as near as can be to right, front, head.
+
+        Raises
+        ------
+        InvalidImageError
+            If its orientation is unknown.
+        """
+        from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
+
+        if not self.space.orientation:
+            raise InvalidImageError(
+                "does not say how it is oriented, and cannot be turned to RAS: read it "
+                "as it is stored"
+            )
+        axes = self.array.T
+        is_plane = axes.ndim == 2
+        axes = axes[..., np.newaxis] if is_plane else axes
+        turn = io_orientation(self.space.affine)
+        affine = self.space.affine @ inv_ornt_aff(turn, axes.shape[:3])
+        turned = apply_orientation(axes, turn)
+        if is_plane and turned.shape[2] == 1:
+            turned = turned[..., 0]
+        space = VoxelSpace(affine, self.space.code)
+        return replace(self, array=turned.T, space=space)
+
+
+def is_nifti(path: Path) -> bool:
+    """Tell whether a path has the suffix of a NIfTI file."""
+    return path.name.lower().endswith(NIFTI_SUFFIXES)
+
+
+def nifti_stem(path: Path) -> str:
+    """Return the name of a file without ``.nii`` or ``.nii.gz``."""
+    suffix = next((s for s in NIFTI_SUFFIXES if path.name.lower().endswith(s)), "")
+    return path.name.removesuffix(path.name[len(path.name) - len(suffix) :])
+
+
+def read_nifti(path: Path, *, canonical: bool = False) -> NiftiVolume:
+    """Read a NIfTI file.
+
+    Parameters
+    ----------
+    path : Path
+    canonical : bool
+        Turn the axes so that x, y and z run to the patient's right, front and head
+        (RAS), as near as flips and swaps bring them; as stored if not.
+
+    Raises
+    ------
+    MissingFileError
+        If there is no such file.
+    InvalidImageError
+        If it is no NIfTI file, is cut off, holds colours, or is to be turned and does
+        not say how it is oriented.
+    """
+    import nibabel
+    from nibabel.filebasedimages import ImageFileError
+    from nibabel.spatialimages import HeaderDataError
+
+    if not path.is_file():
+        raise MissingFileError(f"there is no file {path}")
+    try:
+        # nibabel's types know no subclass of what `load` returns
+        image: Any = nibabel.load(path, mmap="r")
+        data = _read_values(image)
+    except InvalidImageError as error:
+        raise InvalidImageError(f"{path} {error}") from error
+    except (
+        ImageFileError,
+        HeaderDataError,
+        EOFError,
+        OSError,
+        ValueError,
+        zlib.error,
+    ) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InvalidImageError(f"{path} cannot be read as NIfTI: {reason}") from error
+    space, notes = _read_space(image.header, path)
+    channel_axis = 0 if data.ndim == 5 else None
+    array = data.T
+    if array.ndim == 5 and array.shape[1] == 1:
+        array = array[:, 0]
+    is_label = int(image.header["intent_code"]) == LABEL_INTENT
+    volume = NiftiVolume(array, space, channel_axis, is_label, notes)
+    if not canonical:
+        return volume
+    try:
+        return volume.turned_to_ras()
+    except InvalidImageError as error:
+        raise InvalidImageError(f"{path} {error}") from error
+
+
+def read_nifti_labels(path: Path, *, canonical: bool = False) -> InstanceLabels:
+    """Read labels from a NIfTI file.
+
+    Raises
+    ------
+    MissingFileError, InvalidImageError
+        See `read_nifti`.
+    InvalidLabelsError
+        If the values are not whole, negative, or several for each voxel.
+    """
+    volume = read_nifti(path, canonical=canonical)
+    if volume.channel_axis is not None:
+        raise InvalidLabelsError(
+            f"{path} has {volume.array.shape[0]} values for each voxel, and labels one"
+        )
+    labels = whole_numbers(volume.array, path)
+    units = ("pixel",) * (labels.ndim - 3) + ("millimeter",) * min(labels.ndim, 3)
+    return InstanceLabels(
+        labels,
+        scale=volume.scale,
+        units=units,
+        notes=(f"{path.name}: {volume.space}", *volume.notes),
+        space=volume.space,
+    )
+
+
+def write_nifti(
+    path: Path,
+    array: npt.NDArray[Any],
+    space: VoxelSpace | None = None,
+    *,
+    is_label: bool = False,
+) -> None:
+    """Write a NIfTI file, which is there whole or not at all; makes its folder.
+
+    Parameters
+    ----------
+    path : Path
+        Ends in ``.nii.gz`` or ``.nii``.
+    array : (Y, X), (Z, Y, X) or (T, Z, Y, X) integer or real
+    space : VoxelSpace, optional
+        Voxels of 1 mm and unknown orientation if not given.
+    is_label : bool
+        Say in the file that its values are labels.
+
+    Raises
+    ------
+    InvalidImageError
+        If the name, the axes or the values are not those of a NIfTI file.
+    """
+    import nibabel
+    from nibabel.spatialimages import HeaderDataError
+
+    if not is_nifti(path):
+        raise InvalidImageError(
+            f"NIfTI files are written as .nii.gz or .nii, not as {path.name!r}"
+        )
+    if not 2 <= array.ndim <= 4:
+        raise InvalidImageError(
+            f"{path}: a NIfTI file holds (Y, X) up to (T, Z, Y, X), not {array.shape}"
+        )
+    space = space or VoxelSpace.from_spacing((1, 1, 1))
+    values = array.astype(np.uint8) if array.dtype == bool else array
+    kind: Any = (
+        nibabel.Nifti2Image if max(values.shape) > LONGEST else nibabel.Nifti1Image
+    )
+    try:
+        image = kind(values.T, None, dtype=values.dtype)
+    except (HeaderDataError, ValueError) as error:
+        raise InvalidImageError(
+            f"{path}: a NIfTI file cannot hold {array.dtype}"
+        ) from error
+    image.header.set_zooms((*space.spacing[::-1], 1.0)[: values.ndim])
+    image.header.set_xyzt_units("mm")
+    if space.code > 0:
+        image.set_sform(space.affine, space.code)
+        image.set_qform(space.affine, space.code)
+    if is_label:
+        image.header.set_intent(LABEL_INTENT)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".part-{path.name}")
+    try:
+        nibabel.save(image, unfinished)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def write_nifti_labels(path: Path, instances: InstanceLabels) -> None:
+    """Write labels as NIfTI, in the smallest unsigned integers that hold their ids.
+
+    Planes that were cut from a volume become the part of it in which they lie.
+
+    Raises
+    ------
+    InvalidLabelsError
+        If the labels are no integers, an id is negative, or planes are missing between
+        those that were cut.
+    LabelOverflowError
+        If an id does not fit 32 bits.
+    """
+    labels = np.asarray(instances.labels[...])
+    if labels.dtype.kind not in "biu":
+        raise InvalidLabelsError(f"labels are integers, not {labels.dtype}")
+    low, high = int(labels.min(initial=0)), int(labels.max(initial=0))
+    if low < 0:
+        raise InvalidLabelsError(f"label ids from {low} up are no objects")
+    if high > np.iinfo(np.uint32).max:
+        raise LabelOverflowError(f"id {high} does not fit the 32 bits of {path.name}")
+    space, cut = instances.space, instances.cut
+    if space is None and instances.scale is not None:
+        units = instances.units or ("pixel",) * len(instances.scale)
+        steps = [
+            step * MILLIMETRES.get(unit, 1.0)
+            for step, unit in zip(instances.scale, units, strict=True)
+        ]
+        space = VoxelSpace.from_spacing((*(1.0,) * 3, *steps)[-3:])
+    if cut is not None:
+        step = arithmetic_step(cut.numbers)
+        if step is None:
+            raise InvalidLabelsError(
+                "the planes that are kept do not follow each other at one distance, "
+                f"and {path.name} is a volume: keep the empty planes as well"
+            )
+        labels = np.moveaxis(labels, 0, cut.axis)
+        # without a space of the volume, the scale is that of the planes already
+        if instances.space is not None:
+            space = instances.space.cut(cut.axis, cut.numbers[0], step)
+    write_nifti(path, labels.astype(np.min_scalar_type(high)), space, is_label=True)
+
+
+def _read_values(image: Any) -> npt.NDArray[Any]:
+    """Return the values (X, Y, Z, T, C) of an image; shorter where axes are 1 long."""
+    dtype = image.get_data_dtype()
+    if dtype.kind not in "iuf":
+        raise InvalidImageError(
+            f"holds {'colours' if dtype.names else dtype} rather than one whole or "
+            "real number for each voxel"
+        )
+    proxy = image.dataobj
+    data: npt.NDArray[Any] = (
+        np.asanyarray(proxy)
+        if (proxy.slope, proxy.inter) == (1, 0)
+        else image.get_fdata(dtype=np.float32, caching="unchanged")
+    )
+    if data.dtype.itemsize > 8:
+        data = data.astype(np.float64)
+    if not data.dtype.isnative:
+        data = data.astype(data.dtype.newbyteorder("="))
+    while data.ndim > 3 and data.shape[-1] == 1:
+        data = data[..., 0]
+    if not 2 <= data.ndim <= 5:
+        raise InvalidImageError(f"has {data.ndim} axes longer than 1: 2 to 5 are read")
+    return data
+
+
+def _read_space(header: Any, path: Path) -> tuple[VoxelSpace, tuple[str, ...]]:
+    """Return the space that a header states, and what is wrong with it."""
+    found = {
+        name: (np.array(affine, np.float64), int(code))
+        for name in ("sform", "qform")
+        for affine, code in (_coded_form(header, name),)
+        if affine is not None
+    }
+    if not found:
+        zooms = [z if np.isfinite(z) and z > 0 else 1.0 for z in header.get_zooms()[:3]]
+        space = VoxelSpace.from_spacing((*(1.0,) * (3 - len(zooms)), *zooms[::-1]))
+        note = (
+            f"{path} does not say how it is oriented (neither sform nor qform): left, "
+            "right, front and back are unknown"
+        )
+        return space, (note,)
+    affine, code = found.get("sform") or found["qform"]
+    space = VoxelSpace(affine, code)
+    if len(found) == 2:
+        shape = (*header.get_data_shape(), 1, 1)[2::-1]
+        other = VoxelSpace(*found["qform"])
+        if other.orientation != space.orientation or not space.is_like(
+            other, shape, SAME_MM
+        ):
+            note = (
+                f"{path} says in two ways how it is oriented, which differ: sform "
+                f"({space.orientation}) is taken, not qform ({other.orientation})"
+            )
+            return space, (note,)
+    return space, ()
+
+
+def _coded_form(header: Any, name: str) -> tuple[Any, int]:
+    """Return one of the two affines of a header; None if it is not given or broken."""
+    get = header.get_sform if name == "sform" else header.get_qform
+    try:
+        affine, code = get(coded=True)
+    # a quaternion that is none
+    except ValueError:
+        return None, 0
+    if affine is None or not np.isfinite(affine).all():
+        return None, 0
+    if abs(np.linalg.det(affine[:3, :3])) < 1e-12:
+        return None, 0
+    return affine, code
