@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_samseg.core.embed.stack import Stack, select_planes
+from napari_samseg.core.embed.order import select_planes
+from napari_samseg.core.embed.stack import Stack
 from napari_samseg.core.images import PlaneSource, open_image
 from napari_samseg.core.refine.scores import ObjectScore, RefineCounts, sort_by_doubt
 from napari_samseg.core.refine.volume import (

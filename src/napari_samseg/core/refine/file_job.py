@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_samseg.core.embed.stack import Stack, select_planes
+from napari_samseg.core.embed.order import select_planes
+from napari_samseg.core.embed.stack import Stack
 from napari_samseg.core.embed.stack_job import model_steps
 from napari_samseg.core.errors import InvalidLabelsError
 from napari_samseg.core.io.image_file import open_image_file
