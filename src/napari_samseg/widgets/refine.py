@@ -14,7 +14,8 @@ from napari_samseg.adapters.refined_layer import (
     label_data,
     refinement_of,
 )
-from napari_samseg.core.embed.stack import Stack, select_planes
+from napari_samseg.core.embed.order import select_planes
+from napari_samseg.core.embed.stack import Stack
 from napari_samseg.core.errors import InvalidLabelsError, LayerError, SamSegError
 from napari_samseg.core.refine.volume import PlaneRefined
 from napari_samseg.core.settings import ModelSettings, PromptSettings
