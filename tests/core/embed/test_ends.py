@@ -16,6 +16,7 @@ from napari_samseg.core.embed import job as job_module
 from napari_samseg.core.embed import reading
 from napari_samseg.core.embed.reading import StackReader
 from napari_samseg.core.errors import CacheError, ModelMemoryError
+from napari_samseg.core.models import lanes
 from napari_samseg.core.models.sam import SamModel
 from napari_samseg.core.settings import EmbedSettings, TileSettings
 from napari_samseg.core.steps import run_steps
@@ -293,7 +294,9 @@ def test_planes_that_are_kept_do_not_count_for_the_speed(model, tmp_path, monkey
         return embeddings
 
     monkeypatch.setattr(SamModel, "encode_batch_steps", encode_slowly)
-    monkeypatch.setattr(job_module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    clock = SimpleNamespace(monotonic=lambda: now[0])
+    monkeypatch.setattr(job_module, "time", clock)
+    monkeypatch.setattr(lanes, "time", clock)
     steps = make_job(Slow(), model, tmp_path / "s", **whole).embed_steps()
     told = [step.detail.split(" planes/min")[0] for step in steps if step.detail]
     # a plane a minute; up to two of those encoded are not written yet
