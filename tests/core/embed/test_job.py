@@ -21,6 +21,7 @@ from napari_samseg.core.errors import CacheError, InvalidImageError, SettingsErr
 from napari_samseg.core.images import open_image
 from napari_samseg.core.memory import MemoryFallbackWarning
 from napari_samseg.core.models import batching
+from napari_samseg.core.models import lanes as lanes_module
 from napari_samseg.core.models.sam import SamModel
 from napari_samseg.core.models.speed import recall_speed
 from napari_samseg.core.planes import measure_plane
@@ -408,19 +409,35 @@ def test_memory_for_one_plane_at_a_time(tiny_sam, tmp_path, monkeypatch):
     assert len(read_all(tmp_path / "s")) == 6
 
 
-def test_the_rate_is_that_of_work_not_of_rest(tiny_sam, tmp_path, monkeypatch):
+def test_the_rate_is_that_of_work_not_of_rest(model, tmp_path, monkeypatch):
+    """Each step takes a second by the clock, and what goes first meanwhile a minute."""
     monkeypatch.setattr(job_module, "choose_lanes", lambda model: 2)
-    model = SamModel(tiny_sam, name="tiny vit", family="sam")
+    now, inside = [0.0], threading.Lock()
+
+    class Clock:
+        @staticmethod
+        def monotonic():
+            return now[0]
+
+    encode = SamModel.encode_batch_steps
+
+    def encode_slowly(self, planes):
+        with inside:
+            now[0] += 1.0
+        return (yield from encode(self, planes))
+
+    monkeypatch.setattr(SamModel, "encode_batch_steps", encode_slowly)
+    monkeypatch.setattr(job_module, "time", Clock)
+    monkeypatch.setattr(lanes_module, "time", Clock)
     rates = []
     for step in make_job(make_volume(12), model, tmp_path / "s").embed_steps():
         if "planes/min" in step.detail:
             rates.append(float(step.detail.split()[0]))
-        time.sleep(0.02)
-    remembered = recall_speed(model, 2)
-    assert remembered is not None
-    alone = recall_speed(model)
-    assert 0.1 * alone < remembered < 3 * alone
-    assert rates[-1] < 3 * 60 / remembered
+        time.sleep(0.05)  # until the steps under way have ended
+        now[0] += 60.0
+    assert rates
+    assert all(10 < rate <= 120 for rate in rates)
+    assert 0.4 < recall_speed(model, 2) < 2.1
 
 
 def embed_and_read(data, model, location):
