@@ -120,7 +120,7 @@ class PromptBook:
         """Read what the layers show; return whether some of it is of another page."""
         points = self._points if self._points in self.layers else None
         shapes = self._shapes if self._shapes in self.layers else None
-        edited = layers_to_prompts(points, shapes)
+        edited = layers_to_prompts(points, shapes, floor=self._highest_elsewhere())
         if not self.is_paged:
             self._planes = edited
             return False
@@ -133,6 +133,17 @@ class PromptBook:
                 prompts if there is None else join_prompts(there, prompts)
             )
         return any(plane != self._page for plane in edited)
+
+    def _highest_elsewhere(self) -> int:
+        """Highest id that may belong to an object which the layers do not show."""
+        hidden = self._planes if self.is_paged else {}
+        ids = [p.object_ids for plane, p in hidden.items() if plane != self._page]
+        highest = max((int(i.max(initial=0)) for i in ids), default=0)
+        data = self._labels.data
+        # to read all of what lies on disk would take longer than the window may stand
+        if isinstance(data, np.ndarray) and data.dtype.kind in "iu":
+            highest = max(highest, int(data.max(initial=0)))
+        return highest
 
     def _of_page(self, page: Plane | None) -> dict[Plane, PlanePrompts]:
         found = None if page is None else self._planes.get(page)
