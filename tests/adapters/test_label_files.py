@@ -8,11 +8,15 @@ import nibabel
 import numpy as np
 import pandas as pd
 import pytest
+from napari.components import ViewerModel
 from napari.layers import Image, Labels
 from npe2 import PluginManager, PluginManifest
 from skimage.io import imread
 
 from napari_samseg.adapters import label_files
+from napari_samseg.adapters.instance_layers import add_instances
+from napari_samseg.adapters.refined_layer import add_refined
+from napari_samseg.adapters.write_layers import add_semantic_labels
 from napari_samseg.core.errors import InvalidLabelsError, OutputError
 from napari_samseg.core.io.coco import CocoDataset, CocoImage, join_coco, write_coco
 from napari_samseg.core.io.coco_labels import labels_to_coco
@@ -181,3 +185,25 @@ def test_channels_of_a_volume_become_layers(tmp_path):
     ((data, attributes, kind),) = label_files.read_layers(str(tmp_path / "v.nii"))
     assert (data.shape, attributes["channel_axis"], kind) == ((3, 6, 5, 4), 0, "image")
     assert len(attributes["scale"]) == 3
+
+
+def test_labels_of_a_volume_can_be_painted_and_keep_its_space(tmp_path):
+    labels = np.zeros((4, 20, 30), np.uint8)
+    labels[1, 2:6, 2:6] = 7
+    affine = np.diag([-1.0, 2, 3, 1])
+    nibabel.save(nibabel.Nifti1Image(labels.T, affine), tmp_path / "l.nii")
+    ((data, attributes, kind),) = label_files.read_layers(str(tmp_path / "l.nii"))
+    assert kind == "labels"
+    source = Labels(data, **attributes)
+    source.paint((1, 10, 10), 3)
+    assert source.data[1, 10, 10] == 3
+
+    viewer = ViewerModel()
+    viewer.add_layer(source)
+    for made in (
+        add_instances(viewer, source, labels, np.array([16])),
+        add_refined(viewer, source, source, labels.copy(), (1, 2)),
+        add_semantic_labels(viewer, source, labels, []),
+    ):
+        path = written(made, tmp_path / f"{made.name}.nii", "write_nifti")
+        np.testing.assert_allclose(nibabel.load(path).affine, affine)

@@ -7,8 +7,10 @@ import time
 import numpy as np
 import pytest
 import tifffile
+from napari.components import ViewerModel
 from napari.layers import Layer, Points, Shapes
 
+from napari_samseg.adapters.prompt_book import PromptBook
 from napari_samseg.adapters.prompt_data import layers_to_prompts, prompts_to_layers
 from napari_samseg.core.errors import InvalidPromptError, LayerError
 from napari_samseg.core.prompts.from_labels import sample_planes
@@ -133,3 +135,20 @@ def test_many_boxes_come_back_soon():
     start = time.perf_counter()
     check_same(given, layers_to_prompts(layers["points"], layers["shapes"]))
     assert time.perf_counter() - start < 2
+
+
+def test_a_drawn_box_takes_no_id_of_another_plane(monkeypatch):
+    monkeypatch.setattr("napari_samseg.adapters.prompt_book.SHOWN_PROMPTS", 3)
+    labels = np.zeros((2, 30, 30), np.uint16)
+    labels[0, :3, :3], labels[0, 9:12, :3] = 1, 2
+    labels[1, :3, :3], labels[1, 9:12, :3] = 3, 4
+    viewer = ViewerModel()
+    book = PromptBook(viewer, viewer.add_labels(labels))
+    book.show(dict(sample_planes(labels, PromptSettings())), (0,))
+    assert book.is_paged
+    (boxes,) = (layer for layer in viewer.layers if isinstance(layer, Shapes))
+    boxes.add_rectangles([[0, 20, 20], [0, 20, 25], [0, 25, 25], [0, 25, 20]])
+    assert book.read()[(0,)].object_ids.tolist() == [1, 2, 5]
+    # an object without a prompt has its id as well
+    viewer.layers["labels"].data[1, 20, 20] = 90
+    assert book.read()[(0,)].object_ids.tolist() == [1, 2, 91]

@@ -6,7 +6,7 @@ import pytest
 from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QLineEdit, QListWidget, QSpinBox
 
 from napari_samseg.core.annotation import ObjectClass
-from napari_samseg.core.settings import ImageSettings, ModelSettings
+from napari_samseg.core.settings import ImageSettings, InstanceSettings, ModelSettings
 from napari_samseg.widgets.class_table import ClassTable
 from napari_samseg.widgets.settings_form import SettingsForm
 
@@ -112,3 +112,12 @@ def test_a_blank_class_name_is_refused(qtbot, name):
     assert edited == []
     assert refused == ["class 1 needs a name"]
     assert (rows.item(0).text(), rows.currentRow()) == ("axon", 0)
+
+
+def test_a_least_value_can_be_a_word(qtbot):
+    form = SettingsForm(InstanceSettings(), names=["min_size", "max_size"])
+    qtbot.addWidget(form)
+    smallest, largest = form.findChildren(QSpinBox)
+    assert (smallest.text(), largest.text()) == ("0 px", "no limit")
+    largest.setValue(30)
+    assert largest.text() == "30 px"

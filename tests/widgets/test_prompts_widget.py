@@ -283,3 +283,100 @@ def test_bad_input_says_what_to_do(viewer, open_panel, qtbot, tmp_path):
     widget._form.findChildren(type(widget._labels_box))[0].setCurrentText("none")
     widget._form.findChildren(type(widget._labels_box))[0].textActivated.emit("none")
     assert "choose boxes, points or masks" in widget._status.text()
+
+
+def squares(n_planes, side=40, step=20):
+    labels = np.zeros((n_planes, side, side), np.uint16)
+    corners = [(y, x) for y in range(0, side, step) for x in range(0, side, step)]
+    for object_id, (y, x) in enumerate(corners, 1):
+        labels[:, y : y + 4, x : x + 4] = object_id
+    return labels
+
+
+def choose(widget, name):
+    widget._labels_box.setCurrentText(name)
+    widget._labels_box.activated.emit(widget._labels_box.currentIndex())
+
+
+def move_last_box(viewer, name):
+    boxes = viewer.layers[f"{name} - boxes"]
+    data = [corners.copy() for corners in boxes.data]
+    data[-1][:, 1:] += 3
+    boxes.data = data
+
+
+def test_one_plane_made_anew_leaves_the_edits_of_others(viewer, open_panel, qtbot):
+    viewer.add_labels(squares(3), name="cells")
+    widget = open_panel()
+    press(qtbot, widget, widget._all_button)
+    move_last_box(viewer, "cells")
+    edited = widget.read_prompts()
+    assert edited[(2,)].boxes_yx[-1].tolist() == [23, 23, 27, 27]
+    viewer.dims.set_point(0, 0)
+    change(widget, point="centroid")
+    press(qtbot, widget, widget._plane_button)
+    found = widget.read_prompts()
+    assert [found[(z,)].n_points.sum() for z in range(3)] == [4, 0, 0]
+    same({(z,): edited[(z,)] for z in (1, 2)}, {(z,): found[(z,)] for z in (1, 2)})
+
+    # all anew takes the edits away, and gives them back
+    press(qtbot, widget, widget._all_button)
+    assert widget.read_prompts()[(2,)].boxes_yx[-1].tolist() == [20, 20, 24, 24]
+    widget._restore_button.click()
+    same(found, widget.read_prompts())
+    widget._restore_button.click()
+    assert widget.read_prompts()[(2,)].boxes_yx[-1].tolist() == [20, 20, 24, 24]
+
+
+def test_a_table_in_place_of_edits_can_be_taken_back(
+    viewer, open_panel, qtbot, tmp_path
+):
+    viewer.add_labels(squares(1)[0], name="cells")
+    widget = open_panel()
+    press(qtbot, widget, widget._plane_button)
+    path = tmp_path / "prompts.csv"
+    widget.export(path)
+    rest(qtbot, widget)
+    assert not widget._restore_button.isEnabled()
+    viewer.layers["cells - boxes"].add_rectangles([[9.5, 9.5], [12.5, 14.5]])
+    edited = widget.read_prompts()
+    widget.load(path)
+    rest(qtbot, widget)
+    assert len(widget.read_prompts()[()]) == 4
+    widget._restore_button.click()
+    same(edited, widget.read_prompts())
+    # what is no prompt cannot be kept, and is not thrown away
+    viewer.layers["cells - boxes"].add_lines([[0, 0], [5, 5]])
+    widget.load(path)
+    rest(qtbot, widget)
+    assert "Nothing was changed" in widget._status.text()
+    assert len(viewer.layers["cells - boxes"].data) == 6
+
+
+def test_prompts_stay_with_their_labels(viewer, open_panel, qtbot):
+    viewer.add_labels(squares(3, 160, 8), name="many")
+    viewer.add_labels(squares(3), name="few")
+    widget = open_panel()
+    choose(widget, "many")
+    press(qtbot, widget, widget._all_button)
+    assert "show the plane on view" in widget._status.text()
+    move_last_box(viewer, "many")
+    edited = widget.read_prompts()
+    choose(widget, "few")
+    assert not widget._export_button.isEnabled()
+    viewer.dims.set_point(0, 2)
+    choose(widget, "many")
+    same(edited, widget.read_prompts())
+    assert set(viewer.layers["many - boxes"].data[0][:, 0]) == {2}
+
+    viewer.window.remove_dock_widget(widget.parent())
+    viewer.dims.set_point(0, 0)
+    widget = open_panel()
+    choose(widget, "many")
+    same(edited, widget.read_prompts())
+    assert widget._export_button.isEnabled()
+    # a copy of the layer has prompts of its own
+    data, meta, _ = viewer.layers["many"].as_layer_data_tuple()
+    viewer.add_labels(data, **{**meta, "name": "copy"})
+    choose(widget, "copy")
+    assert not widget._export_button.isEnabled()

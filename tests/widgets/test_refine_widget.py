@@ -216,6 +216,8 @@ def test_a_volume_can_be_cancelled(viewer, layers, bodies, open_panel, qtbot):
     def stop(step):
         if getattr(step, "refined", None) is not None:
             seen.append(step.refined.plane)
+            # a stroke would be lost to the plane that comes back
+            assert not viewer.layers["bodies - refined"].editable
             widget._cancel_button.click()
 
     widget.refiner.progressed.connect(stop)
@@ -223,6 +225,7 @@ def test_a_volume_can_be_cancelled(viewer, layers, bodies, open_panel, qtbot):
     assert seen == [(0,)]
     assert widget._status.text() == STOPPED
     result = viewer.layers["bodies - refined"]
+    assert result.editable
     assert (result.data[0] != rough[0]).any()
     np.testing.assert_array_equal(result.data[1:], rough[1:])
     known = refinement_of(result)

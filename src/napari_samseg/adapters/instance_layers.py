@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from napari_samseg.adapters.prompt_layers import OWN
 from napari_samseg.adapters.read_layers import ImageView
-from napari_samseg.adapters.write_layers import check_editable, place_of
+from napari_samseg.adapters.write_layers import check_editable, place_of, space_of
 from napari_samseg.core.errors import LayerError
 from napari_samseg.core.painting import Box, PlaneKey
 
@@ -183,6 +183,7 @@ def add_instances(
         labels,
         name=f"{source.name} - instances",
         features=features,
+        metadata=space_of(source),
         **place_of(source),
     )
 

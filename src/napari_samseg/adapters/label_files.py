@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_samseg.adapters.write_layers import SPACE_KEY
 from napari_samseg.core.errors import InvalidLabelsError
 from napari_samseg.core.io.instance_labels import InstanceLabels
 from napari_samseg.core.io.label_formats import (
@@ -43,8 +44,6 @@ Meta = Mapping[str, Any]
 MOST_LAYERS = 20
 # Enough of a .json file to see what it is.
 HEAD_BYTES = 4096
-# Where the metadata of a layer says how its volume is oriented.
-SPACE_KEY = "nifti"
 # A volume with more values than this is an image rather than labels.
 MOST_CLASSES = 64
 # Every so many voxels are enough to see that most images are none.
@@ -173,7 +172,10 @@ def _read_volume(path: Path) -> LayerData:
     if volume.channel_axis is not None:
         return volume.array, attributes | {"channel_axis": volume.channel_axis}, "image"
     if volume.is_label or _are_labels(volume.array):
-        return whole_numbers(volume.array, path), attributes, "labels"
+        labels = whole_numbers(volume.array, path)
+        # a view of the file cannot be painted on
+        labels = labels if labels.flags.writeable else np.array(labels)
+        return labels, attributes, "labels"
     return volume.array, attributes | {"rgb": False}, "image"
 
 

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from napari_samseg.adapters.prompt_data import layers_to_prompts, prompts_to_layers
 from napari_samseg.adapters.write_layers import place_of
-from napari_samseg.core.prompts.plane_job import join_prompts
+from napari_samseg.core.prompts.plane_job import SampledPrompts, join_prompts
 from napari_samseg.core.types import PlanePrompts
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Image, Labels, Points, Shapes
 
-__all__ = ["SHOWN_PROMPTS", "PromptBook"]
+__all__ = ["SHOWN_PROMPTS", "KeptPrompts", "PromptBook", "kept_prompts"]
 
 # napari takes half a millisecond for each shape, while the window stands still: above
 # this many prompts, only those of the plane on view are layers.
 SHOWN_PROMPTS = 1000
+
+KEY = "napari-samseg: prompts"
 
 Plane = tuple[int, ...]
 Drawing = tuple[Any, dict[str, Any]]
@@ -53,6 +56,10 @@ class PromptBook:
         self._points: Points | None = None
         self._shapes: Shapes | None = None
         self.is_paged = False
+
+    def is_of(self, labels: Labels | Image, viewer: ViewerModel) -> bool:
+        """Whether these are the prompts of a layer, in a viewer."""
+        return self._labels is labels and self._viewer is viewer
 
     @property
     def layers(self) -> list[Any]:
@@ -98,7 +105,9 @@ class PromptBook:
         LayerError, InvalidPromptError
             See `napari_samseg.adapters.prompt_data.layers_to_prompts`.
         """
-        self._keep()
+        if self._keep():
+            # else what lies on another plane came to it each time
+            self._draw(self._of_page(self._page))
         return {plane: self._planes[plane] for plane in sorted(self._planes)}
 
     def remove(self) -> None:
@@ -107,21 +116,34 @@ class PromptBook:
             self._viewer.layers.remove(layer)
         self._points = self._shapes = None
 
-    def _keep(self) -> None:
-        """Read what the layers show."""
+    def _keep(self) -> bool:
+        """Read what the layers show; return whether some of it is of another page."""
         points = self._points if self._points in self.layers else None
         shapes = self._shapes if self._shapes in self.layers else None
-        edited = layers_to_prompts(points, shapes)
+        edited = layers_to_prompts(points, shapes, floor=self._highest_elsewhere())
         if not self.is_paged:
             self._planes = edited
-        elif self._page is not None:
+            return False
+        if self._page is not None:
             self._planes.pop(self._page, None)
-            for plane, prompts in edited.items():
-                # what was drawn on another plane comes to what is there
-                there = self._planes.get(plane)
-                self._planes[plane] = (
-                    prompts if there is None else join_prompts(there, prompts)
-                )
+        for plane, prompts in edited.items():
+            # what was drawn on another plane comes to what is there
+            there = self._planes.get(plane)
+            self._planes[plane] = (
+                prompts if there is None else join_prompts(there, prompts)
+            )
+        return any(plane != self._page for plane in edited)
+
+    def _highest_elsewhere(self) -> int:
+        """Highest id that may belong to an object which the layers do not show."""
+        hidden = self._planes if self.is_paged else {}
+        ids = [p.object_ids for plane, p in hidden.items() if plane != self._page]
+        highest = max((int(i.max(initial=0)) for i in ids), default=0)
+        data = self._labels.data
+        # to read all of what lies on disk would take longer than the window may stand
+        if isinstance(data, np.ndarray) and data.dtype.kind in "iu":
+            highest = max(highest, int(data.max(initial=0)))
+        return highest
 
     def _of_page(self, page: Plane | None) -> dict[Plane, PlanePrompts]:
         found = None if page is None else self._planes.get(page)
@@ -180,6 +202,93 @@ class PromptBook:
             layer.face_color, layer.size = look["face_color"], look["size"]
         _name_none(layer)
         return layer
+
+
+@dataclass(eq=False)
+class KeptPrompts:
+    """All prompts of a Labels layer, and those that they took the place of.
+
+    Attributes
+    ----------
+    book : PromptBook
+    sampled : SampledPrompts
+        With all that layers do not show: masks, and objects that got no prompt.
+    has_begun : bool
+        Prompts were made or read, even if none is left.
+    before : (dict of plane to PlanePrompts, SampledPrompts) or None
+        What `restore` puts back.
+    """
+
+    book: PromptBook
+    sampled: SampledPrompts = field(default_factory=SampledPrompts)
+    has_begun: bool = False
+    before: tuple[dict[Plane, PlanePrompts], SampledPrompts] | None = None
+
+    def take(
+        self, sampled: SampledPrompts, page: Plane | None, *, is_part: bool
+    ) -> None:
+        """Show prompts, beside those of other planes or in place of all.
+
+        Parameters
+        ----------
+        sampled : SampledPrompts
+        page : tuple of int or None
+            The plane on view.
+        is_part : bool
+            Planes that are not in `sampled` keep their prompts, with their edits.
+
+        Raises
+        ------
+        LayerError, InvalidPromptError
+            If what was edited is no prompt; all stays.
+        """
+        edited = self.book.read() if self.has_begun else {}
+        if self.has_begun:
+            self.before = edited, self.sampled
+        planes = sampled.planes
+        if is_part:
+            planes = edited | planes
+            sampled = SampledPrompts(
+                self.sampled.planes | sampled.planes,
+                self.sampled.object_ids | sampled.object_ids,
+                sampled.counts,
+            )
+        self._show(planes, sampled, page)
+
+    def restore(self, page: Plane | None) -> None:
+        """Put back what was there before; what is there now can be put back then.
+
+        Raises
+        ------
+        LayerError, InvalidPromptError
+            If what was edited is no prompt; all stays.
+        """
+        if self.before is not None:
+            planes, sampled = self.before
+            self.before = self.book.read(), self.sampled
+            self._show(planes, sampled, page)
+
+    def _show(
+        self,
+        planes: dict[Plane, PlanePrompts],
+        sampled: SampledPrompts,
+        page: Plane | None,
+    ) -> None:
+        self.sampled, self.has_begun = sampled, True
+        self.book.show({plane: planes[plane] for plane in sorted(planes)}, page)
+
+
+def kept_prompts(labels: Labels, viewer: ViewerModel) -> KeptPrompts:
+    """Return the prompts of a Labels layer, with which they stay.
+
+    So neither a panel that is closed nor another choice of labels loses an edit.
+    """
+    found = labels.metadata.get(KEY)
+    # a copy of a layer has the metadata of the first
+    if not isinstance(found, KeptPrompts) or not found.book.is_of(labels, viewer):
+        found = KeptPrompts(PromptBook(viewer, labels))
+        labels.metadata[KEY] = found
+    return found
 
 
 def _id_text(data: Any) -> dict[str, Any]:

@@ -88,7 +88,7 @@ def prompts_to_layers(
 
 
 def layers_to_prompts(
-    points: Points | None = None, shapes: Shapes | None = None
+    points: Points | None = None, shapes: Shapes | None = None, *, floor: int = 0
 ) -> dict[Plane, PlanePrompts]:
     """Read points and boxes back, as a person left them.
 
@@ -100,6 +100,8 @@ def layers_to_prompts(
     ----------
     points : napari.layers.Points, optional
     shapes : napari.layers.Shapes, optional
+    floor : int
+        Highest id of objects that the layers do not show; new ones are above it.
 
     Returns
     -------
@@ -118,7 +120,8 @@ def layers_to_prompts(
     used = [_object_ids(layer) for layer in (points, shapes) if layer is not None] or [
         np.zeros(0, np.int64)
     ]
-    new_ids = iter(range(int(np.concatenate(used).max(initial=0)) + 1, 2**62))
+    highest = max(floor, int(np.concatenate(used).max(initial=0)))
+    new_ids = iter(range(highest + 1, 2**62))
     if shapes is not None:
         for plane, object_id, box in _read_boxes(shapes, new_ids):
             row = planes.setdefault(plane, {}).setdefault(object_id, ObjectRow())

@@ -13,7 +13,7 @@ import numpy as np
 
 from napari_samseg.adapters.prompt_layers import OWN
 from napari_samseg.adapters.read_layers import world_to_canvas
-from napari_samseg.adapters.write_layers import LayerLabels, place_of
+from napari_samseg.adapters.write_layers import LayerLabels, place_of, space_of
 from napari_samseg.core.refine.review import Review
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from napari_samseg.core.painting import Box, PlaneKey
 
 __all__ = [
+    "EditLock",
     "ObjectMark",
     "Refinement",
     "add_refined",
@@ -78,6 +79,7 @@ def add_refined(
     layer = viewer.add_labels(
         data,
         name=f"{rough.name} - refined",
+        metadata=space_of(rough),
         **place_of(rough),
     )
     review = Review(
@@ -86,6 +88,29 @@ def add_refined(
     layer.metadata[KEY] = Refinement(image, label_data(rough), rough, review)
     rough.visible = False
     return layer
+
+
+class EditLock:
+    """Lets nobody paint on a layer while a job writes into it.
+
+    A plane that comes back from the job would take the strokes away.
+    """
+
+    def __init__(self) -> None:
+        self._layer: Labels | None = None
+        self._mode: Any = None
+
+    def hold(self, layer: Labels | None) -> None:
+        """Lock a layer, and open the one before; None locks none."""
+        if layer is not self._layer:
+            if self._layer is not None:
+                self._layer.editable = True
+                self._layer.mode = self._mode
+            self._layer = layer
+            self._mode = None if layer is None else layer.mode
+        if layer is not None:
+            # each time: napari unlocks a layer that gets other data
+            layer.editable = False
 
 
 def label_data(layer: Labels) -> Any:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from napari_samseg.core.annotation import ObjectClass
 
 __all__ = [
+    "SPACE_KEY",
     "ClassColors",
     "LayerLabels",
     "add_semantic_labels",
@@ -34,9 +35,12 @@ __all__ = [
     "move_labels",
     "place_of",
     "show_classes",
+    "space_of",
     "widen_labels",
 ]
 
+# Where the metadata of a layer says how its volume is oriented.
+SPACE_KEY = "nifti"
 # Dense labels above this many bytes lie on disk.
 DENSE_BYTES = 1_000_000_000
 LABEL_DTYPE = np.uint32
@@ -211,6 +215,8 @@ def create_labels(
         name=f"{image.name} - objects",
         units=image.units,
         axis_labels=image.axis_labels,
+        # that of a coarser level would be another one
+        metadata=space_of(image) if view.shape == view.source.shape else {},
         **_transform(image, view),
     )
 
@@ -370,6 +376,7 @@ def add_semantic_labels(
         data,
         name=f"{objects.name} - classes",
         colormap=DirectLabelColormap(color_dict=colors),
+        metadata=space_of(objects),
         **place_of(objects),
     )
 
@@ -386,6 +393,12 @@ def place_of(layer: Image | Labels) -> dict[str, Any]:
         "axis_labels",
     )
     return {name: getattr(layer, name) for name in names}
+
+
+def space_of(layer: Image | Labels) -> dict[str, Any]:
+    """Return how the volume of a layer is oriented, as metadata for one made of it."""
+    known = layer.metadata.get(SPACE_KEY)
+    return {} if known is None else {SPACE_KEY: known}
 
 
 def array_on_disk(

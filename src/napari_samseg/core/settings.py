@@ -51,6 +51,8 @@ class SettingInfo:
         Allowed words; empty where anything of the type goes.
     unit : str
         Unit of a number, "" if it has none.
+    least : str
+        What the minimum means, where it is a word rather than a number.
     """
 
     name: str
@@ -61,6 +63,7 @@ class SettingInfo:
     maximum: float | None = None
     choices: tuple[str, ...] = ()
     unit: str = ""
+    least: str = ""
 
 
 def setting(
@@ -72,6 +75,7 @@ def setting(
     maximum: float | None = None,
     choices: tuple[str, ...] = (),
     unit: str = "",
+    least: str = "",
 ) -> T:
     """Declare a field of a settings class; see `SettingInfo` for the parameters."""
     info = {
@@ -81,6 +85,7 @@ def setting(
         "maximum": maximum,
         "choices": choices,
         "unit": unit,
+        "least": least,
     }
     return dataclasses.field(default=default, metadata=info)
 
@@ -432,6 +437,7 @@ class InstanceSettings:
         minimum=0,
         maximum=2**31 - 1,
         unit="px",
+        least="no limit",
     )
 
     def __post_init__(self) -> None:

@@ -6,17 +6,15 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QFileDialog
 
 from napari_samseg.adapters.instance_layers import layer_array
-from napari_samseg.adapters.prompt_book import PromptBook
+from napari_samseg.adapters.prompt_book import KeptPrompts, kept_prompts
 from napari_samseg.adapters.prompt_layers import is_own_layer
 from napari_samseg.adapters.read_layers import current_plane
 from napari_samseg.core.errors import InvalidPromptError, LayerError, SamSegError
-from napari_samseg.core.io.prompt_planes import StoredPrompts, read_prompts
-from napari_samseg.core.io.prompt_writer import write_prompts
+from napari_samseg.core.io.prompt_planes import StoredPrompts
 from napari_samseg.core.prompts.plane_job import (
     SampledPrompts,
     attach_masks,
@@ -28,6 +26,12 @@ from napari_samseg.widgets.dock_panel import (
     fill_combo,
     show_progress,
     show_text,
+)
+from napari_samseg.widgets.prompt_checks import (
+    check_planes,
+    describe_missing,
+    read_steps,
+    write_steps,
 )
 from napari_samseg.widgets.prompts_layout import PromptsLayout
 from napari_samseg.widgets.workers import LatestJob
@@ -43,8 +47,7 @@ NO_LAYER = "Add a Labels layer of objects to begin. Labels to instances makes on
 TABLES = "Tables of prompts (*.csv *.json *.npy *.parquet);;With masks (*.npz)"
 # Somebody who scrolls through a stack wants to see the prompts where they stop.
 TURN_REST_MS = 100
-# Objects without a prompt that are named; more are counted.
-NAMED = 10
+UNREADABLE = "Nothing was changed, so that no edit is lost: "
 
 
 class PromptsWidget(PromptsLayout):
@@ -61,9 +64,8 @@ class PromptsWidget(PromptsLayout):
         # napari may hand out a proxy, whose identity is not the viewer's
         self._viewer = getattr(napari_viewer, "__wrapped__", napari_viewer)
         self._labels: Labels | None = None
-        self._book: PromptBook | None = None
-        # with all that layers do not show: masks, and objects that got no prompt
-        self._sampled = SampledPrompts()
+        # of the chosen labels; stays with their layer
+        self._kept: KeptPrompts | None = None
         self._running = LatestJob()
         self._is_running = False
         self._rest = QTimer(self)
@@ -78,6 +80,7 @@ class PromptsWidget(PromptsLayout):
         self._cancel_button.clicked.connect(self._cancel)
         self._export_button.clicked.connect(self._ask_export)
         self._import_button.clicked.connect(self._ask_import)
+        self._restore_button.clicked.connect(self._restore)
         dims = self._viewer.dims.events
         for event in (dims.point, dims.order, dims.ndisplay):
             event.connect(self._on_dims)
@@ -120,11 +123,13 @@ class PromptsWidget(PromptsLayout):
             self._use(chosen)
 
     def _use(self, labels: Labels | None) -> None:
-        """Make prompts of another layer; those of the one before stay as layers."""
-        self._labels, self._book = labels, None
-        self._sampled = SampledPrompts()
+        """Go on with the prompts of another layer; those of the one before stay."""
+        self._labels = labels
+        self._kept = None if labels is None else kept_prompts(labels, self._viewer)
         self._say(NO_LAYER if labels is None else "")
         self._warn("")
+        # the view may have moved on since the page was open
+        self._turn()
         self._refresh()
 
     def _on_labels_chosen(self) -> None:
@@ -158,7 +163,8 @@ class PromptsWidget(PromptsLayout):
             name=f"layer {labels.name!r}",
             planes=planes,
         )
-        self._start(steps, self._on_sampled)
+        is_part = planes is not None
+        self._start(steps, lambda sampled: self._on_sampled(sampled, is_part))
 
     def _start(self, steps: Generator[Progress, None, object], on_return) -> None:
         self._is_running = True
@@ -189,41 +195,62 @@ class PromptsWidget(PromptsLayout):
         except LayerError:
             return None
 
-    def _on_sampled(self, sampled: SampledPrompts) -> None:
+    def _on_sampled(self, sampled: SampledPrompts, is_part: bool) -> None:
         self._end()
-        if self._labels is None:
+        if not self._show(sampled, is_part=is_part):
             return
-        self._sampled = sampled
-        self._show(sampled.planes)
         text = f"{sampled.counts}."
         if self._form.settings.mask:
             text += " Masks have no layer; exported as .npz they are written, too."
         self._say(text + self._paging())
         self._warn(
-            _describe_missing(unprompted_objects(sampled.object_ids, sampled.planes))
+            describe_missing(unprompted_objects(sampled.object_ids, sampled.planes))
         )
 
-    def _show(self, planes: dict[Plane, PlanePrompts]) -> None:
-        assert self._labels is not None
-        if self._book is None:
-            self._book = PromptBook(self._viewer, self._labels)
-        self._book.show(planes, self._page())
+    def _show(self, sampled: SampledPrompts, *, is_part: bool = False) -> bool:
+        """Show prompts, beside those of other planes or in place of all.
+
+        Returns whether they are shown: what cannot be read back is not thrown away.
+        """
+        kept = self._kept
+        if kept is None:
+            return False
+        try:
+            kept.take(sampled, self._page(), is_part=is_part)
+        except SamSegError as error:
+            self._show_error(f"{UNREADABLE}{error}")
+            return False
+        self._refresh()
+        return True
+
+    def _restore(self) -> None:
+        """Put back what was there before; the next time that comes back."""
+        if self._kept is None:
+            return
+        try:
+            self._kept.restore(self._page())
+        except SamSegError as error:
+            self._show_error(f"{UNREADABLE}{error}")
+            return
+        self._warn("")
+        self._say(f"The prompts from before are back.{self._paging()}")
         self._refresh()
 
     def _paging(self) -> str:
-        if self._book is None or not self._book.is_paged:
+        if self._kept is None or not self._kept.book.is_paged:
             return ""
         return " The layers show the plane on view."
 
     def _on_dims(self) -> None:
-        if not self.is_shut and self._book is not None and self._book.is_paged:
+        kept = self._kept
+        if not self.is_shut and kept is not None and kept.book.is_paged:
             self._rest.start()
 
     def _turn(self) -> None:
-        if self._book is None:
+        if self._kept is None:
             return
         try:
-            self._book.turn(self._page())
+            self._kept.book.turn(self._page())
         except SamSegError as error:
             self._show_error(str(error))
 
@@ -259,10 +286,10 @@ class PromptsWidget(PromptsLayout):
         SamSegError
             If something that was drawn is no prompt, or there is none.
         """
-        if self._book is None:
+        if self._kept is None or not self._kept.has_begun:
             raise InvalidPromptError("there are no prompts yet: make or import some")
-        edited = self._book.read()
-        sampled = self._sampled.planes
+        edited = self._kept.book.read()
+        sampled = self._kept.sampled.planes
         if not any(p.low_res_masks is not None for p in sampled.values()):
             return edited
         whole = {p: attach_masks(edited.get(p), sampled[p]) for p in sampled}
@@ -282,15 +309,16 @@ class PromptsWidget(PromptsLayout):
         except SamSegError as error:
             self._show_error(str(error))
             return
-        missing = unprompted_objects(self._sampled.object_ids, planes)
+        assert self._kept is not None
+        missing = unprompted_objects(self._kept.sampled.object_ids, planes)
         n = sum(len(prompts) for prompts in planes.values())
 
         def on_written(_: None) -> None:
             self._end()
             self._say(f"{n} objects were written to {path}.")
-            self._warn(_describe_missing(missing))
+            self._warn(describe_missing(missing))
 
-        self._start(_write_steps(path, planes), on_written)
+        self._start(write_steps(path, planes), on_written)
 
     def _ask_import(self) -> None:
         kinds = "Tables of prompts (*.csv *.json *.npy *.npz *.parquet)"
@@ -305,7 +333,7 @@ class PromptsWidget(PromptsLayout):
                 "Add the Labels layer that the prompts are of: they are laid on it."
             )
             return
-        self._start(_read_steps(path), lambda stored: self._on_read(path, stored))
+        self._start(read_steps(path), lambda stored: self._on_read(path, stored))
 
     def _on_read(self, path: Path, stored: StoredPrompts) -> None:
         self._end()
@@ -314,12 +342,12 @@ class PromptsWidget(PromptsLayout):
             return
         shape = tuple(int(n) for n in layer_array(labels).shape)
         try:
-            n_outside = _check_planes(path, stored, shape, labels.name)
+            n_outside = check_planes(path, stored, shape, labels.name)
         except SamSegError as error:
             self._show_error(str(error))
             return
-        self._sampled = SampledPrompts(planes=stored.planes)
-        self._show(stored.planes)
+        if not self._show(SampledPrompts(planes=stored.planes)):
+            return
         n = sum(len(prompts) for prompts in stored.planes.values())
         self._say(f"{n} objects in {len(stored.planes)} planes.{self._paging()}")
         warnings = []
@@ -338,7 +366,11 @@ class PromptsWidget(PromptsLayout):
             button.setEnabled(labels is not None and not runs)
         self._all_button.setEnabled(labels is not None and not runs)
         self._all_button.setVisible(labels is not None and labels.ndim > 2)
-        self._export_button.setEnabled(self._book is not None and not runs)
+        kept = self._kept
+        has_begun = kept is not None and kept.has_begun
+        self._export_button.setEnabled(has_begun and not runs)
+        can_restore = kept is not None and kept.before is not None
+        self._restore_button.setEnabled(can_restore and not runs)
         self._cancel_button.setEnabled(runs)
         self.show_asked(self._form.settings)
         if not runs:
@@ -358,66 +390,8 @@ class PromptsWidget(PromptsLayout):
         show_warning(message)
 
     def leave(self) -> None:
-        """Stop the job; the layers stay."""
+        """Stop the job; the prompts stay with the layer of labels."""
         self._rest.stop()
         self._running.cancel()
         self._is_running = False
-        self._labels = self._book = None
-        self._sampled = SampledPrompts()
-
-
-def _write_steps(
-    path: Path, planes: dict[Plane, PlanePrompts]
-) -> Generator[Progress, None, None]:
-    yield Progress(f"writing {path.name}")
-    write_prompts(path, planes)
-
-
-def _read_steps(path: Path) -> Generator[Progress, None, StoredPrompts]:
-    yield Progress(f"reading {path.name}")
-    return read_prompts(path)
-
-
-def _check_planes(
-    path: Path, stored: StoredPrompts, shape: tuple[int, ...], name: str
-) -> int:
-    """Return how many objects lie outside labels of a shape.
-
-    Raises
-    ------
-    InvalidPromptError
-        If the planes are none of these labels.
-    """
-    if not stored.planes:
-        raise InvalidPromptError(f"there is no prompt in {path}")
-    n_outside = 0
-    for plane, prompts in stored.planes.items():
-        if len(plane) != len(shape) - 2 or any(
-            at >= n for at, n in zip(plane, shape, strict=False)
-        ):
-            raise InvalidPromptError(
-                f"{path} has prompts of plane {', '.join(map(str, plane)) or '()'}, "
-                f"which is none of layer {name!r} of shape {shape}: choose the labels "
-                "that the prompts are of"
-            )
-        low = np.fmin.reduce(prompts.boxes_yx[:, :2], axis=1)
-        high = prompts.boxes_yx[:, 2:] > np.array(shape[-2:]) + 0.0
-        points = prompts.points_yx
-        real = prompts.point_labels >= 0
-        beyond = (points < -0.5) | (points > np.array(shape[-2:]) - 0.5)
-        is_out = (low < 0) | high.any(axis=1) | (beyond.any(axis=2) & real).any(axis=1)
-        n_outside += int(is_out.sum())
-    return n_outside
-
-
-def _describe_missing(missing: dict[Plane, np.ndarray]) -> str:
-    """Name the objects that have no prompt."""
-    n = sum(len(ids) for ids in missing.values())
-    if not n:
-        return ""
-    named = []
-    for plane, ids in missing.items():
-        where = f" on plane {', '.join(map(str, plane))}" if plane else ""
-        named += [f"{object_id}{where}" for object_id in ids[:NAMED].tolist()]
-    text = ", ".join(named[:NAMED]) + (" ..." if n > NAMED else "")
-    return f"{n} object{'' if n == 1 else 's'} got no prompt: {text}"
+        self._labels = self._kept = None

@@ -72,13 +72,19 @@ class PromptsLayout(DockPanel):
         self._export_button.setToolTip("Write the prompts into a table, as edited")
         self._import_button = QPushButton("Import ...")
         self._import_button.setToolTip("Show the prompts of a table")
+        self._restore_button = QPushButton("Restore")
+        self._restore_button.setToolTip(
+            "Put back the prompts, with their edits, that were there before the last "
+            "ones were made or imported"
+        )
         grid = QGridLayout()
         grid.setSpacing(4)
         grid.addWidget(self._plane_button, 0, 0, 1, 2)
         grid.addWidget(self._all_button, 0, 2, 1, 2)
         grid.addWidget(self._cancel_button, 0, 4, 1, 2)
-        grid.addWidget(self._import_button, 1, 0, 1, 3)
-        grid.addWidget(self._export_button, 1, 3, 1, 3)
+        grid.addWidget(self._import_button, 1, 0, 1, 2)
+        grid.addWidget(self._export_button, 1, 2, 1, 2)
+        grid.addWidget(self._restore_button, 1, 4, 1, 2)
         return grid
 
     def show_asked(self, settings: PromptSettings) -> None:

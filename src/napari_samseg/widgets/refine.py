@@ -10,6 +10,7 @@ from napari_samseg.adapters.plugin_settings import read_plugin_settings
 from napari_samseg.adapters.prompt_layers import is_own_layer
 from napari_samseg.adapters.read_layers import ImageView, current_plane
 from napari_samseg.adapters.refined_layer import (
+    EditLock,
     add_refined,
     label_data,
     refinement_of,
@@ -71,6 +72,7 @@ class RefineWidget(RefineLayout):
         self._plan: RefinePlan | None = None
         self._sources: tuple[Image, Labels] | None = None
         self._target: Labels | None = None
+        self._lock = EditLock()
         self._connect()
         # a window that is deleted at once tells nobody else
         self.destroyed.connect(self._refiner.close)
@@ -262,7 +264,6 @@ class RefineWidget(RefineLayout):
             refined.labels,
             is_step=not plan.makes_target,
         )
-        self._review.refresh()
 
     def _on_finished(self, counts: RefineCounts) -> None:
         self._say(f"{counts}.")
@@ -330,6 +331,7 @@ class RefineWidget(RefineLayout):
         self._start_button.setEnabled(has_both and not runs)
         self._cancel_button.setEnabled(runs)
         self._review.hold(runs)
+        self._lock.hold(self._target if runs else None)
         if not runs:
             self._bar.setVisible(False)
         if not has_both and not self._status.text():
@@ -353,6 +355,7 @@ class RefineWidget(RefineLayout):
         self._refiner.close()
         self._review.show_layer(None)
         self._plan = self._sources = self._target = None
+        self._lock.hold(None)
 
 
 def _view_of(image: Image, labels: Labels, shape: tuple[int, ...]) -> ImageView:

@@ -140,6 +140,8 @@ class SettingsForm(QWidget):
         box.setMaximum(cast(most))
         if info.unit:
             box.setSuffix(f" {info.unit}")
+        # Qt shows it in place of the minimum, without the unit
+        box.setSpecialValueText(info.least)
         box.setKeyboardTracking(False)
         self._readers[info.name] = box.value
         self._writers[info.name] = _silently(box, box.setValue)

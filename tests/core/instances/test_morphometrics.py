@@ -136,3 +136,14 @@ def test_what_cannot_be_measured_is_refused():
     for size in ((0, 1), (np.nan, 1), (1, 1, 1)):
         with pytest.raises(SettingsError, match="two positive numbers"):
             measure_instances(labels, pixel_size=size)
+
+
+def test_large_areas_are_written_in_full(tmp_path):
+    labels = np.zeros((1700, 1700), np.uint8)
+    labels[:1500, :1501] = 1
+    table = measure_instances(labels)
+    write_morphometrics(tmp_path / "table.csv", table)
+    (row,) = csv.DictReader((tmp_path / "table.csv").read_text().splitlines())
+    assert row["area (px^2)"] == "2251500"
+    written = float(row["diam (px)"])
+    assert written == pytest.approx(table.columns["diam (px)"][0], rel=1e-8)

@@ -245,6 +245,27 @@ def test_spacing_of_other_formats_is_written_in_millimetres(tmp_path):
     assert found.space.orientation == ""
 
 
+@pytest.mark.parametrize(
+    ("unit", "step"), [("angstrom", 2e-7), ("inch", 50.8), ("pixel", 2)]
+)
+def test_other_units_become_millimetres(tmp_path, unit, step):
+    # the axis in front of the three is time
+    labels = np.ones((2, 2, 3, 4), np.uint16)
+    units = ("second", *(unit,) * 3)
+    instances = InstanceLabels(labels, scale=(1, 2, 2, 2), units=units)
+    write_nifti_labels(tmp_path / "v.nii", instances)
+    found = read_nifti(tmp_path / "v.nii")
+    np.testing.assert_allclose(found.scale, (1, *(step,) * 3), rtol=1e-6)
+
+
+def test_a_unit_that_is_no_length_is_refused(tmp_path):
+    instances = InstanceLabels(
+        np.ones((2, 3, 4), np.uint16), scale=(1, 1, 1), units=("second", "mm", "mm")
+    )
+    with pytest.raises(InvalidLabelsError, match="have the unit 'second'"):
+        write_nifti_labels(tmp_path / "v.nii", instances)
+
+
 def test_what_cannot_be_read(tmp_path, volume):
     with pytest.raises(MissingFileError, match=r"none\.nii"):
         read_nifti(tmp_path / "none.nii")

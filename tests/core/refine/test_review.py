@@ -7,7 +7,7 @@ import pytest
 
 from napari_samseg.core.painting import ArrayLabels
 from napari_samseg.core.refine.review import ACCEPTED, DELETED, OPEN, Review
-from napari_samseg.core.refine.scores import REFINED, ObjectScore
+from napari_samseg.core.refine.scores import REFINED, ObjectScore, sort_by_doubt
 
 
 def score(object_id, plane, doubt):
@@ -121,3 +121,22 @@ def test_an_empty_queue_does_nothing():
         act()
     review.move(1)
     assert review.current is None
+
+
+def test_many_planes_are_queued_at_once(monkeypatch):
+    """To sort the queue for each plane took seconds while the window stood still."""
+    sorts = []
+
+    def count(scores):
+        sorts.append(1)
+        return sort_by_doubt(scores)
+
+    monkeypatch.setattr("napari_samseg.core.refine.review.sort_by_doubt", count)
+    review = Review(ArrayLabels(np.zeros((9, 5, 5), np.uint16)), (5, 5), (1, 2))
+    for z in range(9):
+        plane = np.zeros((5, 5), np.uint16)
+        review.add_plane((z,), [score(1, (z,), z / 10)], plane, is_step=False)
+    assert not sorts
+    assert [item.score.plane[0] for item in review.items] == list(range(9))[::-1]
+    assert review.n_open == 9
+    assert len(sorts) == 1

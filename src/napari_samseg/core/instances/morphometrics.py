@@ -111,7 +111,7 @@ def measure_instances(
 
 
 def write_morphometrics(path: Path, table: Morphometrics) -> None:
-    """Write a table as CSV: six digits, an empty cell for NaN.
+    """Write a table as CSV: nine digits, whole numbers in full, an empty cell for NaN.
 
     Parameters
     ----------
@@ -129,7 +129,9 @@ def write_morphometrics(path: Path, table: Morphometrics) -> None:
 
 def _cell(value: float | bool) -> str:
     if isinstance(value, float):
-        return "" if np.isnan(value) else f"{value:.6g}"
+        if value.is_integer():
+            return str(int(value))
+        return "" if np.isnan(value) else f"{value:.9g}"
     return str(value)
 
 

@@ -39,10 +39,23 @@ NIFTI_SUFFIXES = (".nii.gz", ".nii")
 LABEL_INTENT = 1002
 # Of units by the names that OME-Zarr and napari have for them.
 MILLIMETRES = {
+    "kilometer": 1e6,
     "meter": 1e3,
+    "decimeter": 100.0,
     "centimeter": 10.0,
+    "millimeter": 1.0,
     "micrometer": 1e-3,
+    "micron": 1e-3,
     "nanometer": 1e-6,
+    "angstrom": 1e-7,
+    "picometer": 1e-9,
+    "inch": 25.4,
+    "foot": 304.8,
+    "yard": 914.4,
+    # of unknown size
+    "pixel": 1.0,
+    "dimensionless": 1.0,
+    "": 1.0,
 }
 # Longest axis that the first edition of the format can hold.
 LONGEST = 32_767
@@ -268,8 +281,8 @@ def write_nifti_labels(path: Path, instances: InstanceLabels) -> None:
     Raises
     ------
     InvalidLabelsError
-        If the labels are no integers, an id is negative, or planes are missing between
-        those that were cut.
+        If the labels are no integers, an id is negative, planes are missing between
+        those that were cut, or an axis of space has a unit that is no known length.
     LabelOverflowError
         If an id does not fit 32 bits.
     """
@@ -285,8 +298,8 @@ def write_nifti_labels(path: Path, instances: InstanceLabels) -> None:
     if space is None and instances.scale is not None:
         units = instances.units or ("pixel",) * len(instances.scale)
         steps = [
-            step * MILLIMETRES.get(unit, 1.0)
-            for step, unit in zip(instances.scale, units, strict=True)
+            step * _millimetres(unit, path)
+            for step, unit in zip(instances.scale[-3:], units[-3:], strict=True)
         ]
         space = VoxelSpace.from_spacing((*(1.0,) * 3, *steps)[-3:])
     if cut is not None:
@@ -301,6 +314,16 @@ def write_nifti_labels(path: Path, instances: InstanceLabels) -> None:
         if instances.space is not None:
             space = instances.space.cut(cut.axis, cut.numbers[0], step)
     write_nifti(path, labels.astype(np.min_scalar_type(high)), space, is_label=True)
+
+
+def _millimetres(unit: str, path: Path) -> float:
+    """Return how many millimetres a unit is."""
+    if unit not in MILLIMETRES:
+        raise InvalidLabelsError(
+            f"{path.name} has voxels in millimetres, and the labels have the unit "
+            f"{unit!r}: give them a scale in one such as micrometer, or pixel"
+        )
+    return MILLIMETRES[unit]
 
 
 def _read_values(image: Any) -> npt.NDArray[Any]:

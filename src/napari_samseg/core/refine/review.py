@@ -64,20 +64,17 @@ class Review:
         Of a plane, in pixels.
     axes : (int, int)
         The axes of the labels that are rows and columns of a plane.
-
-    Attributes
-    ----------
-    place : int
-        Position of the object to look at in `items`.
     """
 
     def __init__(
         self, target: LabelTarget, size_yx: tuple[int, int], axes: tuple[int, int]
     ) -> None:
         self.target, self.size_yx, self.axes = target, size_yx, axes
-        self.place = 0
+        self._place = 0
         self._items: list[ReviewItem] = []
         self._places: dict[Key, int] = {}
+        # planes that are not in the queue yet: to sort it for each would take long
+        self._waiting: dict[tuple[int, ...], list[ReviewItem]] = {}
         self._deltas = DeltaStore()
         self._done: list[_Step] = []
         self._undone: list[_Step] = []
@@ -85,17 +82,29 @@ class Review:
     @property
     def items(self) -> Sequence[ReviewItem]:
         """All objects; the order stays while they are looked at."""
+        self._arrange()
         return self._items
+
+    @property
+    def place(self) -> int:
+        """Position in `items` of the object to look at."""
+        self._arrange()
+        return self._place
+
+    @place.setter
+    def place(self, place: int) -> None:
+        self._arrange()
+        self._place = place
 
     @property
     def current(self) -> ReviewItem | None:
         """The object to look at; None without any."""
-        return self._items[self.place] if self._items else None
+        return self.items[self.place] if self.items else None
 
     @property
     def n_open(self) -> int:
         """Objects about which nothing was decided yet."""
-        return sum(item.state == OPEN for item in self._items)
+        return sum(item.state == OPEN for item in self.items)
 
     @property
     def can_undo(self) -> bool:
@@ -120,7 +129,7 @@ class Review:
         """Scores of the objects of a plane that are still there, by id."""
         return {
             item.score.object_id: item.score
-            for item in self._items
+            for item in self.items
             if item.score.plane == index and item.state != DELETED
         }
 
@@ -144,27 +153,18 @@ class Review:
             made for it need not be.
         """
         changes = self._write(index, self.read_plane(index), labels)
-        kept = [item for item in self._items if item.score.plane != index]
-        at = self.current
-        found = [ReviewItem(score) for score in scores]
-        by_key = {item.key: item for item in (*kept, *found)}
-        ordered = sort_by_doubt(item.score for item in (*kept, *found))
-        self._items = [by_key[s.plane, s.object_id] for s in ordered]
-        self._places = {item.key: i for i, item in enumerate(self._items)}
-        # whoever has begun to look stays where they are
-        has_begun = any(item.state != OPEN for item in kept)
-        self.place = self._places.get(at.key, 0) if at and has_begun else 0
+        self._waiting[index] = [ReviewItem(score) for score in scores]
         if is_step:
             self._record(_Step((), (), changes))
 
     def move(self, by: int) -> None:
         """Go on by so many objects, round at the ends."""
-        if self._items:
+        if self.items:
             self.place = (self.place + by) % len(self._items)
 
     def go_to_next_open(self) -> None:
         """Go to the next object that nothing was decided about, if there is one."""
-        n = len(self._items)
+        n = len(self.items)
         for i in range(1, n + 1):
             if self._items[(self.place + i) % n].state == OPEN:
                 self.place = (self.place + i) % n
@@ -197,6 +197,7 @@ class Review:
         before, after : (Y, X) integer
             Its plane, without and with the change.
         """
+        self._arrange()
         place = self._places[score.plane, score.object_id]
         old = self._items[place]
         new = ReviewItem(score)
@@ -229,6 +230,22 @@ class Review:
             self._go_through(step, step.after)
             self._done.append(step)
 
+    def _arrange(self) -> None:
+        """Queue the objects of planes that were added since."""
+        if not self._waiting:
+            return
+        waiting, self._waiting = self._waiting, {}
+        at = self._items[self._place] if self._items else None
+        kept = [item for item in self._items if item.score.plane not in waiting]
+        items = [*kept, *(item for plane in waiting.values() for item in plane)]
+        by_key = {item.key: item for item in items}
+        ordered = sort_by_doubt(item.score for item in items)
+        self._items = [by_key[s.plane, s.object_id] for s in ordered]
+        self._places = {item.key: i for i, item in enumerate(self._items)}
+        # whoever has begun to look stays where they are
+        has_begun = any(item.state != OPEN for item in kept)
+        self._place = self._places.get(at.key, 0) if at and has_begun else 0
+
     def _go_through(self, step: _Step, items: tuple[ReviewItem, ...]) -> None:
         self._put(items)
         if items and items[0].key in self._places:
@@ -243,6 +260,7 @@ class Review:
         self._record(_Step((old,), (new,), changes))
 
     def _put(self, items: tuple[ReviewItem, ...]) -> None:
+        self._arrange()
         for item in items:
             # a plane that was refined again may have lost it
             if item.key in self._places:
