@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ __all__ = [
     "grey_classes",
     "is_picture",
     "mask_table",
+    "picture_note",
     "read_class_image",
     "read_mask_image",
     "snap_classes",
@@ -186,7 +188,8 @@ def mask_table(levels: GreyLevels) -> npt.NDArray[np.uint8] | None:
         return None
     if grey_classes(levels) is None and not _is_ramp(levels, [0, present[-1]]):
         return None
-    return (np.arange(256) * 2 > present[-1]).astype(np.uint8)
+    table: npt.NDArray[np.uint8] = (np.arange(256) * 2 > present[-1]).astype(np.uint8)
+    return table
 
 
 def count_levels(picture: npt.NDArray[np.uint8]) -> GreyLevels:
@@ -205,6 +208,14 @@ def count_levels(picture: npt.NDArray[np.uint8]) -> GreyLevels:
 def is_picture(array: npt.NDArray[Any]) -> bool:
     """Tell whether values are grey levels of a picture rather than classes or ids."""
     return _may_be_picture(array) and grey_classes(count_levels(array)) is not None
+
+
+def picture_note(path: Path) -> str:
+    """Return what to tell of a picture of a mask that is given for instances."""
+    return (
+        f"{path} looks like a picture of a mask: each of its grey levels is "
+        "taken for one object; `napari-samseg instances` finds the objects"
+    )
 
 
 def _may_be_picture(array: npt.NDArray[Any]) -> bool:
@@ -252,10 +263,11 @@ def _looks_natural(levels: GreyLevels, values: npt.NDArray[np.int64]) -> bool:
     return bool(is_spread or is_rough)
 
 
-def _is_ramp(levels: GreyLevels, values: npt.ArrayLike) -> bool:
+def _is_ramp(levels: GreyLevels, values: Sequence[int] | npt.NDArray[Any]) -> bool:
     """Tell whether what is not one of the values is what smoothing left at edges."""
     counts, ramp = levels.counts.copy(), levels.ramp.copy()
-    counts[values] = ramp[values] = 0
+    at = np.asarray(values, np.int64)
+    counts[at] = ramp[at] = 0
     return bool(ramp.sum() >= RAMP_SHARE * counts.sum())
 
 
