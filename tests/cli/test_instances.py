@@ -84,3 +84,14 @@ def test_wrong_uses_are_told_in_one_line(run, tmp_path, arguments, message):
     assert message in errors
     assert errors.count("\n") == 1
     np.testing.assert_array_equal(imread(places["mask"]), mask)
+
+
+def test_ids_of_before_are_no_grey_levels(run, tmp_path):
+    before = np.zeros((40, 40), np.uint8)
+    before[2:10, 2:10], before[20:30, 20:30] = 100, 250
+    Image.fromarray(before).save(tmp_path / "before.png")
+    Image.fromarray((before > 0).astype(np.uint8) * 255).save(tmp_path / "mask.png")
+    out = tmp_path / "o.tif"
+    files = (tmp_path / "mask.png", "--before", tmp_path / "before.png", "--out", out)
+    assert run(*files)[0] == 0
+    np.testing.assert_array_equal(tifffile.imread(out), before)

@@ -48,17 +48,20 @@ class ClassInputs:
     is_image: bool
     myelin: ClassInputs | None = None
 
-    def open_steps(self) -> Generator[Progress, None, ClassSource]:
-        """Find out what the values mean."""
+    def open_steps(
+        self, *, is_mask: bool = False
+    ) -> Generator[Progress, None, ClassSource]:
+        """Find out what the values mean; a mask holds one class."""
         myelin = None
         if self.myelin is not None:
-            myelin = yield from self.myelin.open_steps()
+            myelin = yield from self.myelin.open_steps(is_mask=True)
         return (
             yield from open_classes_steps(
                 self.array,
                 self.name,
                 is_colour=self.is_colour,
                 is_image=self.is_image,
+                is_mask=is_mask,
                 myelin=myelin,
             )
         )

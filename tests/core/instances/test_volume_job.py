@@ -124,5 +124,9 @@ def test_two_masks_are_one_map():
     source = run_steps(open_classes_steps(axon, "axon", is_image=True, myelin=myelin))
     assert source[...].tolist() == [[2, 2, 1, 0]]
     np.testing.assert_array_equal(source[...], join_masks(axon, myelin[...]))
+    soft = np.zeros((40, 40), np.uint8)
+    soft[10:30, 10:30], soft[9, 10:30], soft[30, 10:30] = 255, 60, 200
+    source = run_steps(open_classes_steps(soft, "axon", is_image=True, is_mask=True))
+    np.testing.assert_array_equal(source[...], soft > 127)
     with pytest.raises(InvalidLabelsError, match="not masks of one image"):
         run_steps(open_classes_steps(axon.T, "axon", myelin=myelin))

@@ -6,9 +6,15 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
+from scipy import ndimage
 
 from napari_samseg.core.errors import InvalidLabelsError
-from napari_samseg.core.io.class_image import read_class_image, snap_classes
+from napari_samseg.core.io.class_image import (
+    is_picture,
+    read_class_image,
+    read_mask_image,
+    snap_classes,
+)
 
 
 def picture() -> np.ndarray:
@@ -84,3 +90,67 @@ def test_edges_of_a_few_small_objects_are_no_classes():
     # of which some are rarer than others
     picture[200:230, 200:205], picture[99] = 127, 0
     assert snap_classes(picture).values == (0, 127, 255)
+
+
+def discs() -> np.ndarray:
+    rows, columns = np.mgrid[:256, :256]
+    values = np.zeros((256, 256))
+    for row, column in ((60, 60), (60, 190), (190, 60), (190, 190)):
+        distance = np.hypot(rows - row, columns - column)
+        values[distance < 40], values[distance < 22] = 127, 255
+    return values
+
+
+@pytest.mark.parametrize("how", [0.5, 0.7, 1.0, "halved", "jpeg"])
+def test_soft_edges_are_snapped_however_many(tmp_path, how):
+    sharp = Image.fromarray(discs().astype(np.uint8))
+    path = tmp_path / "m.png"
+    if how == "jpeg":
+        path = tmp_path / "m.jpg"
+        sharp.save(path, quality=95)
+    elif how == "halved":
+        sharp.resize((128, 128), Image.Resampling.BILINEAR).save(path)
+    else:
+        soft = np.rint(ndimage.gaussian_filter(discs(), how)).astype(np.uint8)
+        Image.fromarray(soft).save(path)
+    found = read_class_image(path)
+    assert found.values == (0, 127, 255)
+    assert [ndimage.label(found.classes == k)[1] for k in (0, 2)] == [1, 4]
+
+
+def test_a_rare_class_is_one():
+    picture = np.zeros((500, 500), np.uint8)
+    picture[100:400] = 127
+    picture[200:230, 200:230] = 255
+    assert snap_classes(picture).values == (0, 127, 255)
+
+
+@pytest.mark.parametrize("radius", [1, 3, 12])
+def test_small_and_large_ids_stay(radius):
+    rng = np.random.default_rng(0)
+    labels, (rows, columns) = np.zeros((300, 300), np.uint8), np.mgrid[:300, :300]
+    for i in range(6, 256):
+        row, column = rng.integers(0, 300, 2)
+        size = rng.uniform(1, radius + 0.1)
+        labels[np.hypot(rows - row, columns - column) < size] = i
+    assert not is_picture(labels)
+
+
+def test_photographs_are_no_masks():
+    rng = np.random.default_rng(0)
+    noise = rng.normal(120, 40, (200, 200)).clip(0, 255).astype(np.uint8)
+    assert not is_picture(noise)
+
+
+def test_a_mask_of_one_class_is_cut_at_half(tmp_path):
+    sharp = (discs() == 255) * 255.0
+    soft = np.rint(ndimage.gaussian_filter(sharp, 1)).astype(np.uint8)
+    Image.fromarray(soft).save(tmp_path / "m.png")
+    found = read_mask_image(tmp_path / "m.png")
+    assert abs(int(found.classes.sum()) / (sharp > 0).sum() - 1) < 0.01
+    assert found.n_snapped > 0
+    # ids stay objects, however low
+    ids = np.zeros((60, 60), np.uint8)
+    ids[5:20, 5:20], ids[30:50, 30:50], ids[5:9, 40:50] = 3, 250, 17
+    Image.fromarray(ids).save(tmp_path / "i.png")
+    np.testing.assert_array_equal(read_mask_image(tmp_path / "i.png").classes, ids > 0)

@@ -12,6 +12,7 @@ from napari_samseg.core.errors import (
     LabelOverflowError,
 )
 from napari_samseg.core.io.label_image import open_label_image, write_label_image
+from napari_samseg.core.io.label_planes import PictureWarning, open_label_planes
 from napari_samseg.core.io.picture import write_colour_labels, write_picture
 
 
@@ -110,3 +111,27 @@ def test_real_numbers_that_are_no_labels(tmp_path, array, message):
     with open_label_image(tmp_path / "l.tif") as labels:
         assert labels.dtype == np.uint32
         assert (labels == 3).all()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_few_columns_of_a_volume_are_no_colours(tmp_path, dtype):
+    volume = np.zeros((5, 6, 3), dtype)
+    volume[1, 2, 1] = 9
+    tifffile.imwrite(tmp_path / "v.tif", volume, photometric="minisblack")
+    np.save(tmp_path / "v.npy", volume)
+    for name in ("v.tif", "v.npy"):
+        with open_label_image(tmp_path / name) as labels:
+            np.testing.assert_array_equal(np.asarray(labels[...]), volume)
+        with open_label_planes(tmp_path / name) as planes:
+            assert planes.shape == (5, 6, 3)
+
+
+def test_a_picture_of_a_mask_is_told(tmp_path):
+    mask = np.zeros((30, 30), np.uint8)
+    mask[5:12, 5:12], mask[15:25, 15:25] = 127, 255
+    tifffile.imwrite(tmp_path / "m.tif", mask)
+    with (
+        pytest.warns(PictureWarning, match="napari-samseg instances"),
+        open_label_planes(tmp_path / "m.tif"),
+    ):
+        pass

@@ -17,7 +17,13 @@ import numpy.typing as npt
 
 from napari_samseg.core.errors import InvalidLabelsError
 from napari_samseg.core.images import ArrayLike
-from napari_samseg.core.io.class_image import grey_classes, snap_table
+from napari_samseg.core.io.class_image import (
+    GreyLevels,
+    count_levels,
+    grey_classes,
+    mask_table,
+    snap_table,
+)
 from napari_samseg.core.io.label_image import grey_values, whole_numbers
 from napari_samseg.core.types import Progress
 
@@ -124,6 +130,7 @@ def open_classes_steps(
     *,
     is_colour: bool = False,
     is_image: bool = False,
+    is_mask: bool = False,
     myelin: ClassSource | None = None,
 ) -> Generator[Progress, None, ClassSource]:
     """Find out what the values of an array mean.
@@ -138,6 +145,8 @@ def open_classes_steps(
     is_image : bool
         Nobody has said yet that these are labels: a photograph is refused, and grey
         levels far apart, such as 0, 127 and 255, are taken for classes 0, 1, 2.
+    is_mask : bool
+        There is one class: pictures of it are cut at half of their maximum.
     myelin : ClassSource, optional
         A second mask of the same shape: then the array is a mask of axons.
 
@@ -157,7 +166,7 @@ def open_classes_steps(
             f"{name} has shape {source.shape}, and {myelin.name} {myelin.shape}: they "
             "are not masks of one image"
         )
-    counts = np.zeros(256, np.int64)
+    counted: GreyLevels | None = None
     n_inside = n_same = 0
     pieces = list(_sample(source.shape))
     for done, piece in enumerate(pieces):
@@ -166,9 +175,10 @@ def open_classes_steps(
         inside = values[..., :-1] != 0
         n_inside += int(np.count_nonzero(values))
         n_same += int((inside & (values[..., 1:] == values[..., :-1])).sum())
-        if values.dtype == np.uint8:
-            counts += np.bincount(values.ravel(), minlength=256)
-    levels = grey_classes(counts) if is_image else None
+        if is_image and values.dtype == np.uint8:
+            piece_levels = count_levels(values)
+            counted = piece_levels if counted is None else counted + piece_levels
+    levels = None if counted is None else grey_classes(counted)
     if n_inside == 0 and _is_whole(source.shape, pieces):
         raise InvalidLabelsError(
             f"{name} is empty: all its pixels are 0, which is the background"
@@ -178,18 +188,29 @@ def open_classes_steps(
             f"{name} looks like a photograph, not like classes: neighbouring pixels "
             "differ nearly everywhere. Apply a threshold first, or choose a mask"
         )
-    table, notes = None, []
+    table, notes = _explain(counted, name, is_mask=is_mask or myelin is not None)
+    if myelin is not None:
+        notes += myelin.notes
+    return ClassSource(name, array, is_colour, table, myelin, tuple(notes))
+
+
+def _explain(
+    counted: GreyLevels | None, name: str, *, is_mask: bool
+) -> tuple[npt.NDArray[np.uint8] | None, list[str]]:
+    """Return the class of each grey level, if it is one, and what to tell of it."""
+    if counted is None:
+        return None, []
+    levels, notes = grey_classes(counted), []
+    table = None if levels is None else snap_table(levels)
     if levels is not None:
-        table = snap_table(levels)
         named = ", ".join(str(level) for level in levels)
-        if n_between := int(counts.sum() - counts[list(levels)].sum()):
+        n_levels = counted.counts[list(levels)].sum()
+        if n_between := int(counted.counts.sum() - n_levels):
             notes.append(
                 f"{name}: {n_between} pixels had values between those of the classes "
                 f"{named}, and went to the nearest"
             )
-    if myelin is not None:
-        notes += myelin.notes
-    return ClassSource(name, array, is_colour, table, myelin, tuple(notes))
+    return (mask_table(counted) if is_mask else table), notes
 
 
 def _sample(shape: Sequence[int]) -> list[tuple[slice, ...]]:

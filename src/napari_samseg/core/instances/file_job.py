@@ -7,12 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import numpy.typing as npt
 
 from napari_samseg.core.errors import InvalidLabelsError
 from napari_samseg.core.instances.class_source import join_masks
-from napari_samseg.core.io.class_image import read_class_image
-from napari_samseg.core.io.label_image import check_label_path, write_label_image
+from napari_samseg.core.io.class_image import (
+    ClassImage,
+    read_class_image,
+    read_mask_image,
+)
+from napari_samseg.core.io.label_image import (
+    check_label_path,
+    open_label_image,
+    write_label_image,
+)
 from napari_samseg.core.io.output import check_output_file
 from napari_samseg.core.types import Progress
 
@@ -72,7 +81,7 @@ def instances_file(
     check_output_file(job.out, inputs=inputs)
     yield Progress("reading")
     classes, notes = read_classes(job.labels, job.axon, job.myelin)
-    before = None if job.before is None else read_class_image(job.before).classes
+    before = None if job.before is None else _read_ids(job.before)
     yield Progress("finding instances")
     found = find_instances(classes, settings, spacing=job.spacing, before=before)
     yield Progress("writing")
@@ -104,13 +113,15 @@ def read_classes(
             raise InvalidLabelsError(
                 "give either one file of labels, or a mask of axons and one of myelin"
             )
-        return _read(labels, notes), notes
+        return _tell(labels, read_class_image(labels), notes), notes
     if axon is None or myelin is None:
         raise InvalidLabelsError(
             "there is nothing to read: give a file of labels, or a mask of axons and "
             "one of myelin"
         )
-    is_axon, is_myelin = (_read(path, notes) > 0 for path in (axon, myelin))
+    is_axon, is_myelin = (
+        _tell(path, read_mask_image(path), notes) > 0 for path in (axon, myelin)
+    )
     if is_axon.shape != is_myelin.shape:
         raise InvalidLabelsError(
             f"{axon} has shape {is_axon.shape}, and {myelin} {is_myelin.shape}: they "
@@ -121,8 +132,14 @@ def read_classes(
     return join_masks(is_axon, is_myelin), notes
 
 
-def _read(path: Path, notes: list[str]) -> npt.NDArray[Any]:
-    image = read_class_image(path)
+def _read_ids(path: Path) -> npt.NDArray[Any]:
+    # 8-bit ids may look like the grey levels of a mask, but stay what they are
+    with open_label_image(path) as labels:
+        return np.asarray(labels[...])
+
+
+def _tell(path: Path, image: ClassImage, notes: list[str]) -> npt.NDArray[Any]:
+    """Return classes, and add to the notes what was done to get them."""
     if image.n_snapped:
         notes.append(
             f"{path}: {image.n_snapped} pixels had values between those of the classes "

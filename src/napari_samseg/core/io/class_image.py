@@ -2,28 +2,56 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 
 from napari_samseg.core.io.label_image import open_label_image
 
 __all__ = [
     "ClassImage",
+    "GreyLevels",
+    "count_levels",
     "grey_classes",
     "is_picture",
+    "mask_table",
+    "picture_note",
     "read_class_image",
+    "read_mask_image",
     "snap_classes",
     "snap_table",
 ]
 
-# A value that fewer pixels have is no class, but what smoothing left at an edge.
-CLASS_SHARE = 0.005
-# The same where the foreground is so small that only the background is frequent.
-SPARSE_SHARE = 0.05
+# The brightest value of a picture of a mask is no less; below are classes or ids.
+PICTURE_MAX = 200
+# Levels of a picture are further apart: nearer ones are one level and its noise.
+LEVEL_GAP = 16
+# A picture of a mask has no more levels.
+MAX_LEVELS = 8
+# Share of the pixels with a value that lie within patches of it, if it is a level: a
+# flat place in a smooth edge is an accident.
+SOLID_SHARE = 0.02
+# Share of patches that noise around the levels of a picture may make up.
+NOISE_SHARE = 0.1
+# Share of the pixels off the levels that lie between their neighbours if smoothing
+# made them; objects with ids are at the lower or upper end of theirs.
+RAMP_SHARE = 0.5
+# Shares of all pixels in patches, and of those above 0 near levels, of any picture of a
+# mask; photographs have less.
+PATCH_SHARE = 0.1
+NEAR_SHARE = 0.05
+# JPEG leaves patches that are nearly, but not quite black.
+NEARLY_BLACK = 4
+# A value with few patches or none, such as thin membranes have, is a level if it has
+# this share of the pixels and stands out among those off the other levels.
+THIN_SHARE = 0.005
+THIN_ALONE = 0.9
+THIN_ABOVE_OTHERS = 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,6 +71,33 @@ class ClassImage:
     classes: npt.NDArray[Any]
     values: tuple[int, ...]
     n_snapped: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GreyLevels:
+    """How the values 0..255 lie in the planes of an image; of pieces, these are added.
+
+    Attributes
+    ----------
+    counts : (256,) int64
+        Pixels that have each value.
+    solid : (256,) int64
+        Of these, pixels that equal their 3 x 3 neighbourhood.
+    ramp : (256,) int64
+        Of these, pixels with both darker and brighter ones in their neighbourhood.
+    """
+
+    counts: npt.NDArray[np.int64]
+    solid: npt.NDArray[np.int64]
+    ramp: npt.NDArray[np.int64]
+
+    def __add__(self, other: GreyLevels) -> GreyLevels:
+        """Return the levels of two pieces together."""
+        return GreyLevels(
+            self.counts + other.counts,
+            self.solid + other.solid,
+            self.ramp + other.ramp,
+        )
 
 
 def read_class_image(path: Path) -> ClassImage:
@@ -65,28 +120,49 @@ def read_class_image(path: Path) -> ClassImage:
     InvalidLabelsError
         If it holds colours, or real numbers that are not whole.
     """
-    with open_label_image(path) as labels:
-        array = np.asarray(labels[...])
+    array = _read(path)
     if is_picture(array):
         return snap_classes(array)
     return ClassImage(array, tuple(np.unique(array).tolist()))
 
 
+def read_mask_image(path: Path) -> ClassImage:
+    """Read a mask of one class: 0, and 1 where it is.
+
+    Parameters
+    ----------
+    path : Path
+        8-bit pictures are cut at half of their maximum, see `mask_table`; of all
+        other labels, what is above 0 is the mask. Errors as in `read_class_image`.
+    """
+    array = _read(path)
+    table = mask_table(count_levels(array)) if _may_be_picture(array) else None
+    if table is None:
+        return ClassImage((array > 0).astype(np.uint8), (0, 1))
+    top = int(array.max())
+    n_snapped = int(((array > 0) & (array < top)).sum())
+    return ClassImage(table[array], (0, top), n_snapped)
+
+
+def _read(path: Path) -> npt.NDArray[Any]:
+    with open_label_image(path) as labels:
+        return np.asarray(labels[...])
+
+
 def snap_classes(picture: npt.NDArray[np.uint8]) -> ClassImage:
-    """Give each pixel of a picture of a mask the class of the nearest frequent value.
+    """Give each pixel of a picture of a mask the class of the nearest level.
 
     Smoothing, resizing or JPEG leave values between those of the classes along
-    edges; each of these goes to the nearest value that at least 0.5 % of the pixels
-    have (of a picture that is all but empty: 5 % of the pixels that are not 0).
+    edges; each of these goes to the nearest value of which there are solid patches.
 
     Parameters
     ----------
     picture : uint8
-        0 is always a class.
+        0 and the maximum are always classes.
     """
-    counts = np.bincount(picture.ravel(), minlength=256)
-    values = np.union1d([0], _frequent_values(counts))
-    n_snapped = int(counts.sum() - counts[values].sum())
+    levels = count_levels(picture)
+    values = _find_levels(levels)
+    n_snapped = int(levels.counts.sum() - levels.counts[values].sum())
     return ClassImage(snap_table(values)[picture], tuple(values.tolist()), n_snapped)
 
 
@@ -97,44 +173,132 @@ def snap_table(values: npt.ArrayLike) -> npt.NDArray[np.uint8]:
     return nearest.astype(np.uint8)
 
 
-def _frequent_values(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Values that are no accident of an edge, by how often each of 0..255 occurs."""
-    frequent = np.flatnonzero(counts >= CLASS_SHARE * max(1, counts.sum()))
-    if len(frequent) > 1:
-        return frequent
-    # a few small objects, of which more is edge: a value stands out all the same
-    inside = counts.copy()
-    inside[0] = 0
-    present = np.flatnonzero(inside)
-    common = np.flatnonzero(inside >= SPARSE_SHARE * max(1, inside.sum()))
-    return common if len(common) else present
+def mask_table(levels: GreyLevels) -> npt.NDArray[np.uint8] | None:
+    """Return where a mask of one class is, for each grey level.
+
+    Edges that were smoothed are cut at half of the maximum, where they were.
+
+    Returns
+    -------
+    (256,) uint8 or None
+        None where all that is not 0 is the mask: the values are ids, or below 200.
+    """
+    present = np.flatnonzero(levels.counts)
+    if not len(present) or present[-1] < PICTURE_MAX:
+        return None
+    if grey_classes(levels) is None and not _is_ramp(levels, [0, present[-1]]):
+        return None
+    table: npt.NDArray[np.uint8] = (np.arange(256) * 2 > present[-1]).astype(np.uint8)
+    return table
+
+
+def count_levels(picture: npt.NDArray[np.uint8]) -> GreyLevels:
+    """Count values, solid patches and ramps in each plane of (..., Y, X) uint8."""
+    size = (1,) * (picture.ndim - 2) + (3, 3)
+    low = ndimage.minimum_filter(picture, size, mode="nearest")
+    high = ndimage.maximum_filter(picture, size, mode="nearest")
+    chosen = (
+        picture.ravel(),
+        picture[low == high],
+        picture[(low < picture) & (picture < high)],
+    )
+    return GreyLevels(*(np.bincount(part, minlength=256) for part in chosen))
 
 
 def is_picture(array: npt.NDArray[Any]) -> bool:
     """Tell whether values are grey levels of a picture rather than classes or ids."""
-    if array.dtype != np.uint8:
+    return _may_be_picture(array) and grey_classes(count_levels(array)) is not None
+
+
+def picture_note(path: Path) -> str:
+    """Return what to tell of a picture of a mask that is given for instances."""
+    return (
+        f"{path} looks like a picture of a mask: each of its grey levels is "
+        "taken for one object; `napari-samseg instances` finds the objects"
+    )
+
+
+def _may_be_picture(array: npt.NDArray[Any]) -> bool:
+    if array.dtype != np.uint8 or array.ndim < 2:
         return False
-    return grey_classes(np.bincount(array.ravel(), minlength=256)) is not None
+    return bool(array.max(initial=0) >= PICTURE_MAX)
 
 
-def grey_classes(counts: npt.NDArray[np.int64]) -> tuple[int, ...] | None:
+def grey_classes(levels: GreyLevels) -> tuple[int, ...] | None:
     """Return the grey levels that are classes of a picture of a mask.
-
-    Parameters
-    ----------
-    counts : (256,) int64
-        How often each value occurs.
 
     Returns
     -------
     tuple of int or None
         In rising order, from 0; None where the values are themselves classes or ids.
     """
-    values = np.flatnonzero(counts)
-    if not len(values) or values[-1] < 200:
+    present = np.flatnonzero(levels.counts)
+    if not len(present) or present[-1] < PICTURE_MAX:
         return None
-    frequent = np.flatnonzero(counts >= CLASS_SHARE * max(1, counts.sum()))
-    # ids from 1 on are many and follow one another; classes of a picture are far apart
-    if len(frequent) > 8 or (len(frequent) > 1 and np.diff(frequent).min() <= 16):
+    values = _find_levels(levels)
+    if np.array_equal(present, values):
+        return tuple(values.tolist())
+    if len(values) > MAX_LEVELS or not _is_ramp(levels, values):
         return None
-    return tuple(np.union1d([0], _frequent_values(counts)).tolist())
+    if _looks_natural(levels, values):
+        return None
+    noise = levels.solid.copy()
+    noise[values] = 0
+    # of ids alone nearly all have patches
+    if noise.any() and np.count_nonzero(levels.solid) * 2 > len(present):
+        return None
+    # they follow one another, and their patches are as large as those of levels
+    noise[: NEARLY_BLACK + 1] = 0
+    if noise.sum() > NOISE_SHARE * levels.solid[1:].sum():
+        return None
+    return tuple(values.tolist())
+
+
+def _looks_natural(levels: GreyLevels, values: npt.NDArray[np.int64]) -> bool:
+    """Tell whether values are spread as in a photograph, or a slope."""
+    apart = np.abs(np.arange(1, 256)[:, np.newaxis] - values[values > 0]).min(axis=1)
+    inside = levels.counts[1:]
+    is_spread = inside[apart <= LEVEL_GAP].sum() < NEAR_SHARE * inside.sum()
+    is_rough = levels.solid.sum() < PATCH_SHARE * levels.counts.sum()
+    return bool(is_spread or is_rough)
+
+
+def _is_ramp(levels: GreyLevels, values: Sequence[int] | npt.NDArray[Any]) -> bool:
+    """Tell whether what is not one of the values is what smoothing left at edges."""
+    counts, ramp = levels.counts.copy(), levels.ramp.copy()
+    at = np.asarray(values, np.int64)
+    counts[at] = ramp[at] = 0
+    return bool(ramp.sum() >= RAMP_SHARE * counts.sum())
+
+
+def _find_levels(levels: GreyLevels) -> npt.NDArray[np.int64]:
+    """Return 0, all values that stand out by solid patches, and the maximum."""
+    counts, solid = levels.counts, levels.solid
+    present = np.flatnonzero(counts)
+    is_solid = (solid > 0) & (solid >= SOLID_SHARE * counts)
+    is_solid[0] = False
+    found = [0]
+    for value in np.argsort(-solid, kind="stable"):
+        if is_solid[value] and np.abs(np.array(found) - value).min() > LEVEL_GAP:
+            found.append(int(value))
+    if len(present) and present[-1] - max(found) > LEVEL_GAP:
+        found.append(int(present[-1]))
+    thin = _find_thin(levels, found)
+    return np.unique(found if thin is None else [*found, thin])
+
+
+def _find_thin(levels: GreyLevels, found: list[int]) -> int | None:
+    """Return the level whose parts are too thin for patches, or all but; None if none.
+
+    The mean of two levels, which resizing leaves at straight edges, never has any.
+    """
+    off = levels.counts.copy()
+    # what is near a level is its noise
+    for value in found:
+        off[max(0, value - LEVEL_GAP) : value + LEVEL_GAP + 1] = 0
+    thin = int(off.argmax())
+    if off[thin] < max(1, THIN_SHARE * levels.counts.sum()):
+        return None
+    others = np.delete(off, np.arange(max(0, thin - 2), min(256, thin + 3)))
+    stands_out = levels.solid[thin] and off[thin] > THIN_ABOVE_OTHERS * others.max()
+    return thin if stands_out or off[thin] > THIN_ALONE * off.sum() else None

@@ -11,7 +11,9 @@ from typing import Any
 from napari_samseg.core.errors import InvalidImageError, MissingFileError
 from napari_samseg.core.images import PlaneSource, open_image
 
-__all__ = ["OrientationWarning", "open_image_file"]
+__all__ = ["OrientationWarning", "may_hold_colours", "open_image_file"]
+
+TIFF_SUFFIXES = (".tif", ".tiff", ".btf", ".lsm", ".svs")
 
 
 class OrientationWarning(UserWarning):
@@ -78,6 +80,31 @@ def open_image_file(
         yield source
 
 
+def may_hold_colours(path: Path) -> bool:
+    """Tell whether a file says that its last axis is one of colours, for labels.
+
+    Three or four columns of a volume of labels look like colours too.
+    """
+    import tifffile
+
+    suffix = path.suffix.lower()
+    if not path.is_file() or suffix == ".npy":
+        return False
+    if suffix not in TIFF_SUFFIXES:
+        return True
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            page = tiff.pages.first
+            is_rgb = page.photometric in (
+                tifffile.PHOTOMETRIC.RGB,
+                tifffile.PHOTOMETRIC.YCBCR,
+            )
+            return is_rgb and page.dtype == "uint8"
+    # what is wrong with it is told when it is opened
+    except (tifffile.TiffFileError, OSError):
+        return False
+
+
 def _open_nifti(
     path: Path, channel_axis: int | None, *, canonical: bool
 ) -> PlaneSource:
@@ -120,7 +147,7 @@ def _open_file(path: Path, stack: ExitStack) -> Any:
     import zarr
 
     suffix = path.suffix.lower()
-    if suffix in (".tif", ".tiff", ".btf", ".lsm", ".svs"):
+    if suffix in TIFF_SUFFIXES:
         import tifffile
 
         tiff = stack.enter_context(tifffile.TiffFile(path))

@@ -111,17 +111,14 @@ class LabelFormat:
 
 @contextmanager
 def _read_image(path: Path, request: ReadRequest) -> Iterator[InstanceLabels]:
-    from napari_samseg.core.io.class_image import is_picture
+    from napari_samseg.core.io.class_image import is_picture, picture_note
     from napari_samseg.core.io.label_image import open_label_image
 
     del request
     with open_label_image(path) as labels:
         notes = []
         if len(labels.shape) == 2 and is_picture(np.asarray(labels[...])):
-            notes.append(
-                f"{path} looks like a picture of a mask: each of its grey levels is "
-                "taken for one object; `napari-samseg instances` finds the objects"
-            )
+            notes.append(picture_note(path))
         yield InstanceLabels(labels, notes=tuple(notes))
 
 

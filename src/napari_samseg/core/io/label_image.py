@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_samseg.core.errors import InvalidLabelsError, LabelOverflowError
-from napari_samseg.core.io.image_file import open_image_file
+from napari_samseg.core.io.image_file import may_hold_colours, open_image_file
 
 __all__ = [
     "check_label_path",
@@ -112,7 +112,8 @@ def open_label_image(path: Path) -> Iterator[Any]:
     InvalidLabelsError
         If it holds colours, or real numbers that are not whole.
     """
-    with open_image_file(path) as source:
+    rgb = None if may_hold_colours(path) else False
+    with open_image_file(path, rgb=rgb) as source:
         labels = source.levels[0]
         if source.rgb:
             labels = grey_values(np.asarray(labels[...]), path)

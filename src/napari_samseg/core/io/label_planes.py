@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,11 +14,16 @@ import numpy.typing as npt
 
 from napari_samseg.core.errors import InvalidLabelsError
 from napari_samseg.core.images import PlaneSource, read_raw
-from napari_samseg.core.io.image_file import open_image_file
+from napari_samseg.core.io.class_image import is_picture, picture_note
+from napari_samseg.core.io.image_file import may_hold_colours, open_image_file
 from napari_samseg.core.io.label_image import grey_values, whole_numbers
 from napari_samseg.core.settings import ImageSettings
 
-__all__ = ["LabelPlanes", "open_label_planes"]
+__all__ = ["LabelPlanes", "PictureWarning", "open_label_planes"]
+
+
+class PictureWarning(UserWarning):
+    """Instance labels look like a picture of a mask."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,6 +81,11 @@ def open_label_planes(path: Path) -> Iterator[LabelPlanes]:
     path : Path
         See `napari_samseg.core.io.image_file.open_image_file`.
 
+    Warns
+    -----
+    PictureWarning
+        If a plane looks like a picture of a mask.
+
     Raises
     ------
     MissingFileError, InvalidImageError
@@ -82,10 +93,14 @@ def open_label_planes(path: Path) -> Iterator[LabelPlanes]:
     InvalidLabelsError
         If it has several channels.
     """
-    with open_image_file(path) as source:
+    rgb = None if may_hold_colours(path) else False
+    with open_image_file(path, rgb=rgb) as source:
         if not source.rgb and source.n_channels > 1:
             raise InvalidLabelsError(
                 f"{path} has {source.n_channels} channels, and labels one value for "
                 "each pixel: save the labels by themselves"
             )
-        yield LabelPlanes(path, source)
+        planes = LabelPlanes(path, source)
+        if planes.shape[:-2] == () and is_picture(planes.read(())):
+            warnings.warn(picture_note(path), PictureWarning, stacklevel=3)
+        yield planes
