@@ -110,3 +110,17 @@ def test_real_numbers_that_are_no_labels(tmp_path, array, message):
     with open_label_image(tmp_path / "l.tif") as labels:
         assert labels.dtype == np.uint32
         assert (labels == 3).all()
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.png"])
+def test_an_old_file_stays_until_the_new_one_is_whole(tmp_path, monkeypatch, name):
+    def fail(*_, **__):
+        raise OSError("disk full")
+
+    (tmp_path / name).write_text("old")
+    monkeypatch.setattr("tifffile.imwrite", fail)
+    monkeypatch.setattr("PIL.Image.Image.save", fail)
+    with pytest.raises(OSError, match="disk full"):
+        write_label_image(tmp_path / name, np.ones((4, 4), np.uint8))
+    assert (tmp_path / name).read_text() == "old"
+    assert len(list(tmp_path.iterdir())) == 1

@@ -60,6 +60,8 @@ class InstanceLabels:
         What a person should know about the file: what was left out, and how much.
     space : VoxelSpace or None
         Where the voxels of the volume lie in the patient.
+    translation : tuple of float or None
+        Where the first pixel lies along each axis, in the units of `scale`.
     cut : PlaneCut or None
         The labels are planes of that volume; None if they are the whole of it.
     """
@@ -71,6 +73,7 @@ class InstanceLabels:
     notes: tuple[str, ...] = ()
     space: VoxelSpace | None = None
     cut: PlaneCut | None = None
+    translation: tuple[float, ...] | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
