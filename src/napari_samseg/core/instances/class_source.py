@@ -178,29 +178,18 @@ def open_classes_steps(
             f"{name} looks like a photograph, not like classes: neighbouring pixels "
             "differ nearly everywhere. Apply a threshold first, or choose a mask"
         )
-    table, notes = _explain(counted, name, is_mask=is_mask or myelin is not None)
-    if myelin is not None:
-        notes += myelin.notes
-    return ClassSource(name, array, is_colour, table, myelin, tuple(notes))
-
-
-def _explain(
-    counted: GreyLevels | None, name: str, *, is_mask: bool
-) -> tuple[npt.NDArray[np.uint8] | None, list[str]]:
-    """Return the class of each grey level, if it is one, and what to tell of it."""
-    if counted is None:
-        return None, []
-    levels, notes = grey_classes(counted), []
-    table = None if levels is None else snap_table(levels)
+    table, notes = None, []
     if levels is not None:
+        table = snap_table(levels)
         named = ", ".join(str(level) for level in levels)
-        n_levels = counted.counts[list(levels)].sum()
-        if n_between := int(counted.counts.sum() - n_levels):
+        if n_between := int(counts.sum() - counts[list(levels)].sum()):
             notes.append(
                 f"{name}: {n_between} pixels had values between those of the classes "
                 f"{named}, and went to the nearest"
             )
-    return (mask_table(counted) if is_mask else table), notes
+    if myelin is not None:
+        notes += myelin.notes
+    return ClassSource(name, array, is_colour, table, myelin, tuple(notes))
 
 
 def _sample(shape: Sequence[int]) -> list[tuple[slice, ...]]:

@@ -187,8 +187,8 @@ def _check_outputs(job: RefineJob, *, is_folder: bool) -> None:
         check_output_file(job.out, inputs=inputs, overwrite=job.overwrite)
     if job.report is not None:
         check_report_path(job.report)
-        inputs = (*inputs, job.out)
-        check_output_file(job.report, inputs=inputs, overwrite=job.overwrite)
+        known = (*inputs, job.out)
+        check_output_file(job.report, inputs=known, overwrite=job.overwrite)
     if job.embeddings is not None:
         from napari_samseg.core.cache.zarr_store import EmbeddingStore
 
