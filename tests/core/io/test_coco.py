@@ -241,9 +241,9 @@ def test_labels_that_are_none():
         coco_to_labels(labels_to_coco(InstanceLabels(wide), "a.png"))
 
 
-def _dataset(tmp_path, annotations, **other):
+def _dataset(tmp_path, items, **other):
     image = {"id": 1, "file_name": "a.png", "height": 20, "width": 30}
-    content = {"images": [image], "annotations": annotations, "categories": []} | other
+    content = {"images": [image], "annotations": items, "categories": []} | other
     (tmp_path / "a.json").write_text(json.dumps(content))
     return read_coco(tmp_path / "a.json")
 
@@ -297,3 +297,28 @@ def test_an_id_used_twice_in_a_plane_is_told(tmp_path):
     items = [_square(1, object_id=7), _square(8, object_id=7)]
     found = coco_to_labels(_dataset(tmp_path, items))
     assert any("1 annotations have the id of another" in n for n in found.notes)
+
+
+def test_json_lines_keep_what_is_known_of_objects(tmp_path):
+    labels = np.zeros((9, 9), np.uint8)
+    labels[1:3, 1:3], labels[5:7, 5:7] = 1, 2
+    known = {1: {"category": "cell", "score": 0.5}, 2: {"category": "cell"}}
+    dataset = labels_to_coco(InstanceLabels(labels, known), "a.tif")
+    write_json_lines(tmp_path / "a.jsonl", dataset)
+    back = coco_to_labels(read_json_lines(tmp_path / "a.jsonl"))
+    assert back.properties == known
+
+
+@pytest.mark.parametrize("other", [{"categories": 5}, {"annotations": 5}])
+def test_what_is_no_list_is_told(tmp_path, other):
+    with pytest.raises(InvalidLabelsError, match="are no list"):
+        _dataset(tmp_path, [], **other)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"), [({"plane": [-2]}, "below 0"), ({"height": 10**7}, "too many")]
+)
+def test_images_that_cannot_be(tmp_path, more, message):
+    image = {"id": 1, "file_name": "a.png", "height": 20, "width": 30} | more
+    with pytest.raises(InvalidLabelsError, match=message):
+        _dataset(tmp_path, [], images=[image])
