@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from napari_samseg.cli_options import option_of
+from napari_samseg.cli_options import Overwrite, option_of
 from napari_samseg.cli_terminal import messages, say, show_progress
 from napari_samseg.core.errors import SettingsError
 from napari_samseg.core.io.label_formats import LABEL_FORMATS, list_formats
@@ -78,13 +78,15 @@ def convert(
         ),
     ] = "",
     seed: Annotated[int, typer.Option(help="Of the split.")] = 0,
+    overwrite: Overwrite = False,
 ) -> None:
     """Convert labels; what a person reads about it is `HELP`."""
     if split:
         from napari_samseg.core.convert_file import SplitJob, split_file
 
         shares = _read_shares(split)
-        done = show_progress(split_file(SplitJob(source, out, shares, group, seed)))
+        split_job = SplitJob(source, out, shares, group, seed, overwrite)
+        done = show_progress(split_file(split_job))
         for name, n_images in done.items():
             say(f"{name}: {n_images} images")
         say(f"wrote {out}")
@@ -101,7 +103,7 @@ def convert(
         drop_empty=drop_empty,
         canonical=canonical,
     )
-    job = ConvertJob(source, out, read_as, write_as, image, like)
+    job = ConvertJob(source, out, read_as, write_as, image, like, overwrite)
     for note in show_progress(convert_file(job, settings)):
         messages.print(f"note: {note}", markup=False, soft_wrap=True)
     say(f"wrote {out}")

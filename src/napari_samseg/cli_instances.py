@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from napari_samseg.cli_options import option_of, read_numbers
+from napari_samseg.cli_options import Overwrite, option_of, read_numbers
 from napari_samseg.cli_terminal import messages, say, show_progress
 from napari_samseg.core.settings import InstanceSettings
 
@@ -46,6 +46,7 @@ def instances(
     ] = False,
     min_size: Annotated[int, option_of(InstanceSettings, "min_size")] = 0,
     max_size: Annotated[int, option_of(InstanceSettings, "max_size")] = 0,
+    overwrite: Overwrite = False,
 ) -> None:
     """Turn semantic labels into instance labels.
 
@@ -60,6 +61,7 @@ def instances(
         myelin=myelin,
         before=before,
         spacing=read_numbers(spacing, "--spacing") or None,
+        overwrite=overwrite,
     )
     settings = InstanceSettings(
         method=method,

@@ -26,6 +26,7 @@ __all__ = [
     "Low",
     "Model",
     "Overlap",
+    "Overwrite",
     "Planes",
     "Precision",
     "Scope",
@@ -71,6 +72,9 @@ Scope = Annotated[str, option_of(ImageSettings, "scope")]
 Level = Annotated[int, option_of(ImageSettings, "level")]
 ChannelAxis = Annotated[
     int | None, typer.Option(help="Axis that holds independent channels.")
+]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace files that are there already.")
 ]
 Planes = Annotated[
     str, typer.Option(help="START:STOP, counted through all axes before (Y, X).")

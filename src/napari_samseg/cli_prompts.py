@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from napari_samseg.cli_options import option_of
+from napari_samseg.cli_options import Overwrite, option_of
 from napari_samseg.cli_terminal import say, show_progress
 from napari_samseg.core.errors import SettingsError
 from napari_samseg.core.settings import PromptSettings, describe
@@ -43,6 +43,7 @@ def prompts(
     mask_size: Annotated[int, option_of(PromptSettings, "mask_size")] = 256,
     min_area: Annotated[int, option_of(PromptSettings, "min_area")] = 1,
     seed: Annotated[int, option_of(PromptSettings, "seed")] = 0,
+    overwrite: Overwrite = False,
 ) -> None:
     """Make prompts from instance labels, for each plane of a stack.
 
@@ -62,7 +63,8 @@ def prompts(
         min_area=min_area,
         seed=seed,
     )
-    counts = show_progress(prompts_file(labels, out, settings))
+    steps = prompts_file(labels, out, settings, overwrite=overwrite)
+    counts = show_progress(steps)
     say(str(counts))
     say(f"wrote {out}")
 

@@ -16,6 +16,7 @@ from napari_samseg.cli_options import (
     Level,
     Low,
     Model,
+    Overwrite,
     Precision,
     Scope,
     Tile,
@@ -94,6 +95,7 @@ def refine(
         str | None,
         typer.Option(help="Store that `embed` made for this image."),
     ] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Prompt a model with each object of rough labels, and take its masks instead.
 
@@ -128,6 +130,7 @@ def refine(
         planes=read_range(planes),
         channel_axis=channel_axis,
         embeddings=embeddings,
+        overwrite=overwrite,
     )
     counts = show_progress(refine_file(job))
     say(str(counts))

@@ -212,7 +212,7 @@ def test_a_volume_takes_its_place_from_its_image(run, tmp_path):
     status, _, notes = run(tmp_path / "l.tif", out)
     assert status == 0
     assert "nothing says how the labels are oriented" in notes
-    status, _, notes = run(tmp_path / "l.tif", out, *like)
+    status, _, notes = run(tmp_path / "l.tif", out, *like, "--overwrite")
     assert (status, notes) == (0, "")
     np.testing.assert_array_equal(nibabel.load(out).affine, affine)
     turned = tmp_path / "ras.nii.gz"

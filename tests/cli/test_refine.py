@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 
+import nibabel
 import numpy as np
 import pytest
 import tifffile
@@ -11,6 +12,11 @@ import zarr
 from typer.testing import CliRunner
 
 from napari_samseg.cli import app
+from napari_samseg.core.io.instance_labels import InstanceLabels
+from napari_samseg.core.io.ome_zarr_labels import (
+    read_ome_zarr_labels,
+    write_ome_zarr_labels,
+)
 
 
 @pytest.fixture
@@ -116,3 +122,38 @@ def test_labels_of_another_image(stack, call):
     assert status == 2
     assert "half.tif" in errors
     assert "do not belong together" in errors
+
+
+def test_nifti_stays_where_it_lies(stack, call):
+    folder, image, labels = stack
+    affine = np.diag([-1.0, 2, 3, 1])
+    for name, array in (("image", image), ("rough", labels)):
+        volume = nibabel.Nifti1Image(array.T, affine)
+        volume.set_sform(affine, 1)
+        nibabel.save(volume, folder / f"{name}.nii.gz")
+    names = folder / "image.nii.gz", folder / "rough.nii.gz"
+    out = folder / "new.nii.gz"
+    status, _, errors = call(
+        "refine", *names, "--out", out, "--planes", "0:1", "--device", "cpu"
+    )
+    assert status == 0, errors
+    found = nibabel.load(out)
+    np.testing.assert_array_equal(found.affine, affine)
+    assert int(found.header["sform_code"]) == 1
+
+
+def test_ome_zarr_keeps_its_pixels(stack, call):
+    folder, _, labels = stack
+    known = {
+        "scale": (2.0, 0.5, 0.25),
+        "units": ("micrometer",) * 3,
+        "translation": (10.0, 20.0, 30.0),
+    }
+    write_ome_zarr_labels(folder / "rough.zarr", InstanceLabels(labels, **known))
+    status, _, errors = call(
+        "refine", folder / "image.tif", folder / "rough.zarr",
+        "--out", folder / "new.zarr", "--planes", "0:1", "--device", "cpu",
+    )  # fmt: skip
+    assert status == 0, errors
+    found = read_ome_zarr_labels(folder / "new.zarr")
+    assert {key: getattr(found, key) for key in known} == known

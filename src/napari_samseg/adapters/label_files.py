@@ -230,6 +230,9 @@ def _write(format_name: str, path: str, data: Any, meta: Meta) -> list[str]:
         units = tuple(str(unit) for unit in meta.get("units") or ())
         scale = tuple(float(step) for step in meta["scale"])
         found = dataclasses.replace(found, scale=scale, units=units or None)
+    if len(meta.get("translate", ())) == len(found.shape):
+        start = tuple(float(place) for place in meta["translate"])
+        found = dataclasses.replace(found, translation=start)
     name = str(meta.get("name", Path(path).stem))
     entry.write(Path(path), found, WriteRequest(name))
     _show_notes(Path(path).name, entry.space_notes(found))

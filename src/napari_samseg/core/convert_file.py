@@ -41,6 +41,8 @@ class ConvertJob:
     like : Path or None
         The image that the labels belong to: its size, its name in COCO, and, of NIfTI,
         where its voxels lie.
+    overwrite : bool
+        Replace a file that is there already.
     """
 
     source: Path
@@ -49,6 +51,7 @@ class ConvertJob:
     write_as: str = ""
     image: str | None = None
     like: Path | None = None
+    overwrite: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,8 @@ class SplitJob:
     group : str
         See `napari_samseg.core.io.coco_splits.group_by`; the file if empty.
     seed : int
+    overwrite : bool
+        Replace files that are there already.
     """
 
     source: Path
@@ -73,6 +78,7 @@ class SplitJob:
     shares: Mapping[str, float]
     group: str = ""
     seed: int = 0
+    overwrite: bool = False
 
 
 def convert_file(
@@ -140,7 +146,7 @@ def split_file(job: SplitJob) -> Generator[Progress, None, dict[str, int]]:
 
     for name in job.shares:
         target = job.out / name / coco_splits.ANNOTATIONS
-        check_output_file(target, inputs=(job.source,))
+        check_output_file(target, inputs=(job.source,), overwrite=job.overwrite)
     yield Progress("reading")
     is_lines = find_format(job.source).name == "jsonl"
     read = coco.read_json_lines if is_lines else coco.read_coco
@@ -167,7 +173,8 @@ def _check_out(job: ConvertJob, target: LabelFormat) -> None:
         check_zarr_path(job.out)
         check_output_folder(job.out.parent)
     else:
-        check_output_file(job.out, inputs=(job.source, job.like))
+        inputs = (job.source, job.like)
+        check_output_file(job.out, inputs=inputs, overwrite=job.overwrite)
 
 
 def _read_like(

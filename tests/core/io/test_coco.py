@@ -27,6 +27,7 @@ from napari_samseg.core.io.coco import (
     write_json_lines,
 )
 from napari_samseg.core.io.coco_labels import coco_to_labels, labels_to_coco
+from napari_samseg.core.io.coco_masks import _unpack
 from napari_samseg.core.io.instance_labels import InstanceLabels
 
 FORMATS = {
@@ -238,3 +239,86 @@ def test_labels_that_are_none():
     wide = np.array([[2**40, 0]], np.uint64)
     with pytest.raises(LabelOverflowError, match="1099511627776 does not fit"):
         coco_to_labels(labels_to_coco(InstanceLabels(wide), "a.png"))
+
+
+def _dataset(tmp_path, items, **other):
+    image = {"id": 1, "file_name": "a.png", "height": 20, "width": 30}
+    content = {"images": [image], "annotations": items, "categories": []} | other
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    return read_coco(tmp_path / "a.json")
+
+
+def _square(at, **more):
+    ring = [at, 1, at + 4, 1, at + 4, 5, at, 5]
+    return {"image_id": 1, "segmentation": [ring], **more}
+
+
+@pytest.mark.parametrize(
+    "counts",
+    ["", "1", "52", "o", "zz~", [1.5, 2, 596.5], [600.0], [True, 599], 5, None],
+)
+def test_runs_that_do_not_fill_the_image_are_broken(tmp_path, counts):
+    runs = {"size": [20, 30], "counts": counts}
+    found = coco_to_labels(_dataset(tmp_path, [{"image_id": 1, "segmentation": runs}]))
+    assert not found.labels.any()
+    assert any("mask is broken" in note for note in found.notes)
+
+
+def test_a_size_that_is_none_is_broken(tmp_path):
+    runs = {"size": 5, "counts": "a"}
+    found = coco_to_labels(_dataset(tmp_path, [{"image_id": 1, "segmentation": runs}]))
+    assert any("mask is broken" in note for note in found.notes)
+
+
+@given(hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=2, max_side=40)))
+def test_strings_of_runs_mean_what_they_mean_to_pycocotools(mask):
+    packed = coco_mask.encode(np.asfortranarray(mask, np.uint8))
+    lengths = _unpack(packed["counts"].decode())
+    flat = np.repeat(np.arange(len(lengths)) % 2 == 1, lengths)
+    np.testing.assert_array_equal(flat.reshape(mask.shape, order="F"), mask)
+
+
+def test_ids_stay_when_one_annotation_has_none(tmp_path):
+    crowd = {"image_id": 1, "iscrowd": 1, "segmentation": {"size": [20, 30]}}
+    items = [_square(1, object_id=7), _square(8), _square(15, object_id=42), crowd]
+    found = coco_to_labels(_dataset(tmp_path, items))
+    assert [int(found.labels[3, x]) for x in (3, 10, 17)] == [7, 43, 42]
+    assert any("1 annotations without an id" in note for note in found.notes)
+
+
+def test_annotations_left_out_take_no_ids(tmp_path):
+    crowd = {"image_id": 1, "iscrowd": 1, "segmentation": {"size": [20, 30]}}
+    found = coco_to_labels(_dataset(tmp_path, [crowd, _square(1, object_id=7)]))
+    assert set(np.unique(found.labels)) == {0, 7}
+    assert not any("without an id" in note for note in found.notes)
+
+
+def test_an_id_used_twice_in_a_plane_is_told(tmp_path):
+    items = [_square(1, object_id=7), _square(8, object_id=7)]
+    found = coco_to_labels(_dataset(tmp_path, items))
+    assert any("1 annotations have the id of another" in n for n in found.notes)
+
+
+def test_json_lines_keep_what_is_known_of_objects(tmp_path):
+    labels = np.zeros((9, 9), np.uint8)
+    labels[1:3, 1:3], labels[5:7, 5:7] = 1, 2
+    known = {1: {"category": "cell", "score": 0.5}, 2: {"category": "cell"}}
+    dataset = labels_to_coco(InstanceLabels(labels, known), "a.tif")
+    write_json_lines(tmp_path / "a.jsonl", dataset)
+    back = coco_to_labels(read_json_lines(tmp_path / "a.jsonl"))
+    assert back.properties == known
+
+
+@pytest.mark.parametrize("other", [{"categories": 5}, {"annotations": 5}])
+def test_what_is_no_list_is_told(tmp_path, other):
+    with pytest.raises(InvalidLabelsError, match="are no list"):
+        _dataset(tmp_path, [], **other)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"), [({"plane": [-2]}, "below 0"), ({"height": 10**7}, "too many")]
+)
+def test_images_that_cannot_be(tmp_path, more, message):
+    image = {"id": 1, "file_name": "a.png", "height": 20, "width": 30} | more
+    with pytest.raises(InvalidLabelsError, match=message):
+        _dataset(tmp_path, [], images=[image])

@@ -106,7 +106,7 @@ def test_what_qupath_writes(tmp_path):
     assert "1 shapes left out: no centre" in notes
     assert "1 objects overlap larger ones, in 9 pixels" in notes
     expected = np.zeros((10, 10), int)
-    expected[1:4, 1:4] = 3
+    expected[1:4, 1:4] = 2
     np.testing.assert_array_equal(found.labels, expected)
     assert found.properties[1] == {
         "name": "lesion",
@@ -152,3 +152,50 @@ def test_nothing_is_written_of_labels_that_are_none(tmp_path):
         with pytest.raises(InvalidLabelsError):
             write_geojson(path, InstanceLabels(wrong))
     assert list(tmp_path.iterdir()) == []
+
+
+def _feature(x, object_id=None, **more):
+    ring = [[x, 1], [x + 4, 1], [x + 4, 5], [x, 5], [x, 1]]
+    known = {} if object_id is None else {"metadata": {"object_id": str(object_id)}}
+    geometry = {"type": "Polygon", "coordinates": [ring]}
+    return {"type": "Feature", "geometry": geometry, "properties": known} | more
+
+
+def _read(path, features):
+    content = {"type": "FeatureCollection", "features": features, "shape": [20, 30]}
+    path.write_text(json.dumps(content))
+    return read_geojson(path)
+
+
+def test_ids_stay_when_one_shape_has_none(tmp_path):
+    features = [_feature(1, 7), _feature(8), _feature(15, 42)]
+    found = _read(tmp_path / "a.geojson", features)
+    assert [int(found.labels[3, x]) for x in (3, 10, 17)] == [7, 43, 42]
+    assert any("1 shapes without an id" in note for note in found.notes)
+
+
+def test_shapes_that_share_an_id_are_told(tmp_path):
+    found = _read(tmp_path / "a.geojson", [_feature(1, 7), _feature(8, 7)])
+    assert any("1 shapes have the id of another" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    "properties",
+    [[1], 5, {"measurements": [1]}, {"classification": {"names": 5}}],
+)
+def test_properties_that_are_none_do_no_harm(tmp_path, properties):
+    found = _read(tmp_path / "a.geojson", [_feature(1, properties=properties)])
+    assert set(np.unique(found.labels)) == {0, 1}
+
+
+def test_a_plane_that_is_none_is_counted(tmp_path):
+    feature = _feature(1)
+    feature["geometry"]["plane"] = {"z": "a"}
+    found = _read(tmp_path / "a.geojson", [feature])
+    assert any("polygon is broken" in note for note in found.notes)
+
+
+def test_a_number_is_no_geojson(tmp_path):
+    (tmp_path / "a.geojson").write_text("5")
+    with pytest.raises(InvalidLabelsError, match="not GeoJSON"):
+        read_geojson(tmp_path / "a.geojson")

@@ -135,3 +135,17 @@ def test_a_picture_of_a_mask_is_told(tmp_path):
         open_label_planes(tmp_path / "m.tif"),
     ):
         pass
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.png"])
+def test_an_old_file_stays_until_the_new_one_is_whole(tmp_path, monkeypatch, name):
+    def fail(*_, **__):
+        raise OSError("disk full")
+
+    (tmp_path / name).write_text("old")
+    monkeypatch.setattr("tifffile.imwrite", fail)
+    monkeypatch.setattr("PIL.Image.Image.save", fail)
+    with pytest.raises(OSError, match="disk full"):
+        write_label_image(tmp_path / name, np.ones((4, 4), np.uint8))
+    assert (tmp_path / name).read_text() == "old"
+    assert len(list(tmp_path.iterdir())) == 1

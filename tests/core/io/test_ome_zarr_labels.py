@@ -119,3 +119,13 @@ def test_places_without_labels(tmp_path):
     write_image(tmp_path / "f.zarr", np.zeros((1, 9, 9), np.float32), axes="zyx")
     with pytest.raises(InvalidLabelsError, match="an image of float32"):
         read_ome_zarr_labels(tmp_path / "f.zarr")
+
+
+def test_labels_are_not_added_to_an_image_of_zarr_2(tmp_path):
+    group = zarr.open_group(tmp_path / "image.zarr", mode="w", zarr_format=2)
+    group.create_group("labels").attrs["labels"] = ["old"]
+    path = tmp_path / "image.zarr/labels/new"
+    with pytest.raises(OutputError, match="zarr 2"):
+        write_ome_zarr_labels(path, InstanceLabels(np.ones((4, 4), np.uint8)))
+    assert not (path.parent / "zarr.json").exists()
+    assert not path.exists()

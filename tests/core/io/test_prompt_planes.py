@@ -251,3 +251,10 @@ def test_what_was_there_stays_if_writing_ends_with_an_error(tmp_path, suffix):
     assert list(tmp_path.iterdir()) == [path]
     with pytest.raises(InvalidPromptError, match="no prompt to write"):
         write_prompts(path, {})
+
+
+@pytest.mark.parametrize("entry", [{"points": 5}, {"points": [[1, 2]], "labels": 5}])
+def test_points_that_are_no_list(tmp_path, entry):
+    (tmp_path / "p.json").write_text(json.dumps([entry]))
+    with pytest.raises(InvalidPromptError, match="are a list"):
+        read_prompts(tmp_path / "p.json")

@@ -48,6 +48,8 @@ class InstancesJob:
         Instance labels made earlier, whose ids are to stay.
     spacing : tuple of float or None
         Size of a pixel along each axis.
+    overwrite : bool
+        Replace a file that is there already.
     """
 
     out: Path
@@ -56,6 +58,7 @@ class InstancesJob:
     myelin: Path | None = None
     before: Path | None = None
     spacing: tuple[float, ...] | None = None
+    overwrite: bool = False
 
 
 def instances_file(
@@ -78,7 +81,7 @@ def instances_file(
 
     inputs = (job.labels, job.axon, job.myelin, job.before)
     check_label_path(job.out)
-    check_output_file(job.out, inputs=inputs)
+    check_output_file(job.out, inputs=inputs, overwrite=job.overwrite)
     yield Progress("reading")
     classes, notes = read_classes(job.labels, job.axon, job.myelin)
     before = None if job.before is None else _read_ids(job.before)

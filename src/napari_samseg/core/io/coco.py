@@ -34,6 +34,11 @@ __all__ = [
 
 Annotation = Mapping[str, Any]
 
+# Sides beyond are a mistake, and labels of such a size fit no memory.
+LARGEST_SIDE = 1 << 20
+# What `write_json_lines` says of an object in a column of its own, or of its image.
+NOT_COLUMNS = ("id", "image_id", "category_id")
+
 
 @dataclass(frozen=True, slots=True)
 class CocoImage:
@@ -109,7 +114,7 @@ def read_coco(path: Path) -> CocoDataset:
     if len(grouped) < len(images):
         raise InvalidLabelsError(f"{path}: two images have the same id")
     n_lost = 0
-    for item in content.get("annotations") or []:
+    for item in _entries(content, "annotations", path):
         image_id = item.get("image_id") if isinstance(item, dict) else None
         if isinstance(image_id, int) and image_id in grouped:
             grouped[image_id].append(item)
@@ -122,7 +127,7 @@ def read_coco(path: Path) -> CocoDataset:
     )
     categories = {
         item["id"]: str(item.get("name", item["id"]))
-        for item in content.get("categories") or []
+        for item in _entries(content, "categories", path)
         if isinstance(item, dict) and isinstance(item.get("id"), int)
     }
     kept = {image_id: tuple(items) for image_id, items in grouped.items()}
@@ -184,11 +189,15 @@ def read_json_lines(path: Path) -> CocoDataset:
 
 def write_json_lines(path: Path, dataset: CocoDataset) -> None:
     """Write boxes and masks as JSON-lines, a line for each image."""
-    keys = ("object_id", "bbox", "area", "segmentation", "iscrowd")
+    first = ("object_id", "bbox", "area", "segmentation", "iscrowd")
 
     def lines() -> Iterator[str]:
         for image in dataset.images:
             items = dataset.of(image)
+            # what else is known, such as a score, in columns of its own
+            keys = dict.fromkeys((*first, *(key for item in items for key in item)))
+            for key in (*NOT_COLUMNS, "category"):
+                keys.pop(key, None)
             objects = {key: [item.get(key) for item in items] for key in keys}
             objects["category"] = [
                 dataset.categories.get(item.get("category_id", 0)) for item in items
@@ -222,6 +231,13 @@ def join_coco(datasets: Iterable[CocoDataset]) -> CocoDataset:
     return CocoDataset(tuple(images), kept, categories, tuple(notes))
 
 
+def _entries(content: Mapping[str, Any], key: str, path: Path) -> list[Any]:
+    entries = content.get(key) or []
+    if not isinstance(entries, list):
+        raise InvalidLabelsError(f"{path} is not COCO: its {key} are no list")
+    return entries
+
+
 def _read_image(item: Any, where: object) -> CocoImage:
     try:
         height, width = int(item["height"]), int(item["width"])
@@ -234,6 +250,13 @@ def _read_image(item: Any, where: object) -> CocoImage:
         ) from error
     if height < 1 or width < 1:
         raise InvalidLabelsError(f"{where}: image {image_id} has no pixels")
+    if max(height, width) > LARGEST_SIDE:
+        raise InvalidLabelsError(
+            f"{where}: image {image_id} has {height} x {width} pixels, too many for "
+            "an image"
+        )
+    if min(plane, default=0) < 0:
+        raise InvalidLabelsError(f"{where}: image {image_id} has a plane below 0")
     if axis not in (0, 1, 2) or (axis and len(plane) != 1):
         raise InvalidLabelsError(f"{where}: image {image_id} is no plane of a volume")
     name = str(item.get("file_name", ""))

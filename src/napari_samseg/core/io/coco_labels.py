@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from napari_samseg.core.errors import InvalidLabelsError, SettingsError
 from napari_samseg.core.instances.components import label_components
-from napari_samseg.core.instances.outlines import (
-    Outline,
-    fill_outlines,
-    join_rings,
-    outlines_of,
-)
 from napari_samseg.core.io.coco import Annotation, CocoDataset, CocoImage
+from napari_samseg.core.io.coco_masks import ENCODERS, LeftOut, decode_mask
 from napari_samseg.core.io.instance_labels import (
     InstanceLabels,
     PlaneObject,
     label_planes,
+    number_objects,
     paint_objects,
     plane_objects,
 )
@@ -43,14 +38,6 @@ KNOWN_KEYS = (
     "iscrowd",
 )
 MOST_NAMED = 12
-CROWD = "annotations of crowds left out: each stands for many objects"
-BROKEN = "annotations left out: their mask is broken"
-ONLY_BOX = "annotations left out: they have a box and no mask"
-OUTSIDE = "annotations left out: no centre of a pixel is inside"
-
-
-class _LeftOut(Exception):
-    """Why an annotation cannot be painted."""
 
 
 def labels_to_coco(
@@ -72,9 +59,6 @@ def labels_to_coco(
     masks : "rle" or "polygon"
         Compressed run lengths, or polygons along the edges of pixels. COCO's polygons
         know no holes: a cut of no width leads to each. Both are exact.
-    parts : bool
-        Each connected part of an object in a plane (8 neighbours) has an annotation
-        of its own, with the id of the object.
     parts : bool
         Each connected part of an object in a plane (8 neighbours) has an annotation
         of its own, with the id of the object.
@@ -173,8 +157,8 @@ def coco_to_labels(
 ) -> InstanceLabels:
     """Paint the annotations of one image, or of the planes of one volume.
 
-    Ids are those of ``object_id`` where all annotations have one, else 1, 2, 3 in the
-    order of the file. Smaller objects lie on larger ones, see
+    Ids are those of ``object_id``; annotations without one get the next above them, in
+    the order of the file. Smaller objects lie on larger ones, see
     `napari_samseg.core.io.instance_labels.paint_objects`. What cannot be painted is
     left out and counted in the notes: crowds, broken masks, boxes alone.
 
@@ -199,21 +183,20 @@ def coco_to_labels(
     left_out: Counter[str] = Counter()
     properties: dict[int, dict[str, Any]] = {}
     objects = []
-    has_ids = all(
-        _is_id(item.get("object_id")) for image in images for item in dataset.of(image)
-    )
-    next_id = 1
+    painted = []
     for image in images:
         for item in dataset.of(image):
             try:
-                box, crop = _decode(item, image.size)
-            except _LeftOut as reason:
+                box, crop = decode_mask(item, image.size)
+            except LeftOut as reason:
                 left_out[str(reason)] += 1
                 continue
-            object_id = item["object_id"] if has_ids else next_id
-            next_id += 1
-            objects.append(PlaneObject(object_id, box, crop, image.plane))
-            properties[object_id] = _properties(item, dataset.categories)
+            painted.append(item)
+            stored = _stored_id(item)
+            objects.append(PlaneObject(stored, box, crop, image.plane))
+    objects, shared = number_objects(objects, "annotations")
+    for drawn, item in zip(objects, painted, strict=True):
+        properties[drawn.object_id] = _properties(item, dataset.categories)
     labels, notes = paint_objects(objects, stack)
     counted = [f"{count} {reason}" for reason, count in left_out.items()]
     n_missing = math.prod(stack[:-2]) - len(images)
@@ -222,7 +205,9 @@ def coco_to_labels(
             f"{n_missing} planes of the volume are not in the file, and stay empty"
         )
     whole = np.ascontiguousarray(np.moveaxis(labels, 0, axis)) if axis else labels
-    return InstanceLabels(whole, properties, notes=(*dataset.notes, *counted, *notes))
+    return InstanceLabels(
+        whole, properties, notes=(*dataset.notes, *counted, *shared, *notes)
+    )
 
 
 def _stack_shape(
@@ -239,113 +224,6 @@ def _stack_shape(
     return (*least.tolist(), *size)
 
 
-def _decode(
-    item: Annotation, size: tuple[int, int]
-) -> tuple[tuple[int, int, int, int], npt.NDArray[np.bool_]]:
-    if item.get("iscrowd"):
-        raise _LeftOut(CROWD)
-    segmentation = item.get("segmentation")
-    if not segmentation:
-        raise _LeftOut(ONLY_BOX if item.get("bbox") else BROKEN)
-    if isinstance(segmentation, Mapping):
-        box, crop = _decode_runs(segmentation, size)
-    else:
-        box, crop = fill_outlines(_polygons(segmentation), size)
-    if not crop.any():
-        raise _LeftOut(OUTSIDE)
-    return box, crop
-
-
-def _decode_runs(
-    runs: Mapping[str, Any], size: tuple[int, int]
-) -> tuple[tuple[int, int, int, int], npt.NDArray[np.bool_]]:
-    from pycocotools import mask as coco_mask
-
-    counts = runs.get("counts")
-    if list(runs.get("size") or ()) != list(size):
-        raise _LeftOut(BROKEN)
-    try:
-        if isinstance(counts, list):
-            if sum(counts) != size[0] * size[1] or min(counts, default=0) < 0:
-                raise _LeftOut(BROKEN)
-            whole = {"size": list(size), "counts": counts}
-            packed = coco_mask.frPyObjects(whole, *size)
-        else:
-            packed = {"size": list(size), "counts": counts}
-        mask = coco_mask.decode(packed).astype(bool)
-    # what pycocotools raises for strings that are none, and for lists of other things
-    except (ValueError, TypeError, AttributeError, OverflowError) as error:
-        raise _LeftOut(BROKEN) from error
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not len(rows):
-        raise _LeftOut(OUTSIDE)
-    y0, x0, y1, x1 = int(rows[0]), int(columns[0]), int(rows[-1]), int(columns[-1])
-    return (y0, x0, y1 + 1, x1 + 1), mask[y0 : y1 + 1, x0 : x1 + 1].copy()
-
-
-def _polygons(segmentation: Any) -> list[Outline]:
-    """Read COCO's lists [x, y, x, y, ...], of which each is a part of the object."""
-    rings = []
-    try:
-        for flat in segmentation:
-            ring = np.array(flat, np.float64)
-            if ring.ndim != 1 or len(ring) < 6 or len(ring) % 2:
-                raise _LeftOut(BROKEN)
-            if not np.isfinite(ring).all():
-                raise _LeftOut(BROKEN)
-            rings.append(Outline(ring.reshape(-1, 2)[:, ::-1]))
-    except (TypeError, ValueError) as error:
-        raise _LeftOut(BROKEN) from error
-    return rings
-
-
-def _runs_of(plane: npt.NDArray[Any]) -> Callable[[PlaneObject], Any]:
-    from pycocotools import mask as coco_mask
-
-    height, width = plane.shape
-
-    def encode(item: PlaneObject) -> dict[str, Any]:
-        # only the columns of the object: the others would cost as much again each
-        y0, x0, y1, x1 = item.box_yx
-        strip = np.zeros((height, x1 - x0), np.uint8, order="F")
-        strip[y0:y1] = item.crop
-        runs = _plain_counts(strip)
-        runs[0] += height * x0
-        after = height * (width - x1)
-        if len(runs) % 2:
-            runs[-1] += after
-        elif after:
-            runs.append(after)
-        size = [height, width]
-        packed = coco_mask.frPyObjects({"size": size, "counts": runs}, *size)
-        return {"size": size, "counts": packed["counts"].decode("ascii")}
-
-    return encode
-
-
-def _plain_counts(mask: npt.NDArray[np.uint8]) -> list[int]:
-    """Return lengths of runs, of 0 and 1 in turn, down the columns."""
-    flat = mask.ravel(order="F")
-    changes = np.flatnonzero(np.diff(flat, prepend=0))
-    return [int(n) for n in np.diff(changes, prepend=0, append=len(flat))]
-
-
-def _polygons_of(plane: npt.NDArray[Any]) -> Callable[[PlaneObject], Any]:
-    found = outlines_of(plane)
-
-    def encode(item: PlaneObject) -> list[list[int]]:
-        rings = [join_rings(outline) for outline in found[item.object_id]]
-        return [ring[:, ::-1].ravel().tolist() for ring in rings]
-
-    return encode
-
-
-ENCODERS: Mapping[str, Callable[[npt.NDArray[Any]], Callable[[PlaneObject], Any]]] = {
-    "rle": _runs_of,
-    "polygon": _polygons_of,
-}
-
-
 def _properties(item: Annotation, categories: Mapping[int, str]) -> dict[str, Any]:
     more = {key: value for key, value in item.items() if key not in KNOWN_KEYS}
     category = item.get("category_id")
@@ -354,8 +232,10 @@ def _properties(item: Annotation, categories: Mapping[int, str]) -> dict[str, An
     return more
 
 
-def _is_id(value: object) -> bool:
-    return isinstance(value, int) and value > 0
+def _stored_id(item: Annotation) -> int:
+    """Return the id of an annotation in the label map, 0 if there is none."""
+    value = item.get("object_id")
+    return value if type(value) is int and value > 0 else 0
 
 
 def _names(images: Iterable[CocoImage]) -> str:

@@ -22,6 +22,7 @@ from napari_samseg.core.io.instance_labels import (
     InstanceLabels,
     PlaneObject,
     label_planes,
+    number_objects,
     paint_objects,
 )
 from napari_samseg.core.io.json_file import plain_value, read_json, write_lines
@@ -90,9 +91,9 @@ def write_geojson(
 def read_geojson(path: Path, shape: Sequence[int] | None = None) -> InstanceLabels:
     """Paint the polygons of a GeoJSON file into a label map.
 
-    Ids are those that `write_geojson` left in the file where all shapes have one, else
-    1, 2, 3 in the order of the file. Smaller objects lie on larger ones. What has no
-    area, is broken or lies outside is left out and counted in the notes.
+    Ids are those that `write_geojson` left in the file; shapes without one get the next
+    above them, in the order of the file. Smaller objects lie on larger ones. What has
+    no area, is broken or lies outside is left out and counted in the notes.
 
     Parameters
     ----------
@@ -113,7 +114,8 @@ def read_geojson(path: Path, shape: Sequence[int] | None = None) -> InstanceLabe
     for feature in features:
         try:
             outlines = _outlines(feature.get("geometry"))
-        except (TypeError, ValueError, KeyError):
+            _plane_index(feature, ("t", "z"))
+        except (TypeError, ValueError, KeyError, OverflowError):
             left_out[BROKEN] += 1
             continue
         if outlines:
@@ -129,22 +131,26 @@ def read_geojson(path: Path, shape: Sequence[int] | None = None) -> InstanceLabe
             "shapes reach"
         )
     axes = _lead_keys(len(wanted) - 2)
-    has_ids = all(_stored_id(feature) for feature, _ in drawn)
-    objects = []
-    properties: dict[int, dict[str, Any]] = {}
-    for number, (feature, outlines) in enumerate(drawn, start=1):
+    objects, painted = [], []
+    for feature, outlines in drawn:
         index = _plane_index(feature, axes)
         box, crop = fill_outlines(outlines, (wanted[-2], wanted[-1]))
         is_inside = all(i < n for i, n in zip(index, wanted, strict=False))
         if not crop.any() or not is_inside:
             left_out[OUTSIDE] += 1
             continue
-        object_id = _stored_id(feature) if has_ids else number
-        objects.append(PlaneObject(object_id, box, crop, index))
-        properties[object_id] = _read_properties(feature)
+        objects.append(PlaneObject(_stored_id(feature), box, crop, index))
+        painted.append(feature)
+    objects, shared = number_objects(objects, "shapes")
+    properties = {
+        item.object_id: _read_properties(feature)
+        for item, feature in zip(objects, painted, strict=True)
+    }
     labels, overlaps = paint_objects(objects, wanted)
     counted = [f"{count} {reason}" for reason, count in left_out.items()]
-    return InstanceLabels(labels, properties, notes=(*notes, *counted, *overlaps))
+    return InstanceLabels(
+        labels, properties, notes=(*notes, *counted, *shared, *overlaps)
+    )
 
 
 def _lead_keys(n_axes: int) -> tuple[str, ...]:
@@ -207,7 +213,8 @@ def _features(
     if not isinstance(features, list) or not all(
         isinstance(f, dict) and f.get("type") == "Feature" for f in features
     ):
-        kind = ", but COCO: name it .json" if "annotations" in content else ""
+        is_coco = isinstance(content, dict) and "annotations" in content
+        kind = ", but COCO: name it .json" if is_coco else ""
         raise InvalidLabelsError(f"{path} is not GeoJSON with features{kind}")
     if not isinstance(shape, list) or not all(
         isinstance(n, int) and n > 0 for n in shape
@@ -278,15 +285,20 @@ def _plane_index(feature: Mapping[str, Any], axes: tuple[str, ...]) -> tuple[int
     return tuple(max(0, int(plane.get(axis) or 0)) for axis in axes)
 
 
+def _given(feature: Mapping[str, Any]) -> Mapping[str, Any]:
+    properties = feature.get("properties")
+    return properties if isinstance(properties, Mapping) else {}
+
+
 def _stored_id(feature: Mapping[str, Any]) -> int:
     """Return the id that was written into a feature, 0 if there is none."""
-    metadata = (feature.get("properties") or {}).get("metadata")
+    metadata = _given(feature).get("metadata")
     text = metadata.get(ID_KEY) if isinstance(metadata, Mapping) else None
     return int(text) if isinstance(text, str) and text.isdecimal() else 0
 
 
 def _read_properties(feature: Mapping[str, Any]) -> dict[str, Any]:
-    given = feature.get("properties") or {}
+    given = _given(feature)
     metadata = given.get("metadata")
     found = dict(metadata) if isinstance(metadata, Mapping) else {}
     found.pop(ID_KEY, None)
@@ -295,10 +307,16 @@ def _read_properties(feature: Mapping[str, Any]) -> dict[str, Any]:
         found |= measured
     elif isinstance(measured, list):
         # QuPath up to 0.3
-        found |= {m["name"]: m.get("value") for m in measured if "name" in m}
+        found |= {
+            m["name"]: m.get("value")
+            for m in measured
+            if isinstance(m, Mapping) and isinstance(m.get("name"), str)
+        }
     kind = given.get("classification")
     if isinstance(kind, Mapping):
-        names = kind.get("name") or ": ".join(map(str, kind.get("names") or ()))
+        parts = kind.get("names")
+        joined = ": ".join(map(str, parts)) if isinstance(parts, list) else ""
+        names = kind.get("name") or joined
         if names:
             found["category"] = str(names)
     # `write_geojson` names objects by their ids

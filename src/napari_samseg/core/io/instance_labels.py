@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ __all__ = [
     "PlaneObject",
     "check_object_id",
     "label_planes",
+    "number_objects",
     "paint_objects",
     "plane_objects",
 ]
@@ -58,6 +60,8 @@ class InstanceLabels:
         What a person should know about the file: what was left out, and how much.
     space : VoxelSpace or None
         Where the voxels of the volume lie in the patient.
+    translation : tuple of float or None
+        Where the first pixel lies along each axis, in the units of `scale`.
     cut : PlaneCut or None
         The labels are planes of that volume; None if they are the whole of it.
     """
@@ -69,6 +73,7 @@ class InstanceLabels:
     notes: tuple[str, ...] = ()
     space: VoxelSpace | None = None
     cut: PlaneCut | None = None
+    translation: tuple[float, ...] | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -141,6 +146,46 @@ def plane_objects(
         crop = plane[rows, columns] == object_id
         box = (rows.start, columns.start, rows.stop, columns.stop)
         yield PlaneObject(object_id, box, crop, index)
+
+
+def number_objects(
+    objects: Sequence[PlaneObject], kind: str
+) -> tuple[list[PlaneObject], list[str]]:
+    """Give an id to objects without one, above all ids that are there.
+
+    Parameters
+    ----------
+    objects : sequence of PlaneObject
+        0 stands for no id.
+    kind : str
+        What the file calls its objects, for the notes.
+
+    Returns
+    -------
+    objects : list of PlaneObject
+    notes : list of str
+        How many had none although others did, and how many share one in a plane.
+    """
+    highest = max((item.object_id for item in objects), default=0)
+    numbered, n_new = [], 0
+    for item in objects:
+        n_new += not item.object_id
+        new_id = item.object_id or highest + n_new
+        numbered.append(replace(item, object_id=new_id))
+    notes = []
+    if n_new and highest:
+        notes.append(
+            f"{n_new} {kind} without an id got new ones, from {highest + 1} to "
+            f"{highest + n_new}; the others keep theirs"
+        )
+    uses = Counter((item.object_id, item.plane) for item in numbered)
+    n_shared = sum(n - 1 for n in uses.values())
+    if n_shared:
+        notes.append(
+            f"{n_shared} {kind} have the id of another one in their plane, and are "
+            "taken for parts of the same object"
+        )
+    return numbered, notes
 
 
 def paint_objects(

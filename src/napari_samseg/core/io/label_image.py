@@ -35,6 +35,8 @@ def check_label_path(path: Path) -> None:
 def write_label_image(path: Path, labels: npt.NDArray[Any]) -> None:
     """Write instance labels as a file that ImageJ and napari read.
 
+    It is there whole or not at all.
+
     Parameters
     ----------
     path : Path
@@ -61,34 +63,43 @@ def write_label_image(path: Path, labels: npt.NDArray[Any]) -> None:
             f"label ids from {low} to {high} do not fit unsigned 32 bits"
         )
     fits = high <= np.iinfo(np.uint16).max
+    is_png = path.suffix.lower() == ".png"
+    if is_png:
+        _check_png(path, labels, high)
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix.lower() == ".png":
-        _write_png(path, labels, high if not fits else None)
-    else:
-        import tifffile
+    unfinished = path.with_name(f".{path.name}.part")
+    # what is there already stays until the new file is whole
+    try:
+        if is_png:
+            from PIL import Image
 
-        # three or four planes are no colours
-        tifffile.imwrite(
-            path,
-            labels.astype(np.uint16 if fits else np.uint32),
-            compression="zlib",
-            photometric="minisblack",
-        )
+            picture = Image.fromarray(labels.astype(np.uint16))
+            picture.save(unfinished, format="PNG")
+        else:
+            import tifffile
+
+            # three or four planes are no colours
+            tifffile.imwrite(
+                unfinished,
+                labels.astype(np.uint16 if fits else np.uint32),
+                compression="zlib",
+                photometric="minisblack",
+            )
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
-def _write_png(path: Path, labels: npt.NDArray[Any], too_high: int | None) -> None:
-    from PIL import Image
-
-    if too_high is not None:
+def _check_png(path: Path, labels: npt.NDArray[Any], high: int) -> None:
+    if high > np.iinfo(np.uint16).max:
         raise LabelOverflowError(
-            f"id {too_high} does not fit the 16 bits of {path.name}, which end at "
+            f"id {high} does not fit the 16 bits of {path.name}, which end at "
             "65535: write a .tif, or relabel without gaps"
         )
     if labels.ndim != 2:
         raise InvalidLabelsError(
             f"a .png holds one plane, not labels of shape {labels.shape}: write a .tif"
         )
-    Image.fromarray(labels.astype(np.uint16)).save(path)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import zarr
 
 from napari_samseg.core.errors import InvalidImageError
 
-__all__ = ["image_metadata", "ome_attributes", "open_ome_zarr"]
+__all__ = ["image_metadata", "ome_attributes", "open_ome_zarr", "read_steps"]
 
 # An image lies so deep in a plate: row, well, field.
 DEPTH = 3
@@ -66,6 +66,30 @@ def ome_attributes(group: zarr.Group) -> Mapping[str, Any]:
     """Return the attributes of OME-NGFF, which since 0.5 have a key of their own."""
     ome = group.attrs.get("ome")
     return ome if isinstance(ome, Mapping) else dict(group.attrs)
+
+
+def read_steps(group: zarr.Group) -> dict[str, Any]:
+    """Return where the pixels of the finest level of an image lie.
+
+    Returns
+    -------
+    dict
+        ``scale``, ``units`` and ``translation``, of all axes, as far as it says so.
+    """
+    image = image_metadata(group) or {}
+    axes, found = image.get("axes") or (), dict[str, Any]()
+    for dataset in list(image.get("datasets") or ())[:1]:
+        for change in dataset.get("coordinateTransformations") or ():
+            kind = change.get("type")
+            values = change.get(kind) if kind in ("scale", "translation") else None
+            if isinstance(values, list) and len(values) == len(axes):
+                found[kind] = tuple(map(float, values))
+    if "scale" in found:
+        found["units"] = tuple(
+            axis.get("unit", "pixel") if isinstance(axis, Mapping) else "pixel"
+            for axis in axes
+        )
+    return found
 
 
 def _is_channel(axis: object) -> bool:

@@ -32,11 +32,22 @@ MOST_COLOURS = 65_535
 
 
 def check_zarr_path(path: Path) -> None:
-    """Raise `OutputError` if something is there: a folder is never replaced."""
+    """Raise `OutputError` unless labels can be written there.
+
+    A folder is never replaced; and an image of zarr 2 (OME-Zarr up to 0.4) would no
+    longer show the labels it has if a group of zarr 3 were made beside theirs.
+    """
     if path.exists():
         raise OutputError(
             f"{path} is there already: choose another name, or remove it yourself"
         )
+    if path.parent.name == "labels":
+        for folder in (path.parent, path.parent.parent):
+            if (folder / ".zgroup").exists() and not (folder / "zarr.json").exists():
+                raise OutputError(
+                    f"{folder} is of OME-Zarr 0.4 (zarr 2), and labels are written as "
+                    "0.5, which would hide those that it has: choose a folder outside"
+                )
 
 
 def write_ome_zarr_labels(path: Path, instances: InstanceLabels) -> None:
@@ -57,7 +68,7 @@ def write_ome_zarr_labels(path: Path, instances: InstanceLabels) -> None:
     Raises
     ------
     OutputError
-        If `path` is there.
+        If `path` is there, or below an image of zarr 2.
     InvalidLabelsError
         If the labels are none, or have more axes.
     """
@@ -101,7 +112,11 @@ def read_ome_zarr_labels(path: Path, name: str | None = None) -> InstanceLabels:
     """
     import zarr
 
-    from napari_samseg.core.io.ome_zarr import ome_attributes, open_ome_zarr
+    from napari_samseg.core.io.ome_zarr import (
+        ome_attributes,
+        open_ome_zarr,
+        read_steps,
+    )
 
     if not path.exists():
         raise MissingFileError(f"there are no labels {path}")
@@ -119,12 +134,10 @@ def read_ome_zarr_labels(path: Path, name: str | None = None) -> InstanceLabels:
         attributes = ome_attributes(opened)
     levels, _ = open_ome_zarr(opened)
     known = attributes.get("image-label")
-    scale, units = _scale(attributes)
     return InstanceLabels(
         _whole(levels[0], path),
         _properties(known if isinstance(known, Mapping) else {}),
-        scale=scale,
-        units=units,
+        **read_steps(opened),
     )
 
 
@@ -191,6 +204,11 @@ def _multiscale(
         if unit and unit != "pixel" and axis["type"] != "channel":
             axis["unit"] = unit
     scale = instances.scale or (1.0,) * len(names)
+    # every level starts at the same pixel
+    shift: list[dict[str, Any]] = []
+    if any(instances.translation or ()):
+        start = list(map(float, instances.translation or ()))
+        shift = [{"type": "translation", "translation": start}]
     datasets = [
         {
             "path": str(level),
@@ -201,7 +219,8 @@ def _multiscale(
                         float(step) * (1 << level if axis in "yx" else 1)
                         for axis, step in zip(names, scale, strict=True)
                     ],
-                }
+                },
+                *shift,
             ],
         }
         for level in range(n_levels)
@@ -258,16 +277,3 @@ def _properties(known: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
             values = {k: v for k, v in row.items() if k != "label-value"}
             found[row["label-value"]] = values
     return found
-
-
-def _scale(
-    attributes: Mapping[str, Any],
-) -> tuple[tuple[float, ...] | None, tuple[str, ...] | None]:
-    """Return the size of a pixel of the finest level, and its units."""
-    image = attributes["multiscales"][0]
-    axes = image.get("axes") or ()
-    for change in image["datasets"][0].get("coordinateTransformations") or ():
-        if change.get("type") == "scale" and len(change["scale"]) == len(axes):
-            units = tuple(axis.get("unit", "pixel") for axis in axes)
-            return tuple(map(float, change["scale"])), units
-    return None, None

@@ -9,13 +9,24 @@ from napari_samseg.core.errors import OutputError
 __all__ = ["check_output_file", "check_output_folder"]
 
 
-def check_output_file(path: Path, *, inputs: tuple[Path | None, ...] = ()) -> None:
+def check_output_file(
+    path: Path, *, inputs: tuple[Path | None, ...] = (), overwrite: bool = True
+) -> None:
     """Make sure that a file can be written without harm to what is read.
+
+    Parameters
+    ----------
+    path : Path
+    inputs : tuple of Path or None
+        What is read, and must stay.
+    overwrite : bool
+        A file that is there already is replaced.
 
     Raises
     ------
     OutputError
-        If `path` is a folder, lies below a file, or is one of `inputs`.
+        If `path` is a folder, lies below a file, is one of `inputs`, or is there and
+        is not to be replaced.
     """
     if path.is_dir():
         raise OutputError(f"{path} is a folder: give the name of a file to write")
@@ -27,6 +38,11 @@ def check_output_file(path: Path, *, inputs: tuple[Path | None, ...] = ()) -> No
                 f"{path} is what is read: writing it would destroy it, so choose "
                 "another name"
             )
+    if not overwrite and path.exists():
+        raise OutputError(
+            f"{path} is there already: choose another name, or replace it with "
+            "--overwrite"
+        )
     check_output_folder(path.parent)
 
 

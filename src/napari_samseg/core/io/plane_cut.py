@@ -72,6 +72,7 @@ def cut_planes(found: InstanceLabels, settings: ConvertSettings) -> InstanceLabe
         found,
         labels=np.ascontiguousarray(planes),
         scale=None if found.scale is None else (scale[0] * step, *scale[1:]),
+        translation=_start(found, axis, int(numbers[0])),
         units=None if found.units is None else _first(found.units, axis),
         notes=tuple(notes),
         cut=PlaneCut(axis, tuple(numbers.tolist())),
@@ -110,6 +111,15 @@ def _axis_of(found: InstanceLabels, name: str) -> int:
         f"nothing says which planes are {name}: name the image with --like, or choose "
         "z, y or x"
     )
+
+
+def _start(found: InstanceLabels, axis: int, number: int) -> tuple[float, ...] | None:
+    """Return where the first pixel of the first plane lies, the axis across first."""
+    if found.translation is None:
+        return None
+    first, *others = _first(found.translation, axis)
+    step = 1.0 if found.scale is None else found.scale[axis]
+    return (first + number * step, *others)
 
 
 def _first(values: tuple[T, ...], axis: int) -> tuple[T, ...]:

@@ -165,8 +165,8 @@ def _read_json(path: Path) -> PlaneRows:
     for i, record in enumerate(records, start=1):
         where = f"{path}, entry {i}"
         row = _row(planes, _plane(record.get("plane", []), where), record, i, where)
-        points = record.get("points", [])
-        labels = record.get("labels", [1] * len(points))
+        points = _listed(record.get("points", []), "points", where)
+        labels = _listed(record.get("labels", [1] * len(points)), "labels", where)
         if len(points) != len(labels):
             raise InvalidPromptError(
                 f"{where}: {len(points)} points have {len(labels)} labels"
@@ -178,6 +178,12 @@ def _read_json(path: Path) -> PlaneRows:
         elif not points:
             raise InvalidPromptError(f"{where} has neither points nor a box")
     return planes
+
+
+def _listed(value: Any, name: str, where: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise InvalidPromptError(f"{where}: {name} are a list, not {value!r:.60}")
+    return value
 
 
 def _read_csv_table(path: Path) -> PlaneRows:

@@ -25,7 +25,7 @@ __all__ = ["prompts_file"]
 
 
 def prompts_file(
-    labels: Path, out: Path, settings: PromptSettings
+    labels: Path, out: Path, settings: PromptSettings, *, overwrite: bool = False
 ) -> Generator[Progress, None, PromptCounts]:
     """Make prompts from a file of instance labels, and write them plane by plane.
 
@@ -36,6 +36,8 @@ def prompts_file(
     out : Path
         See `napari_samseg.core.io.prompt_writer.open_prompt_writer`.
     settings : PromptSettings
+    overwrite : bool
+        Replace a file that is there already.
 
     Raises
     ------
@@ -44,7 +46,7 @@ def prompts_file(
         message says which. Nothing is written then.
     """
     check_prompt_path(out, masks=settings.mask)
-    check_output_file(out, inputs=(labels,))
+    check_output_file(out, inputs=(labels,), overwrite=overwrite)
     counts, ids = PromptCounts(), set[int]()
     with open_label_planes(labels) as planes, open_prompt_writer(out) as writer:
         lead = planes.shape[:-2]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -32,6 +32,7 @@ from napari_samseg.core.types import Progress
 
 if TYPE_CHECKING:
     from napari_samseg.core.cache.protocol import EmbeddingCache
+    from napari_samseg.core.images import PlaneSource
     from napari_samseg.core.planes import MeasuredPlane
     from napari_samseg.core.predict import Predictor
     from napari_samseg.core.refine.scores import ObjectScore, RefineCounts
@@ -72,6 +73,8 @@ class RefineJob:
         Axis of the image that holds independent channels.
     embeddings : str or None
         Folder or URL of a store with embeddings of the image.
+    overwrite : bool
+        Replace files that are there already.
     """
 
     image: Path
@@ -86,6 +89,7 @@ class RefineJob:
     planes: tuple[int, int | None] = (0, None)
     channel_axis: int | None = None
     embeddings: str | None = None
+    overwrite: bool = False
 
 
 def refine_file(job: RefineJob) -> Generator[Progress, None, RefineCounts]:
@@ -134,10 +138,43 @@ def refine_file(job: RefineJob) -> Generator[Progress, None, RefineCounts]:
         with _empty_labels(job.out, labels) as refined:
             counts, scores = yield from _fill(task, job, labels, refined)
             yield Progress("writing")
-            target.write(job.out, InstanceLabels(refined), WriteRequest(job.image.name))
+            placed = _placed(InstanceLabels(refined), job, source, labels)
+            target.write(job.out, placed, WriteRequest(job.image.name))
     if job.report is not None:
         write_report(job.report, scores, len(labels.shape) - 2)
     return counts
+
+
+def _placed(
+    found: InstanceLabels, job: RefineJob, image: PlaneSource, labels: LabelPlanes
+) -> InstanceLabels:
+    """Put refined labels where the rough ones lie; where the image does, if unknown."""
+    n_axes = len(found.shape)
+    space = labels.source.space
+    if space is None or (not space.code and image.space is not None):
+        space = image.space
+    if space is not None:
+        scale = (*(1.0,) * (n_axes - 3), *space.spacing[-min(n_axes, 3) :])
+        units = ("pixel",) * (n_axes - 3) + ("millimeter",) * min(n_axes, 3)
+        return replace(found, space=space, scale=scale, units=units)
+    steps = _steps_of(job.labels, None) or _steps_of(job.image, image.channel_axis)
+    fitting = {key: v for key, v in steps.items() if len(v) == n_axes}
+    return replace(found, **fitting)
+
+
+def _steps_of(path: Path, channel_axis: int | None) -> dict[str, Any]:
+    """Return where the pixels of an OME-Zarr lie, without its channels."""
+    if not path.is_dir():
+        return {}
+    import zarr
+
+    from napari_samseg.core.io.ome_zarr import read_steps
+
+    group = zarr.open(path, mode="r")
+    steps = read_steps(group) if isinstance(group, zarr.Group) else {}
+    if channel_axis is None:
+        return steps
+    return {k: v[:channel_axis] + v[channel_axis + 1 :] for k, v in steps.items()}
 
 
 def _check_outputs(job: RefineJob, *, is_folder: bool) -> None:
@@ -147,10 +184,11 @@ def _check_outputs(job: RefineJob, *, is_folder: bool) -> None:
 
         check_zarr_path(job.out)
     else:
-        check_output_file(job.out, inputs=inputs)
+        check_output_file(job.out, inputs=inputs, overwrite=job.overwrite)
     if job.report is not None:
         check_report_path(job.report)
-        check_output_file(job.report, inputs=(*inputs, job.out))
+        known = (*inputs, job.out)
+        check_output_file(job.report, inputs=known, overwrite=job.overwrite)
     if job.embeddings is not None:
         from napari_samseg.core.cache.zarr_store import EmbeddingStore
 
