@@ -54,6 +54,12 @@ def test_a_script_with_a_viewer_runs(make_napari_viewer, monkeypatch):
     session.close()
 
 
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path, monkeypatch):
+    """What scripts and commands write stays out of the repository."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if page_code(page)], ids=lambda page: page.name
 )

@@ -51,6 +51,7 @@ from napari_samseg.core.settings import (
 
 if TYPE_CHECKING:
     from napari_samseg.core.demo import DemoReport, DemoResult
+    from napari_samseg.core.types import MaskPrediction
 
 __all__ = ["app"]
 
@@ -208,15 +209,36 @@ def segment(
             TileSettings(tiling, tile, overlap),
         )
     )
-    table = Table("object", "pixels", "predicted IoU")
-    for object_id, crop, iou in zip(
-        prediction.object_ids, prediction.crops, prediction.iou_predictions, strict=True
-    ):
-        table.add_row(str(object_id), str(int(crop.sum())), f"{iou:.2f}")
-    output.print(table)
+    _print_prediction(prediction)
     for path in (out, overlay):
         if path is not None:
             say(f"wrote {path}")
+
+
+def _print_prediction(prediction: MaskPrediction) -> None:
+    """Print the objects, and which of them others lie over in the labels."""
+    import numpy as np
+
+    ids, seen = np.unique(prediction.to_labels(), return_counts=True)
+    kept = dict(zip(ids.tolist(), seen.tolist(), strict=True))
+    table = Table("object", "pixels of its mask", "in the labels", "predicted IoU")
+    hidden = []
+    for object_id, crop, iou in zip(
+        prediction.object_ids.tolist(),
+        prediction.crops,
+        prediction.iou_predictions,
+        strict=True,
+    ):
+        n, n_kept = int(crop.sum()), kept.get(object_id, 0)
+        table.add_row(str(object_id), str(n), str(n_kept), f"{iou:.2f}")
+        if n and not n_kept:
+            hidden.append(str(object_id))
+    output.print(table)
+    if hidden:
+        say(
+            f"{len(hidden)} of them lie wholly under masks of a higher predicted IoU "
+            f"and are not in the labels: {', '.join(hidden)}"
+        )
 
 
 @models_app.command("list")

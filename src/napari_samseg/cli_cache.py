@@ -9,6 +9,7 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.box import SIMPLE
 from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
@@ -256,12 +257,16 @@ def parse_size(text: str) -> int:
 
 def _print_entries(entries: Sequence[EntrySummary]) -> None:
     table = Table(
-        *("entry", "image", "model", "planes", "tiles", "storage", "size", "used")
+        *("entry", "image", "model", "planes", "tiles", "storage", "size", "used"),
+        box=SIMPLE,
+        pad_edge=False,
     )
     for column in table.columns:
         column.no_wrap = True
-    # a path may be longer than the rest
-    table.columns[1].no_wrap, table.columns[1].overflow = False, "fold"
+    # a name may be longer than the rest, and of a time the day may stand above
+    image, used = table.columns[1], table.columns[-1]
+    image.no_wrap, image.overflow, image.min_width = False, "fold", 12
+    used.no_wrap = False
     for entry in entries:
         recipe = entry.recipe
         if recipe is None:
@@ -334,6 +339,20 @@ def _print_report(report: EntryReport) -> None:
 
 
 def _first_few(planes: Sequence[tuple[int, ...]], limit: int = 10) -> str:
-    names = [",".join(map(str, plane)) or "the only one" for plane in planes[:limit]]
-    more = f" and {len(planes) - limit} more" if len(planes) > limit else ""
-    return "; ".join(names) + more
+    if not planes[0]:
+        return "the only one"
+    # planes that follow one another along the last axis are told by the ends
+    runs: list[list[tuple[int, ...]]] = []
+    for plane in planes:
+        if runs and plane == (*runs[-1][-1][:-1], runs[-1][-1][-1] + 1):
+            runs[-1].append(plane)
+        else:
+            runs.append([plane])
+    names = [_name_run(run) for run in runs[:limit]]
+    left = sum(map(len, runs[limit:]))
+    return "; ".join(names) + (f" and {left} more" if left else "")
+
+
+def _name_run(run: Sequence[tuple[int, ...]]) -> str:
+    first, last = (",".join(map(str, plane)) for plane in (run[0], run[-1]))
+    return first if len(run) == 1 else f"{first} to {last}"

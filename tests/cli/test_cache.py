@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import shutil
 
 import psutil
@@ -47,11 +48,11 @@ def test_the_list_is_that_of_the_store(run, folder):
     put(EmbeddingStore(folder).entry(RECIPE), (0, 0), 0, "p")
     status, output, _ = run("list", folder)
     assert status == 0
-    rows = [line.split("│") for line in output.splitlines() if "│" in line]
-    cells = {row[2].strip(): [cell.strip() for cell in row] for row in rows}
-    assert cells["other[1].tif"][3:7] == ["vit_b", "2/2", "2", "float16"]
-    assert cells["stack.tif"][4] == "1/12"
-    assert RECIPE.digest.startswith(cells["stack.tif"][1])
+    rows = [re.split(" {2,}", line.strip()) for line in output.splitlines()]
+    cells = {row[1]: row for row in rows if len(row) > 5}
+    assert cells["other[1].tif"][2:6] == ["vit_b", "2/2", "2", "float16"]
+    assert cells["stack.tif"][3] == "1/12"
+    assert RECIPE.digest.startswith(cells["stack.tif"][0])
     assert str(folder) in output
 
 
@@ -66,6 +67,15 @@ def test_the_store_of_the_cache_folder_is_meant_where_none_is_named(
     shutil.copytree(folder, tmp_path / "cache" / "embeddings")
     assert "short.tif" in run("list")[1]
     assert run("verify")[0] == 0
+
+
+def test_a_narrow_terminal_still_says_which_image(run, folder, monkeypatch):
+    from napari_samseg import cli_terminal
+
+    monkeypatch.setattr(cli_terminal.output, "width", 80)
+    output = run("list", folder)[1]
+    assert "short.tif" in output
+    assert max(map(len, output.splitlines()[:6])) <= 80
 
 
 @pytest.mark.parametrize("command", ["list", "info"])
@@ -92,6 +102,11 @@ def test_planes_that_were_never_asked_for_are_not_missing(run, tmp_path):
     status, _, messages = run("verify", tmp_path / "store", "--planes", "12:20")
     assert status == 2
     assert "0:12" in messages
+    fill(store)  # a stack of two planes
+    assert run("verify", tmp_path / "store", "--planes", "0:1")[0] == 0
+    status, output, _ = run("verify", tmp_path / "store", "--planes", "0:12")
+    assert status == 1
+    assert "11 missing: 0,1" in output
     assert "START:STOP" in run("verify", tmp_path / "store", "--planes", "a")[2]
 
 

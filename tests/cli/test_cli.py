@@ -58,6 +58,19 @@ def test_version(run):
     assert output == f"napari-samseg {napari_samseg.__version__}\n"
 
 
+def test_objects_that_lie_under_others_are_named(run, stack, tmp_path):
+    prompts = tmp_path / "twice.csv"
+    prompts.write_text("object,y,x\n3,20,30\n5,20,30\n7,60,90\n")
+    status, output, _ = run(
+        *("segment", stack, "--plane", 0, "--points", prompts),
+        *("--out", tmp_path / "out.tif"),
+    )
+    assert status == 0
+    written = set(np.unique(tifffile.imread(tmp_path / "out.tif")).tolist())
+    (hidden,) = {3, 5} - written
+    assert f"are not in the labels: {hidden}" in output
+
+
 def test_segment_writes_the_labels_of_one_plane(
     run, stack, points, tiny_checkpoint, tmp_path
 ):

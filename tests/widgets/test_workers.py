@@ -121,6 +121,16 @@ def test_latest_goes_on_after_an_error(qtbot):
     assert log.names() == ["error", "return"]
 
 
+def test_nothing_is_awaited_once_the_answer_is_there(qtbot):
+    latest, awaited = LatestJob(), []
+    latest.request(
+        count(1), lambda value: awaited.append(latest.will_answer), Log()("error")
+    )
+    assert latest.will_answer
+    qtbot.waitUntil(lambda: not latest.is_busy, timeout=5000)
+    assert awaited == [False]
+
+
 def test_cancelled_latest_runs_nothing_more(qtbot):
     log, latest = Log(), LatestJob()
     latest.request(count(1000, delay=0.001), log("return"), log("error"))

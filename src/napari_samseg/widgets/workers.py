@@ -108,7 +108,7 @@ class Job:
 
     Attributes
     ----------
-    is_running, is_paused, is_cancelled : bool
+    is_running, is_paused, is_cancelled, has_answered : bool
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class Job:
         self._on_progress = on_progress
         self._on_warning = on_warning
         self._on_end = on_end
-        self.is_cancelled = self.is_paused = False
+        self.is_cancelled = self.is_paused = self.has_answered = False
         self.background = background
         self.is_running = False
         self._worker = create_worker(
@@ -180,6 +180,7 @@ class Job:
             self._on_warning(str(warning[0]))
 
     def _returned(self, value: Any) -> None:
+        self.has_answered = True
         if self.is_cancelled:
             return
         if isinstance(value, _Failure):
@@ -237,8 +238,11 @@ class LatestJob:
 
     @property
     def will_answer(self) -> bool:
-        """Whether a request is open that has not been cancelled."""
-        runs = self._running is not None and not self._running.is_cancelled
+        """Whether a request is open that has not been cancelled or answered."""
+        running = self._running
+        runs = running is not None and not (
+            running.is_cancelled or running.has_answered
+        )
         return runs or self._waiting is not None
 
     def request(

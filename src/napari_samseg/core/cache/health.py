@@ -28,7 +28,12 @@ from napari_samseg.core.cache.recipe import StackRecipe
 from napari_samseg.core.cache.seal import unsealed
 from napari_samseg.core.cache.zarr_store import EmbeddingStore
 from napari_samseg.core.embed.order import select_planes
-from napari_samseg.core.errors import CacheError, DamagedStoreError, NewerStoreError
+from napari_samseg.core.errors import (
+    CacheError,
+    DamagedStoreError,
+    NewerStoreError,
+    SettingsError,
+)
 from napari_samseg.core.types import Progress
 
 __all__ = [
@@ -111,15 +116,20 @@ def verify(
     Raises
     ------
     SettingsError
-        If an entry has no such planes.
+        If no entry has such planes; those that do not are left out.
     CacheError
         If the store is out of reach.
     """
     digests = store.digests() if digest is None else [digest]
-    reports = []
+    reports: list[EntryReport] = []
+    error: SettingsError | None = None
     for name in digests:
-        report = yield from _verify_entry(store, name, planes)
-        reports.append(report)
+        try:
+            reports.append((yield from _verify_entry(store, name, planes)))
+        except SettingsError as other:  # a shorter stack beside the one that is meant
+            error = other
+    if error is not None and not reports:
+        raise error
     return VerifyReport(tuple(reports))
 
 
