@@ -115,7 +115,7 @@ def test_labels_saved_as_grey_rgb_or_whole_real_numbers(call, tmp_path):
     tifffile.imwrite(tmp_path / "real.tif", labels.astype(np.float32))
     for name in ("rgb.png", "real.tif"):
         status, output, _ = call(
-            "prompts", tmp_path / name, "--out", tmp_path / "p.csv"
+            "prompts", tmp_path / name, "--out", tmp_path / f"{name}.csv"
         )
         assert (status, output.split(",")[0]) == (0, "2 objects")
 
