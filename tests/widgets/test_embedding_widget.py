@@ -342,7 +342,7 @@ def test_places_that_will_not_do_are_refused_in_words(
     rest(qtbot, widget)
     widget._start_button.click()
     rest(qtbot, widget)
-    assert "zip file, which is only read" in widget._status.text()
+    assert "zip file, which can only be read" in widget._status.text()
 
     # root may write anywhere: the store says so itself
     EmbeddingStore(tmp_path / "locked")
