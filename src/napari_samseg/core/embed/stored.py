@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from napari_samseg.core.cache.layered import LayeredCache
 from napari_samseg.core.cache.lookup import EntryFinder, find_entry
-from napari_samseg.core.embed.stack import Stack, stack_recipe
 from napari_samseg.core.errors import CacheError
 
 if TYPE_CHECKING:
@@ -46,6 +45,9 @@ class StoredPlanes:
         ndim = plane.source.ndim
         if plane.plane_axes != (ndim - 2, ndim - 1):
             return shared.cache  # stores hold planes of the usual axes only
+        # here, as torch comes with it, which a panel that opens need not wait for
+        from napari_samseg.core.embed.stack import Stack, stack_recipe
+
         stack = Stack(plane.source, self.name, plane.settings)
         recipe = stack_recipe(stack, shared.model, tiles)
         sample = plane.index, plane.digest
@@ -79,6 +81,8 @@ def stored_embeddings(
         If there is no such entry, or the store is damaged, newer, out of reach, or
         something else.
     """
+    from napari_samseg.core.embed.stack import Stack, stack_recipe
+
     stack = Stack(plane.source, name, plane.settings, plane.plane_axes)
     recipe = stack_recipe(stack, model, tile_settings)
     place = os.fspath(location)
