@@ -50,6 +50,9 @@ from napari_samseg.core.settings import (
 )
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from napari_samseg.core.demo import DemoReport, DemoResult
     from napari_samseg.core.types import MaskPrediction
 
@@ -201,7 +204,7 @@ def segment(
         channels=read_integers(channels, "--channels") or None,
         level=level,
     )
-    prediction = show_progress(
+    prediction, labels = show_progress(
         segment_file(
             job,
             settings,
@@ -209,17 +212,19 @@ def segment(
             TileSettings(tiling, tile, overlap),
         )
     )
-    _print_prediction(prediction)
+    _print_prediction(prediction, labels)
     for path in (out, overlay):
         if path is not None:
             say(f"wrote {path}")
 
 
-def _print_prediction(prediction: MaskPrediction) -> None:
+def _print_prediction(
+    prediction: MaskPrediction, labels: npt.NDArray[np.integer]
+) -> None:
     """Print the objects, and which of them others lie over in the labels."""
-    import numpy as np
+    from napari_samseg.core.instances.tidy import count_pixels
 
-    ids, seen = np.unique(prediction.to_labels(), return_counts=True)
+    ids, seen = count_pixels(labels)
     kept = dict(zip(ids.tolist(), seen.tolist(), strict=True))
     table = Table("object", "pixels of its mask", "in the labels", "predicted IoU")
     hidden = []

@@ -275,6 +275,6 @@ def test_an_export_is_a_store(run, folder, tmp_path):
     assert "short.tif" in run("list", out)[1]
     status, _, messages = run("delete", out, "--all", "--yes")
     assert status == 2
-    assert "only read" in messages
+    assert "only be read" in messages
     assert run("repair", out)[0] == 2
     assert run("export", folder, "--out", tmp_path / "short.tar")[0] == 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from napari_samseg.core.errors import (
     InvalidImageError,
@@ -20,6 +20,8 @@ from napari_samseg.core.planes import measure_plane
 from napari_samseg.core.types import Progress
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from napari_samseg.core.images import PlaneSource
     from napari_samseg.core.settings import (
         ImageSettings,
@@ -70,10 +72,16 @@ def segment_file(
     image_settings: ImageSettings,
     model_settings: ModelSettings,
     tile_settings: TileSettings,
-) -> Generator[Progress, None, MaskPrediction]:
+) -> Generator[Progress, None, tuple[MaskPrediction, npt.NDArray[Any]]]:
     """Segment the objects that the prompt files show.
 
     All that can be wrong with the files is found before the model is loaded.
+
+    Returns
+    -------
+    prediction : MaskPrediction
+    labels : (Y, X) uint32
+        As they were written: where masks overlap, one of them is not whole.
 
     Raises
     ------
@@ -124,12 +132,13 @@ def segment_file(
         )
         tiled = TiledPlane(Predictor(model, entry), plane, tiles)
         prediction = yield from tiled.predict_steps(prompts)
-        write_label_image(job.out, prediction.to_labels())
+        labels = prediction.to_labels()
+        write_label_image(job.out, labels)
         if job.overlay is not None:
             from napari_samseg.core.overlay import draw_overlay
 
             write_picture(job.overlay, draw_overlay(plane.read(), prediction, prompts))
-    return prediction
+    return prediction, labels
 
 
 def _check_plane(job: SegmentJob, source: PlaneSource) -> None:

@@ -96,7 +96,7 @@ def test_a_zip_file_is_read(folder, tmp_path):
     store = EmbeddingStore(path, write=False)
     assert store.read_only
     assert get(store.entry(SHORT), (1,), 1) is not None
-    with pytest.raises(CacheError, match="only read"):
+    with pytest.raises(CacheError, match="only be read"):
         EmbeddingStore(path)
 
 

@@ -111,6 +111,25 @@ def test_what_is_finished_is_handed_out_at_the_end(lanes):
     assert not lanes.is_busy
 
 
+def test_a_last_step_that_ends_while_it_is_looked_at_is_the_last(lanes):
+    lanes.start("a", count_to(0, [], 0.0))
+    (run,) = lanes._runs
+    step = run.step
+
+    class EndsNow:
+        """Is not done when it is first thought of, but when it is asked."""
+
+        def done(self):
+            step.result()
+            run.finished = run.finished or finished
+            return True
+
+    step.result()
+    finished, run.finished, run.step = run.finished, None, EndsNow()
+    (result,) = lanes.advance()
+    assert (result.key, result.value) == ("a", 0)
+
+
 def test_an_error_does_not_take_what_others_have_finished(threads):
     def fails():
         for _ in range(20):

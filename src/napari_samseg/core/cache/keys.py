@@ -18,7 +18,7 @@ from zarr.core.sync import sync
 from napari_samseg.core.cache.checked_store import CheckedStore, in_words
 from napari_samseg.core.errors import CacheError, DamagedStoreError
 
-__all__ = ["PARTIAL", "StoreKeys", "local_path", "open_keys"]
+__all__ = ["PARTIAL", "StoreKeys", "check_place", "local_path", "open_keys"]
 
 # How zarr ends the name of a file that it has not finished.
 PARTIAL = ".partial"
@@ -81,12 +81,25 @@ def _open_path(path: Path, *, write: bool) -> Store:
     return zarr.storage.LocalStore(path, read_only=not write)
 
 
+def check_place(location: str) -> None:
+    """Say where nothing can be written, before anything that takes a while.
+
+    Raises
+    ------
+    CacheError
+        If the location is that of a zip file.
+    """
+    path = local_path(location)
+    if path is not None and path.suffix == ".zip":
+        raise CacheError(
+            f"{path} is a zip file, which can only be read: choose a folder, and make "
+            "a zip file of it with `napari-samseg cache export`"
+        )
+
+
 def _open_zip(path: Path, *, write: bool) -> Store:
     if write:
-        raise CacheError(
-            f"{path} is a zip file, which is only read: unpack it, or write into a "
-            "folder and export that"
-        )
+        check_place(str(path))
     try:
         return sync(zarr.storage.ZipStore.open(path, mode="r", read_only=True))
     except OSError:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_samseg.core.cache.keys import local_path
+from napari_samseg.core.cache.keys import check_place
 from napari_samseg.core.cache.place import check_room, default_store_folder
 from napari_samseg.core.embed.order import PlaneOrder, select_planes
 from napari_samseg.core.embed.stack import Stack
@@ -121,12 +121,7 @@ class StackJob:
         CacheError
             If the place is a zip file.
         """
-        path = local_path(self.location)
-        if path is not None and path.suffix.lower() == ".zip":
-            raise CacheError(
-                f"{self.location} is a zip file, which can only be read: choose a "
-                "folder, and make a zip file of it with `napari-samseg cache export`"
-            )
+        check_place(self.location)
 
     def estimate_steps(self) -> Generator[Progress, None, EmbedEstimate]:
         """Tell what the job will take, and write nothing.

@@ -154,7 +154,8 @@ class Lanes(Generic[K, T]):
             Whatever a generator raises; `end` returns what others have finished.
         """
         for run in self._runs:
-            if not run.is_over and (run.step is None or run.step.done()):
+            # in this order: the step that is done may have been the last
+            if (run.step is None or run.step.done()) and not run.is_over:
                 self._continue(run)
         under_way = [run.step for run in self._runs if run.step and not run.is_over]
         wait(under_way, POLL_SECONDS, FIRST_COMPLETED)
