@@ -1,0 +1,31 @@
+"""Frozen settings with bounds and help; forms and CLI options are built from them."""
+
+from napari_samseg.core.settings.fields import SettingInfo, check, describe, setting
+from napari_samseg.core.settings.images import (
+    EmbedSettings,
+    ImageSettings,
+    ModelSettings,
+    TileSettings,
+)
+from napari_samseg.core.settings.labels import (
+    ConvertSettings,
+    InstanceSettings,
+    MriSettings,
+)
+from napari_samseg.core.settings.prompting import PromptSettings, RefineSettings
+
+__all__ = [
+    "ConvertSettings",
+    "EmbedSettings",
+    "ImageSettings",
+    "InstanceSettings",
+    "ModelSettings",
+    "MriSettings",
+    "PromptSettings",
+    "RefineSettings",
+    "SettingInfo",
+    "TileSettings",
+    "check",
+    "describe",
+    "setting",
+]
