@@ -26,8 +26,8 @@ from napari_samseg.core.metrics.prompting import score_prompts
 from napari_samseg.core.models.sam import SamModel
 from napari_samseg.core.models.tiny import TinyConfig, fold_batch_norm, prompt_prior
 from napari_samseg.core.predict import Predictor
-from napari_samseg.core.settings import ImageSettings
-from napari_samseg.core.training.loop import LoopSettings, TrainingLoop
+from napari_samseg.core.settings import ImageSettings, LoopSettings
+from napari_samseg.core.training.loop import TrainingLoop
 
 SMALL, MIDDLE, LARGE = CropPlan(160, 16, 4), CropPlan(320, 4, 7), CropPlan(512, 1, 12)
 
@@ -160,7 +160,7 @@ def main() -> None:
         checkpoint=state,
     )
     if options.resume:
-        loop.resume(state, options.device)
+        loop.resume(state)
     follow(loop, validation, options.out / "log.csv")
 
 

@@ -14,7 +14,8 @@ import torch
 
 from napari_samseg.core.models import load_model
 from napari_samseg.core.models.tiny import TinyConfig
-from napari_samseg.core.training.loop import LoopSettings, TrainingLoop
+from napari_samseg.core.settings import LoopSettings
+from napari_samseg.core.training.loop import TrainingLoop
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "embedded_model"
 CONFIG = TinyConfig(
@@ -153,7 +154,8 @@ def test_trained_exported_and_loaded(
     assert model.embedding_shape == (32, 64, 64)
     from napari_samseg.core.models.tiny import fold_batch_norm
 
-    trained = fold_batch_norm(loop.averaged.sam)
+    with loop.averaged_weights() as module:
+        trained = fold_batch_norm(module.sam)
     image = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
         expected = trained.image_encoder(image)

@@ -26,6 +26,7 @@ __all__ = [
     "SamSegError",
     "SettingsError",
     "ToolError",
+    "TrainingError",
     "UnknownNameError",
 ]
 
@@ -92,6 +93,10 @@ class OutputError(SamSegError, OSError):
 
 class ToolError(SamSegError, OSError):
     """Another program that was asked for failed; the message says what it said."""
+
+
+class TrainingError(SamSegError, ArithmeticError):
+    """Training cannot go on: a loss or a gradient is no number."""
 
 
 class LayerError(SamSegError, ValueError):

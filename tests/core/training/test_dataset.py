@@ -23,7 +23,7 @@ from napari_samseg.core.training.dataset import (
     sample_loss,
     window_targets,
 )
-from napari_samseg.core.training.loop import LoopSettings, TrainingLoop
+from napari_samseg.core.training.loop import TrainingLoop
 from napari_samseg.core.training.objective import object_loss
 
 CONFIG = TinyConfig(

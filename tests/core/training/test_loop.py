@@ -7,12 +7,14 @@ import pytest
 import torch
 from torch import nn
 
-from napari_samseg.core.errors import MissingFileError, SettingsError
-from napari_samseg.core.training.loop import (
-    LoopSettings,
-    TrainingLoop,
-    learning_rate_at,
+from napari_samseg.core.errors import (
+    CheckpointError,
+    MissingFileError,
+    SettingsError,
+    TrainingError,
 )
+from napari_samseg.core.settings import LoopSettings
+from napari_samseg.core.training.loop import TrainingLoop, learning_rate_at
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,9 +35,9 @@ def squared_error(
 
 
 def make_loop(
-    checkpoint: Path | None = None, **changes: float
+    checkpoint: Path | None = None, **changes: float | str | bool
 ) -> TrainingLoop[tuple[torch.Tensor, torch.Tensor]]:
-    values: dict[str, float] = {
+    values: dict[str, float | str | bool] = {
         "steps": 12,
         "learning_rate": 0.05,
         "warmup_steps": 3,
@@ -87,22 +89,23 @@ def test_resumed_run_is_the_undisturbed_one(tmp_path: Path) -> None:
         rest = [p.train_loss for p in resumed.run()]
         assert rest == losses[stop:]
         for ours, theirs in (
-            (resumed.module, whole.module),
+            (resumed.module.state_dict(), whole.module.state_dict()),
             (resumed.averaged, whole.averaged),
         ):
-            for name, value in theirs.state_dict().items():
-                assert torch.equal(ours.state_dict()[name], value), name
+            for name, value in theirs.items():
+                assert torch.equal(ours[name], value), name
+        assert resumed.best == whole.best
 
 
 def test_average_follows_the_weights() -> None:
     loop = make_loop(ema_decay=0.0)
     list(loop.run())
     for name, value in loop.module.state_dict().items():
-        assert torch.equal(loop.averaged.state_dict()[name], value)
+        assert torch.equal(loop.averaged[name], value)
     slow = make_loop(ema_decay=0.9)
     list(slow.run())
     weight = "3.weight"
-    gap = slow.module.state_dict()[weight] - slow.averaged.state_dict()[weight]
+    gap = slow.module.state_dict()[weight] - slow.averaged[weight]
     assert gap.abs().max() > 0
 
 
@@ -160,3 +163,80 @@ def test_nothing_to_resume(tmp_path: Path) -> None:
 def test_settings_out_of_bounds(change: dict[str, float]) -> None:
     with pytest.raises(SettingsError):
         LoopSettings(**change)  # type: ignore[arg-type]
+
+
+def test_the_best_weights_are_handed_out_and_training_goes_on_from_its_own() -> None:
+    scores = iter([0.3, 0.6, 0.5])
+    loop = make_loop(steps=15)
+    kept: list[tuple[float, dict[str, torch.Tensor]]] = []
+
+    def keep(module: nn.Module, score: float) -> None:
+        state = {n: t.clone() for n, t in module.state_dict().items()}
+        kept.append((score, state))
+        assert all(torch.equal(t, loop.averaged[n]) for n, t in state.items())
+
+    loop._validate = lambda module: next(scores)
+    loop._on_best = keep
+    list(loop.run())
+    assert [score for score, _ in kept] == [0.3, 0.6]
+    assert loop.best == (0.6, 10)
+    plain = make_loop(steps=15)
+    list(plain.run())
+    for name, value in plain.module.state_dict().items():
+        assert torch.equal(loop.module.state_dict()[name], value)
+
+
+def test_patience_ends_a_run_that_gets_no_better() -> None:
+    loop = make_loop(steps=100, patience=2)
+    loop._validate = lambda module: 0.5
+    assert [p.done for p in loop.run()][-1] == 15  # the first score, and two more
+
+
+def test_a_plateau_lowers_the_rate_and_then_waits() -> None:
+    loop = make_loop(steps=75, schedule="plateau", validate_every=5, learning_rate=0.1)
+    loop._validate = lambda module: 0.5
+    rates = [round(loop.rate, 6) for p in loop.run() if p.done % 5 == 1]
+    # four scores in a row that were no better than the first, then a rest of three
+    assert rates == [0.033333, *[0.1] * 4, *[0.01] * 7, *[0.001] * 3]
+
+
+def test_accumulated_batches_are_one_large_batch() -> None:
+    def large(step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        parts = [batch_at(2 * step), batch_at(2 * step + 1)]
+        return torch.cat([x for x, _ in parts]), torch.cat([y for _, y in parts])
+
+    def linear(batches, **changes: float) -> nn.Module:  # type: ignore[no-untyped-def]
+        torch.manual_seed(0)
+        module = nn.Sequential(nn.Linear(3, 1))
+        settings = LoopSettings(steps=10, learning_rate=0.1, **changes)  # type: ignore[arg-type]
+        list(TrainingLoop(module, batches, squared_error, settings).run())
+        return module
+
+    one, other = linear(large), linear(batch_at, accumulate=2)
+    torch.testing.assert_close(one[0].weight, other[0].weight)  # type: ignore[index]
+
+
+def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good(tmp_path: Path) -> None:
+    def spoiled(step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        x, y = batch_at(step)
+        return x, y * float("nan") if step == 6 else y
+
+    state = tmp_path / "state.pt"
+    good = make_loop()
+    loop = TrainingLoop(
+        good.module, spoiled, squared_error, good.settings, checkpoint=state
+    )
+    with pytest.raises(TrainingError, match=r"loss of batch 6 \(step 7\) is nan"):
+        list(loop.run())
+    resumed = make_loop(state)
+    resumed.resume(state)
+    assert resumed.step == 6
+    assert all(t.isfinite().all() for t in resumed.module.state_dict().values())
+
+
+def test_the_state_of_another_module_is_refused(tmp_path: Path) -> None:
+    state = tmp_path / "state.pt"
+    list(make_loop(state).run())
+    other = TrainingLoop(nn.Linear(3, 1), batch_at, squared_error, LoopSettings())
+    with pytest.raises(CheckpointError, match="training of something else"):
+        other.resume(state)

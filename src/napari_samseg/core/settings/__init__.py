@@ -13,18 +13,26 @@ from napari_samseg.core.settings.labels import (
     MriSettings,
 )
 from napari_samseg.core.settings.prompting import PromptSettings, RefineSettings
+from napari_samseg.core.settings.training import (
+    AugmentSettings,
+    LoopSettings,
+    TuneSettings,
+)
 
 __all__ = [
+    "AugmentSettings",
     "ConvertSettings",
     "EmbedSettings",
     "ImageSettings",
     "InstanceSettings",
+    "LoopSettings",
     "ModelSettings",
     "MriSettings",
     "PromptSettings",
     "RefineSettings",
     "SettingInfo",
     "TileSettings",
+    "TuneSettings",
     "check",
     "describe",
     "setting",

@@ -6,10 +6,10 @@ resumed run is the undisturbed run, bit for bit.
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -17,75 +17,124 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import nn
 
-from napari_samseg.core.settings import check, setting
+from napari_samseg.core.errors import CheckpointError, TrainingError
+from napari_samseg.core.settings import LoopSettings
 from napari_samseg.core.training.checkpoint import (
     read_training_state,
     write_training_state,
 )
 from napari_samseg.core.types import TrainingProgress
 
-__all__ = ["LoopSettings", "TrainingLoop", "learning_rate_at"]
+__all__ = ["LossAt", "TrainingLoop", "learning_rate_at"]
 
 Batch = TypeVar("Batch")
+LossAt = Callable[[nn.Module, Batch, int], tuple[torch.Tensor, Mapping[str, float]]]
 
-
-@dataclass(frozen=True, slots=True)
-class LoopSettings:
-    """How long and how fast to train; every field says what it does."""
-
-    steps: int = setting(
-        1000, "Steps", "Number of optimiser steps.", minimum=1, maximum=10_000_000
-    )
-    learning_rate: float = setting(
-        1e-3, "Learning rate", "Highest rate, after warm-up.", minimum=0.0, maximum=1.0
-    )
-    final_rate: float = setting(
-        0.02,
-        "Final rate",
-        "Rate at the end of the cosine, as a share of the highest.",
-        minimum=0.0,
-        maximum=1.0,
-    )
-    warmup_steps: int = setting(
-        100, "Warm-up", "Steps of linear rise of the rate.", minimum=0
-    )
-    weight_decay: float = setting(
-        0.02, "Weight decay", "AdamW's decay of weight matrices.", minimum=0.0
-    )
-    clip_norm: float = setting(
-        1.0,
-        "Gradient clip",
-        "Largest norm of the gradient; 0 is no limit.",
-        minimum=0.0,
-    )
-    ema_decay: float = setting(
-        0.998,
-        "EMA decay",
-        "Decay of the running mean of the weights; 0 keeps the last.",
-        minimum=0.0,
-        maximum=0.999999,
-    )
-    checkpoint_every: int = setting(
-        100, "Checkpoint every", "Steps between states on disk.", minimum=1
-    )
-    validate_every: int = setting(
-        250, "Validate every", "Steps between validations.", minimum=1
-    )
-    seed: int = setting(0, "Seed", "Seed of everything random.", minimum=0)
-
-    def __post_init__(self) -> None:
-        check(self)
+# The plateau schedule: by how much a score must rise to count (as a share), after how
+# many validations without that the rate falls, to what share, and for how many it then
+# rests (Kirillov's successors use ReduceLROnPlateau so: MSSegSAM).
+RISE, STALE, FALL, REST, LEAST_RATE = 1e-3, 3, 0.1, 3, 1e-7
 
 
 def learning_rate_at(step: int, settings: LoopSettings) -> float:
-    """Linear warm-up, then a half cosine down to `final_rate` of the highest."""
+    """Linear warm-up, then constant, or a half cosine down to `final_rate`.
+
+    What the plateau schedule takes off comes on top.
+    """
     if step < settings.warmup_steps:
         return settings.learning_rate * (step + 1) / settings.warmup_steps
+    if settings.schedule != "cosine":
+        return settings.learning_rate
     span = max(settings.steps - settings.warmup_steps, 1)
     done = min((step - settings.warmup_steps) / span, 1.0)
     cosine = 0.5 * (1 + math.cos(math.pi * done))
     share = settings.final_rate + (1 - settings.final_rate) * cosine
     return settings.learning_rate * share
+
+
+@dataclass(slots=True)
+class _Scores:
+    """What validations have said so far."""
+
+    best: float = -math.inf
+    best_step: int = 0
+    stale: int = 0  # validations in a row that were no better
+    bad: int = 0  # those since the rate fell and rested
+    rest: int = 0
+    factor: float = 1.0  # of the learning rate
+
+    def note(self, score: float, step: int, settings: LoopSettings) -> bool:
+        """Take in a score; return whether it is the best so far."""
+        is_best = score > self.best
+        is_better = self.best == -math.inf or score - self.best > RISE * abs(self.best)
+        self.stale = 0 if is_better else self.stale + 1
+        self.bad = 0 if is_better else self.bad + 1
+        if is_best:
+            self.best, self.best_step = score, step
+        if settings.schedule == "plateau":
+            self._fall(settings)
+        return is_best
+
+    def _fall(self, settings: LoopSettings) -> None:
+        if self.rest:
+            self.rest -= 1
+            self.bad = 0
+        elif self.bad > STALE:
+            least = LEAST_RATE / max(settings.learning_rate, LEAST_RATE)
+            self.factor = max(self.factor * FALL, least)
+            self.bad, self.rest = 0, REST
+
+
+class _Ahead(Generic[Batch]):
+    """Makes batches in a thread while the model learns from the one before."""
+
+    def __init__(
+        self,
+        executor: ThreadPoolExecutor,
+        batch_at: Callable[[int], Batch],
+        settings: LoopSettings,
+        step: int,
+    ) -> None:
+        self._submit = lambda number: executor.submit(batch_at, number)
+        self._per_step = settings.accumulate
+        self._end = settings.steps * settings.accumulate
+        self._next = self._submit(step * settings.accumulate)
+
+    def of_step(self, step: int) -> range:
+        """Return the numbers of the batches of a step."""
+        return range(step * self._per_step, (step + 1) * self._per_step)
+
+    def take(self, number: int) -> Batch:
+        """Return a batch; they are taken in order."""
+        batch = self._next.result()
+        if number + 1 < self._end:
+            self._next = self._submit(number + 1)
+        return batch
+
+
+def _make_optimizer(module: nn.Module, settings: LoopSettings) -> torch.optim.Optimizer:
+    learning = [p for p in module.parameters() if p.requires_grad]
+    # biases and norms are not drawn to 0
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in learning if p.ndim > 1]},
+        {"params": [p for p in learning if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[settings.optimizer]
+    return kind(groups, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+
+
+def _check_state(
+    state: Mapping[str, Any], learning: Mapping[str, torch.Tensor], path: Path
+) -> None:
+    """Refuse a state that does not fit what learns here."""
+    kept = state.get("module", {})
+    if set(kept) != set(learning) or any(
+        kept[name].shape != tensor.shape for name, tensor in learning.items()
+    ):
+        raise CheckpointError(
+            f"{path} is the state of a training of something else: choose another "
+            "folder, or train the same model with the same settings"
+        )
 
 
 class TrainingLoop(Generic[Batch]):
@@ -96,61 +145,86 @@ class TrainingLoop(Generic[Batch]):
     module : torch.nn.Module
         Trained where it stands; parameters with ``requires_grad`` learn.
     batch_at : callable
-        ``batch_at(step)`` makes the batch of a step, always the same one; called in
-        one thread ahead of the training.
+        ``batch_at(number)`` makes a batch, always the same one; called in one thread
+        ahead of the training. There are `settings.accumulate` batches in each step.
     compute_loss : callable
-        ``compute_loss(module, batch, step)`` gives a scalar loss and named figures
+        ``compute_loss(module, batch, number)`` gives a scalar loss and named figures
         for the log.
     settings : LoopSettings
     validate : callable, optional
-        ``validate(module)`` gives a score (IoU) of the averaged weights.
+        ``validate(module)`` gives a score (IoU) of the averaged weights, which are in
+        the module meanwhile.
+    on_best : callable, optional
+        ``on_best(module, score)``, with the averaged weights in the module, each time
+        that a validation gave the highest score so far.
     checkpoint : Path, optional
         Where the state goes; without it, nothing is written.
+
+    Attributes
+    ----------
+    averaged : dict of str to tensor
+        Running means of what learns, and of the buffers.
+    figures : dict of str to float
+        Of the last step.
+    rate : float
+        Learning rate of the last step.
     """
 
     def __init__(
         self,
         module: nn.Module,
         batch_at: Callable[[int], Batch],
-        compute_loss: Callable[
-            [nn.Module, Batch, int], tuple[torch.Tensor, Mapping[str, float]]
-        ],
+        compute_loss: LossAt[Batch],
         settings: LoopSettings,
         *,
         validate: Callable[[nn.Module], float] | None = None,
+        on_best: Callable[[nn.Module, float], object] | None = None,
         checkpoint: Path | None = None,
     ) -> None:
         self.module = module
-        self.averaged = copy.deepcopy(module).requires_grad_(False)
         self.settings = settings
         self.step = 0
         self.figures: dict[str, float] = {}
+        self.rate = 0.0
+        self.averaged = {n: t.detach().clone() for n, t in self._learning().items()}
         self._batch_at = batch_at
         self._compute_loss = compute_loss
         self._validate = validate
+        self._on_best = on_best
         self._checkpoint = checkpoint
-        learning = [p for p in module.parameters() if p.requires_grad]
-        groups: list[dict[str, Any]] = [
-            {"params": [p for p in learning if p.ndim > 1]},
-            {"params": [p for p in learning if p.ndim <= 1], "weight_decay": 0.0},
-        ]
-        self._optimizer = torch.optim.AdamW(
-            groups, lr=settings.learning_rate, weight_decay=settings.weight_decay
-        )
+        self._scores = _Scores()
+        self._optimizer = _make_optimizer(module, settings)
+
+    @property
+    def best(self) -> tuple[float, int]:
+        """The highest score, and the step it was reached at; -inf without any."""
+        return self._scores.best, self._scores.best_step
+
+    @property
+    def device(self) -> torch.device:
+        """Where the module is."""
+        return next(self.module.parameters()).device
 
     def run(self) -> Generator[TrainingProgress]:
         """Train up to `settings.steps`, yielding after every step.
 
         Closing the generator writes the state of the last finished step.
+
+        Raises
+        ------
+        TrainingError
+            If a loss is no number: the step is not made, and the state before it is
+            written.
         """
         saved = self.step
         with ThreadPoolExecutor(1, "samseg-batches") as ahead:
-            future = ahead.submit(self._batch_at, self.step)
-            while self.step < self.settings.steps:
-                batch = future.result()
-                if self.step + 1 < self.settings.steps:
-                    future = ahead.submit(self._batch_at, self.step + 1)
-                loss = self._train_on(batch)
+            batches = _Ahead(ahead, self._batch_at, self.settings, self.step)
+            while self.step < self.settings.steps and not self._is_stale():
+                try:
+                    loss = self._train(batches)
+                except TrainingError:
+                    self.save()
+                    raise
                 self.step += 1
                 progress = TrainingProgress(
                     "training",
@@ -159,7 +233,7 @@ class TrainingLoop(Generic[Batch]):
                     train_loss=loss,
                     val_iou=self._score(),
                 )
-                last = self.step == self.settings.steps
+                last = self.step == self.settings.steps or self._is_stale()
                 if last or self.step % self.settings.checkpoint_every == 0:
                     self.save()
                     saved = self.step
@@ -171,64 +245,127 @@ class TrainingLoop(Generic[Batch]):
                         self.save()
                     raise
 
-    def _train_on(self, batch: Batch) -> float:
+    def _is_stale(self) -> bool:
+        patience = self.settings.patience
+        return bool(patience) and self._scores.stale >= patience
+
+    def _train(self, batches: _Ahead[Batch]) -> float:
+        """Make one step, and return its loss."""
         settings = self.settings
+        rate = learning_rate_at(self.step, settings) * self._scores.factor
         for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate_at(self.step, settings)
+            group["lr"] = rate
         self._optimizer.zero_grad(set_to_none=True)
-        with torch.random.fork_rng():
-            # dropout and the like: seeded by step, so that a resumed run draws the same
-            torch.manual_seed(settings.seed * 1_000_003 + self.step)
-            loss, figures = self._compute_loss(self.module, batch, self.step)
-            loss.backward()
-        if settings.clip_norm:
-            nn.utils.clip_grad_norm_(
-                [p for g in self._optimizer.param_groups for p in g["params"]],
-                settings.clip_norm,
+        total, sums = 0.0, dict[str, list[float]]()
+        for number in batches.of_step(self.step):
+            loss, figures = self._backward(batches.take(number), number)
+            total += loss / settings.accumulate
+            for name, value in figures.items():
+                sums.setdefault(name, []).append(value)
+        learning = [p for g in self._optimizer.param_groups for p in g["params"]]
+        norm = nn.utils.clip_grad_norm_(learning, settings.clip_norm or math.inf)
+        if not torch.isfinite(norm):
+            raise TrainingError(
+                f"the gradient of step {self.step + 1} is no number: take a lower "
+                "learning rate. What was learned before is kept"
             )
         self._optimizer.step()
         self._average()
-        self.figures = dict(figures)
-        return float(loss.detach())
+        self.rate = rate
+        self.figures = {name: sum(v) / len(v) for name, v in sums.items()}
+        return total
 
+    def _backward(self, batch: Batch, number: int) -> tuple[float, Mapping[str, float]]:
+        settings, device = self.settings, self.device
+        is_mixed = settings.mixed_precision and device.type == "cuda"
+        with torch.random.fork_rng():
+            # dropout and the like: seeded by batch, so that a resumed run draws the
+            # same
+            torch.manual_seed(settings.seed * 1_000_003 + number)
+            with torch.autocast(device.type, torch.bfloat16, enabled=is_mixed):
+                loss, figures = self._compute_loss(self.module, batch, number)
+            if not torch.isfinite(loss):
+                raise TrainingError(
+                    f"the loss of batch {number} (step {self.step + 1}) is {loss:g}: "
+                    f"{getattr(batch, 'description', 'look at its data')}. What was "
+                    "learned before is kept"
+                )
+            (loss / settings.accumulate).backward()
+        return float(loss.detach()), figures
+
+    def _learning(self) -> dict[str, torch.Tensor]:
+        """What training changes: parameters that learn, and buffers."""
+        state = self.module.state_dict(keep_vars=True)
+        return {
+            name: tensor
+            for name, tensor in state.items()
+            if tensor.requires_grad or not isinstance(tensor, nn.Parameter)
+        }
+
+    @torch.no_grad()
     def _average(self) -> None:
         """Move the averaged weights; early steps count more, so the start fades."""
         decay = min(self.settings.ema_decay, (1 + self.step) / (10 + self.step))
-        current = self.module.state_dict()
-        for name, mean in self.averaged.state_dict().items():
+        for name, now in self._learning().items():
+            mean = self.averaged[name]
             if mean.dtype.is_floating_point and self.settings.ema_decay:
-                mean.lerp_(current[name], 1 - decay)
+                mean.lerp_(now, 1 - decay)
             else:
-                mean.copy_(current[name])
+                mean.copy_(now)
+
+    @contextmanager
+    def averaged_weights(self) -> Iterator[nn.Module]:
+        """Put the averaged weights into the module, until the ``with`` block ends."""
+        learning = self._learning()
+        now = {name: tensor.detach().clone() for name, tensor in learning.items()}
+        try:
+            self._put(self.averaged)
+            yield self.module
+        finally:
+            self._put(now)
+
+    @torch.no_grad()
+    def _put(self, values: Mapping[str, torch.Tensor]) -> None:
+        for name, tensor in self._learning().items():
+            tensor.copy_(values[name])
 
     def _score(self) -> float | None:
         due = self.step % self.settings.validate_every == 0
         if self._validate is None or not (due or self.step == self.settings.steps):
             return None
-        return self._validate(self.averaged)
+        with self.averaged_weights() as module:
+            score = self._validate(module)
+            is_best = self._scores.note(score, self.step, self.settings)
+            if is_best and self._on_best is not None:
+                self._on_best(module, score)
+        return score
 
     def save(self) -> None:
         """Write the state, if a checkpoint was named."""
         if self._checkpoint is None:
             return
+        scores = self._scores
         state: dict[str, Any] = {
             "step": self.step,
-            "module": self.module.state_dict(),
-            "averaged": self.averaged.state_dict(),
+            "module": {n: t.detach() for n, t in self._learning().items()},
+            "averaged": self.averaged,
             "optimizer": self._optimizer.state_dict(),
+            "scores": {name: getattr(scores, name) for name in scores.__slots__},
         }
         write_training_state(self._checkpoint, state)
 
-    def resume(self, checkpoint: Path, device: torch.device | str = "cpu") -> None:
+    def resume(self, checkpoint: Path) -> None:
         """Take up a run where its state was written.
 
         Raises
         ------
         MissingFileError, CheckpointError
-            If there is no readable state.
+            If there is no readable state, or it is of another module.
         """
-        state = read_training_state(checkpoint, device)
-        self.module.load_state_dict(state["module"])
-        self.averaged.load_state_dict(state["averaged"])
+        state = read_training_state(checkpoint, self.device)
+        _check_state(state, self._learning(), checkpoint)
+        self._put(state["module"])
+        self.averaged = dict(state["averaged"])
         self._optimizer.load_state_dict(state["optimizer"])
+        self._scores = _Scores(**state["scores"])
         self.step = int(state["step"])
