@@ -285,10 +285,11 @@ class TrainingProgress(Progress):
         Passes over the data so far; 0 where the data has no end.
     train_loss : float
         Loss of this step.
-    val_iou : float or None
-        Score of the validation, where this step had one.
+    val_iou, val_dice : float or None
+        Scores of the validation, where this step had one.
     """
 
     epoch: int = 0
     train_loss: float = float("nan")
     val_iou: float | None = None
+    val_dice: float | None = None

@@ -3,6 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from napari_samseg.core.training.dataset import (
+    TrainingSample,
+    draw_sample,
+    sample_loss,
+    window_targets,
+)
 from skimage.data import coins
 from skimage.filters import threshold_otsu
 from skimage.measure import label
@@ -17,12 +23,6 @@ from napari_samseg.core.prompts.from_labels import (
     sample_random_point,
 )
 from napari_samseg.core.prompts.object_index import index_objects
-from napari_samseg.core.training.dataset import (
-    TrainingSample,
-    draw_sample,
-    sample_loss,
-    window_targets,
-)
 from napari_samseg.core.training.loop import TrainingLoop
 from napari_samseg.core.training.objective import object_loss
 

@@ -33,6 +33,7 @@ __all__ = [
     "MIN_AREA",
     "PromptScores",
     "ellipse_in_box",
+    "prediction_iou",
     "score_prompts",
     "watershed_components",
 ]
@@ -133,8 +134,8 @@ def score_prompts(
     return PromptScores(
         objects.object_ids,
         objects.areas,
-        box=_prediction_iou(by_box, objects),
-        point=_prediction_iou(by_point, objects),
+        box=prediction_iou(by_box, objects),
+        point=prediction_iou(by_point, objects),
         box_predicted=by_box.iou_predictions.astype(np.float64),
         point_predicted=by_point.iou_predictions.astype(np.float64),
         ellipse=ellipse,
@@ -142,10 +143,17 @@ def score_prompts(
     )
 
 
-def _prediction_iou(
+def prediction_iou(
     prediction: MaskPrediction, objects: ObjectIndex
 ) -> npt.NDArray[np.float64]:
-    """IoU of each predicted mask with its object, from the crops."""
+    """Return the IoU of each predicted mask with its object, (N,) float64.
+
+    Parameters
+    ----------
+    prediction : MaskPrediction
+    objects : ObjectIndex
+        The true ones, in the order of the prediction.
+    """
     iou = np.zeros(len(objects))
     for i, (y0, x0, y1, x1) in enumerate(prediction.boxes_yx):
         crop = prediction.crops[i]

@@ -37,6 +37,7 @@ from napari_samseg.core.models.tiny import (
     is_tiny,
     prompt_prior,
     tiny_config,
+    tiny_metadata,
 )
 from napari_samseg.core.steps import run_steps
 from napari_samseg.core.types import Progress
@@ -63,6 +64,9 @@ class ModelFamily:
         Mask prompt of this family where the person gave none.
     resize : callable or None
         Changes the input size of a module in place, where the family allows that.
+    metadata : callable or None
+        What a checkpoint of a module says beside its tensors, where they do not
+        tell everything.
     """
 
     description: str
@@ -70,6 +74,7 @@ class ModelFamily:
     build: Callable[[Checkpoint], Sam]
     prior: PromptPrior | None = None
     resize: Callable[[Sam, int], None] | None = None
+    metadata: Callable[[Sam], dict[str, str]] | None = None
 
 
 MODEL_FAMILIES: dict[str, ModelFamily] = {
@@ -90,6 +95,7 @@ MODEL_FAMILIES: dict[str, ModelFamily] = {
         matches=is_tiny,
         build=lambda checkpoint: build_tiny(tiny_config(*checkpoint)),
         prior=prompt_prior,
+        metadata=tiny_metadata,
     ),
 }
 

@@ -14,6 +14,7 @@ point) and the decoder refines it instead of inventing a mask from two tokens.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -38,6 +39,7 @@ __all__ = [
     "is_tiny",
     "prompt_prior",
     "tiny_config",
+    "tiny_metadata",
 ]
 
 METADATA_KEY = "samseg_tiny_config"
@@ -314,6 +316,18 @@ def tiny_config(
         mask_channels=state_dict["prompt_encoder.mask_downscaling.3.weight"].shape[0],
         batch_norm="image_encoder.downs.0.norm.weight" in state_dict,
     )
+
+
+def tiny_metadata(sam: Sam) -> dict[str, str]:
+    """Return what a checkpoint of a model must say beside its tensors."""
+    found = tiny_config(sam.state_dict())
+    layer = sam.mask_decoder.transformer.layers[0]
+    config = dataclasses.replace(
+        found,
+        input_size=int(sam.image_encoder.img_size),
+        decoder_heads=int(layer.self_attn.num_heads),
+    )
+    return {METADATA_KEY: config.to_json()}
 
 
 def _count(names: Mapping[str, torch.Tensor], prefix: str) -> int:

@@ -224,10 +224,16 @@ class TuneSettings:
     corrections: int = setting(
         1,
         "Corrections",
-        "Clicks on what was wrong after the first prompt, with the previous mask as "
-        "a prompt.",
+        "Clicks on what was wrong, one after the other, after the first prompt.",
         minimum=0,
         maximum=16,
+    )
+    previous: float = setting(
+        0.5,
+        "Previous mask",
+        "Share of corrections that come with the mask before them, as a prompt.",
+        minimum=0,
+        maximum=1,
     )
     objects: int = setting(
         8, "Objects", "Objects in a batch, all of one image.", minimum=1, maximum=1024

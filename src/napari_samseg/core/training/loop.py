@@ -7,8 +7,8 @@ resumed run is the undisturbed run, bit for bit.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from napari_samseg.core.errors import CheckpointError, TrainingError
+from napari_samseg.core.memory import is_memory_error, warn_fallback
 from napari_samseg.core.settings import LoopSettings
 from napari_samseg.core.training.checkpoint import (
     read_training_state,
@@ -28,6 +29,7 @@ from napari_samseg.core.types import TrainingProgress
 __all__ = ["LossAt", "TrainingLoop", "learning_rate_at"]
 
 Batch = TypeVar("Batch")
+Split = Callable[[Batch, int], Sequence[tuple[float, Batch]]]
 LossAt = Callable[[nn.Module, Batch, int], tuple[torch.Tensor, Mapping[str, float]]]
 
 # The plateau schedule: by how much a score must rise to count (as a share), after how
@@ -95,10 +97,13 @@ class _Ahead(Generic[Batch]):
         settings: LoopSettings,
         step: int,
     ) -> None:
-        self._submit = lambda number: executor.submit(batch_at, number)
+        self._executor, self._batch_at = executor, batch_at
         self._per_step = settings.accumulate
         self._end = settings.steps * settings.accumulate
         self._next = self._submit(step * settings.accumulate)
+
+    def _submit(self, number: int) -> Future[Batch]:
+        return self._executor.submit(self._batch_at, number)
 
     def of_step(self, step: int) -> range:
         """Return the numbers of the batches of a step."""
@@ -119,8 +124,15 @@ def _make_optimizer(module: nn.Module, settings: LoopSettings) -> torch.optim.Op
         {"params": [p for p in learning if p.ndim > 1]},
         {"params": [p for p in learning if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[settings.optimizer]
-    return kind(groups, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    kinds: dict[str, type[torch.optim.Optimizer]] = {
+        "adamw": torch.optim.AdamW,
+        "adam": torch.optim.Adam,
+    }
+    options: dict[str, Any] = {
+        "lr": settings.learning_rate,
+        "weight_decay": settings.weight_decay,
+    }
+    return kinds[settings.optimizer](groups, **options)
 
 
 def _check_state(
@@ -157,6 +169,9 @@ class TrainingLoop(Generic[Batch]):
     on_best : callable, optional
         ``on_best(module, score)``, with the averaged weights in the module, each time
         that a validation gave the highest score so far.
+    split : callable, optional
+        ``split(batch, n)`` divides a batch into about n parts, with their shares of
+        its loss; used once memory runs out.
     checkpoint : Path, optional
         Where the state goes; without it, nothing is written.
 
@@ -179,6 +194,7 @@ class TrainingLoop(Generic[Batch]):
         *,
         validate: Callable[[nn.Module], float] | None = None,
         on_best: Callable[[nn.Module, float], object] | None = None,
+        split: Split[Batch] | None = None,
         checkpoint: Path | None = None,
     ) -> None:
         self.module = module
@@ -191,6 +207,8 @@ class TrainingLoop(Generic[Batch]):
         self._compute_loss = compute_loss
         self._validate = validate
         self._on_best = on_best
+        self._split = split
+        self._n_parts = 1
         self._checkpoint = checkpoint
         self._scores = _Scores()
         self._optimizer = _make_optimizer(module, settings)
@@ -255,13 +273,10 @@ class TrainingLoop(Generic[Batch]):
         rate = learning_rate_at(self.step, settings) * self._scores.factor
         for group in self._optimizer.param_groups:
             group["lr"] = rate
-        self._optimizer.zero_grad(set_to_none=True)
-        total, sums = 0.0, dict[str, list[float]]()
-        for number in batches.of_step(self.step):
-            loss, figures = self._backward(batches.take(number), number)
-            total += loss / settings.accumulate
-            for name, value in figures.items():
-                sums.setdefault(name, []).append(value)
+        drawn = [
+            (number, batches.take(number)) for number in batches.of_step(self.step)
+        ]
+        total = self._backward_all(drawn)
         learning = [p for g in self._optimizer.param_groups for p in g["params"]]
         norm = nn.utils.clip_grad_norm_(learning, settings.clip_norm or math.inf)
         if not torch.isfinite(norm):
@@ -272,10 +287,48 @@ class TrainingLoop(Generic[Batch]):
         self._optimizer.step()
         self._average()
         self.rate = rate
-        self.figures = {name: sum(v) / len(v) for name, v in sums.items()}
         return total
 
-    def _backward(self, batch: Batch, number: int) -> tuple[float, Mapping[str, float]]:
+    def _backward_all(self, drawn: Sequence[tuple[int, Batch]]) -> float:
+        """Sum the gradients of some batches; in parts, once memory has run out."""
+        while True:
+            self._optimizer.zero_grad(set_to_none=True)
+            sums = {"loss": 0.0}
+            try:
+                for number, batch in drawn:
+                    for share, part in self._parts(batch):
+                        weight = share / len(drawn)
+                        figures = self._backward(part, number, weight)
+                        for name, value in figures.items():
+                            sums[name] = sums.get(name, 0.0) + value * weight
+            except (MemoryError, RuntimeError) as error:
+                if not is_memory_error(error) or not self._shrink(drawn):
+                    raise
+                continue
+            loss = sums.pop("loss")
+            self.figures = sums
+            return loss
+
+    def _parts(self, batch: Batch) -> Sequence[tuple[float, Batch]]:
+        if self._split is None or self._n_parts == 1:
+            return [(1.0, batch)]
+        return self._split(batch, self._n_parts)
+
+    def _shrink(self, drawn: Sequence[tuple[int, Batch]]) -> bool:
+        """Divide batches into twice as many parts, if that is possible."""
+        if self._split is None:
+            return False
+        largest = max(len(self._split(batch, 1 << 20)) for _, batch in drawn)
+        if self._n_parts >= largest:
+            return False
+        self._n_parts = min(2 * self._n_parts, largest)
+        warn_fallback(self.device, f"training on batches in {self._n_parts} parts")
+        return True
+
+    def _backward(
+        self, batch: Batch, number: int, weight: float
+    ) -> Mapping[str, float]:
+        """Add the gradient of a batch, times its weight; return loss and figures."""
         settings, device = self.settings, self.device
         is_mixed = settings.mixed_precision and device.type == "cuda"
         with torch.random.fork_rng():
@@ -290,11 +343,11 @@ class TrainingLoop(Generic[Batch]):
                     f"{getattr(batch, 'description', 'look at its data')}. What was "
                     "learned before is kept"
                 )
-            (loss / settings.accumulate).backward()
-        return float(loss.detach()), figures
+            (loss * weight).backward()
+        return {**figures, "loss": float(loss.detach())}
 
     def _learning(self) -> dict[str, torch.Tensor]:
-        """What training changes: parameters that learn, and buffers."""
+        """Return what training changes: parameters that learn, and buffers."""
         state = self.module.state_dict(keep_vars=True)
         return {
             name: tensor

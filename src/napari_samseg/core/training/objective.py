@@ -16,7 +16,13 @@ from torch.nn import functional
 
 from napari_samseg.core.training.losses import MaskLoss, dice_bce_loss, iou_mse_loss
 
-__all__ = ["ObjectLoss", "ObjectTargets", "decode_objects", "object_loss"]
+__all__ = [
+    "ObjectLoss",
+    "ObjectTargets",
+    "decode_objects",
+    "object_loss",
+    "window_grid",
+]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -130,7 +136,8 @@ def object_loss(
     """
     k = targets.masks.shape[-1]
     target = targets.masks.flatten(1)[:, None]
-    grid, outside = _window_grid(targets.windows_xyxy, k, logits.shape[-2:])
+    grid = window_grid(targets.windows_xyxy, k)
+    outside = _outside(targets.windows_xyxy, logits.shape[-2:]).to(logits.dtype)
     inside = functional.grid_sample(
         logits, grid, mode="bilinear", padding_mode="border", align_corners=False
     ).flatten(2)
@@ -157,20 +164,31 @@ def object_loss(
     return ObjectLoss(mask, iou_mse_loss(iou_predictions, actual).mean(1), chosen)
 
 
-def _window_grid(
-    windows: torch.Tensor, k: int, size: torch.Size
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return a grid (N, k, k, 2) per window, and (N, 1, h, w) of what is outside."""
-    x0, y0, x1, y1 = windows.unbind(1)
-    steps = (torch.arange(k, device=windows.device) + 0.5) / k
+def window_grid(windows_xyxy: torch.Tensor, k: int) -> torch.Tensor:
+    """Return the points of windows as `grid_sample` takes them, (N, k, k, 2) in -1..1.
+
+    Parameters
+    ----------
+    windows_xyxy : (N, 4) float tensor
+        As fractions 0..1 of the area that the logits cover.
+    k : int
+        Points along each side.
+    """
+    x0, y0, x1, y1 = windows_xyxy.unbind(1)
+    steps = (torch.arange(k, device=windows_xyxy.device) + 0.5) / k
     x = x0[:, None] + (x1 - x0)[:, None] * steps
     y = y0[:, None] + (y1 - y0)[:, None] * steps
     grid = torch.stack(
         [x[:, None, :].expand(-1, k, -1), y[:, :, None].expand(-1, -1, k)], dim=-1
     )
+    return grid * 2 - 1
+
+
+def _outside(windows: torch.Tensor, size: torch.Size) -> torch.Tensor:
+    """Return what of the logits lies outside of each window, (N, 1, h, w) bool."""
+    x0, y0, x1, y1 = windows.unbind(1)
     cy = (torch.arange(size[0], device=windows.device) + 0.5) / size[0]
     cx = (torch.arange(size[1], device=windows.device) + 0.5) / size[1]
     in_x = (cx >= x0[:, None]) & (cx <= x1[:, None])
     in_y = (cy >= y0[:, None]) & (cy <= y1[:, None])
-    outside = ~(in_y[:, :, None] & in_x[:, None, :])
-    return grid * 2 - 1, outside[:, None].to(windows.dtype)
+    return ~(in_y[:, :, None] & in_x[:, None, :])[:, None]

@@ -1,0 +1,154 @@
+"""Images with the labels a model is to learn, and how they are divided.
+
+Images of one group (a patient, an animal, a volume) are never on both sides: what is
+validated must not have been seen.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from napari_samseg.core.errors import InvalidLabelsError
+from napari_samseg.core.images import ArrayLike, PlaneSource
+from napari_samseg.core.settings import ImageSettings
+
+__all__ = ["LabelledImage", "LabelledPlane", "divide"]
+
+PlaneIndex = tuple[int, ...]
+
+# Planes between those trained on and those validated on, as a share of all: next to
+# each other they are nearly the same.
+GAP = 0.05
+# A volume of fewer labelled planes is not divided into blocks.
+MIN_BLOCKS = 5
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LabelledImage:
+    """An image or volume, and the labels of its objects.
+
+    Attributes
+    ----------
+    name : str
+        For people and messages.
+    source : PlaneSource
+    labels : (..., Y, X) integer, array-like
+        Instance labels, 0 is what has no label; read plane by plane.
+    group : str
+        Patient, animal or volume that it belongs to; its name if not given.
+    settings : ImageSettings
+        How the image is seen; its resolution level must be that of the labels.
+
+    Raises
+    ------
+    InvalidLabelsError
+        If the labels are not integers, or not of the image's shape.
+    """
+
+    name: str
+    source: PlaneSource
+    labels: ArrayLike
+    group: str = ""
+    settings: ImageSettings = field(default_factory=ImageSettings)
+
+    def __post_init__(self) -> None:
+        expected = self.source.level_shape(self.settings.level)
+        shape, dtype = tuple(self.labels.shape), np.dtype(self.labels.dtype)
+        if dtype.kind not in "biu":
+            raise InvalidLabelsError(
+                f"the labels of {self.name} are {dtype}: whole numbers are needed, "
+                "one for each object"
+            )
+        if shape != expected:
+            raise InvalidLabelsError(
+                f"the labels of {self.name} are {shape}, the image is {expected}: "
+                "they must show the same pixels"
+            )
+        if not self.group:
+            object.__setattr__(self, "group", self.name)
+
+    @property
+    def planes(self) -> tuple[PlaneIndex, ...]:
+        """Indices of all planes, labelled or not."""
+        return tuple(np.ndindex(*self.labels.shape[:-2]))
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledPlane:
+    """A plane with objects.
+
+    Attributes
+    ----------
+    image : int
+        Position in the list of images.
+    plane : tuple of int
+    group : str
+    n_objects : int
+    """
+
+    image: int
+    plane: PlaneIndex
+    group: str
+    n_objects: int
+
+
+def divide(
+    planes: Sequence[LabelledPlane], share: float, seed: int
+) -> tuple[list[LabelledPlane], list[LabelledPlane], str]:
+    """Divide planes into those to train on and those to validate on.
+
+    By group, if there are two or more; else the end of the only volume, with a gap
+    before it; else the planes stay whole and both sides get them: then their objects
+    are to be divided.
+
+    Parameters
+    ----------
+    planes : sequence of LabelledPlane
+    share : float
+        Share of the objects to validate on, about; 0 validates on nothing.
+    seed : int
+        Of the choice of groups.
+
+    Returns
+    -------
+    training, validation : list of LabelledPlane
+    how : str
+        "none", "groups", "planes" or "objects".
+    """
+    planes = list(planes)
+    if share == 0:
+        return planes, [], "none"
+    groups = sorted({plane.group for plane in planes})
+    if len(groups) > 1:
+        held_out = _choose_groups(planes, groups, share, seed)
+        training = [plane for plane in planes if plane.group not in held_out]
+        return training, [p for p in planes if p.group in held_out], "groups"
+    if len(planes) >= MIN_BLOCKS:
+        n_held_out = max(1, round(share * len(planes)))
+        end = len(planes) - n_held_out
+        gap = max(1, math.ceil(GAP * len(planes)))
+        return planes[: end - gap], planes[end:], "planes"
+    return planes, planes, "objects"
+
+
+def _choose_groups(
+    planes: Sequence[LabelledPlane], groups: Sequence[str], share: float, seed: int
+) -> set[str]:
+    """Choose groups until they have about a share of the objects; never all."""
+    wanted = share * sum(plane.n_objects for plane in planes)
+    chosen: set[str] = set()
+    total = 0
+    for i in np.random.default_rng(seed).permutation(len(groups))[:-1]:
+        size = sum(p.n_objects for p in planes if p.group == groups[i])
+        # the first in any case, a further one if that comes nearer
+        if chosen and abs(total + size - wanted) >= abs(total - wanted):
+            continue
+        chosen.add(groups[i])
+        total += size
+        if total >= wanted:
+            break
+    return chosen

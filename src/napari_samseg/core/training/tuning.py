@@ -1,0 +1,344 @@
+"""Fine-tuning from start to end: what a button, a command or a script runs."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import dataclasses
+import shutil
+import time
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from napari_samseg.core.embed.stack_job import model_steps
+from napari_samseg.core.errors import OutputError
+from napari_samseg.core.models.families import MODEL_FAMILIES
+from napari_samseg.core.models.sam import SamModel
+from napari_samseg.core.settings import (
+    AugmentSettings,
+    LoopSettings,
+    ModelSettings,
+    TileSettings,
+    TuneSettings,
+)
+from napari_samseg.core.training.batches import BatchSource, TuneLoss, split_batch
+from napari_samseg.core.training.loop import TrainingLoop
+from napari_samseg.core.training.losses import mask_loss
+from napari_samseg.core.training.prepare import prepare_steps
+from napari_samseg.core.training.result import (
+    TuneResult,
+    digest_weights,
+    write_weights,
+)
+from napari_samseg.core.training.validation import Validation, ValidationScores
+from napari_samseg.core.training.views import ViewSet
+from napari_samseg.core.types import Progress
+
+if TYPE_CHECKING:
+    from segment_anything.modeling import Sam
+
+    from napari_samseg.core.training.batches import ObjectBatch
+    from napari_samseg.core.training.images import LabelledImage
+
+__all__ = ["TuningJob", "TuningPlan"]
+
+BEST, LAST, LOG = "best.safetensors", "last.safetensors", "log.csv"
+WORK, STATE = "work", "state.pt"
+
+
+@dataclass(frozen=True, slots=True)
+class TuningPlan:
+    """All settings of a training.
+
+    Attributes
+    ----------
+    tune, loop, augment, tiles
+        See `napari_samseg.core.settings`.
+    """
+
+    tune: TuneSettings = field(default_factory=TuneSettings)
+    loop: LoopSettings = field(default_factory=LoopSettings)
+    augment: AugmentSettings = field(default_factory=AugmentSettings)
+    tiles: TileSettings = field(default_factory=TileSettings)
+
+
+class TuningJob:
+    """Tunes a model on labelled images, in a folder.
+
+    Parameters
+    ----------
+    images : sequence of LabelledImage
+        May be empty where a training is resumed.
+    model : ModelSettings or SamModel
+        Which model to load, or one that is loaded; it stays as it is.
+    folder : Path
+        Gets ``best.safetensors`` and ``last.safetensors`` with their cards,
+        ``log.csv``, and, until the training is over, a folder ``work``.
+    plan : TuningPlan, optional
+    stores : sequence of str
+        Where embeddings of the images may lie.
+    models_folder : Path, optional
+        Where downloaded models lie.
+
+    Attributes
+    ----------
+    before : ValidationScores or None
+        Of the model that it starts from.
+    history : list of dict
+        A row for each validation so far.
+    validation : Validation or None
+        Once the views are there.
+    """
+
+    def __init__(
+        self,
+        images: Sequence[LabelledImage],
+        model: ModelSettings | SamModel,
+        folder: Path,
+        plan: TuningPlan | None = None,
+        *,
+        stores: Sequence[str] = (),
+        models_folder: Path | None = None,
+    ) -> None:
+        self.images = tuple(images)
+        self.folder = folder
+        self.plan = TuningPlan() if plan is None else plan
+        self.before: ValidationScores | None = None
+        self.history: list[Mapping[str, float]] = []
+        self.validation: Validation | None = None
+        self._after: ValidationScores | None = None
+        self._model = model
+        self._stores = stores
+        self._models_folder = models_folder
+        self._base: dict[str, str] = {}
+        self._started = 0.0
+
+    @property
+    def can_resume(self) -> bool:
+        """Whether a training lies in the folder that is not over."""
+        return (self.folder / WORK / STATE).is_file()
+
+    def run_steps(
+        self, *, resume: bool = False
+    ) -> Generator[Progress, None, TuneResult]:
+        """Train; yields `TrainingProgress` at each step, once it has begun.
+
+        Closing the generator keeps the best weights, writes the last, and leaves what
+        is needed to resume.
+
+        Parameters
+        ----------
+        resume : bool
+            Go on with the training in the folder.
+
+        Raises
+        ------
+        SamSegError
+            If something is wrong with images, labels, settings or the model.
+        TrainingError
+            If a loss is no number; the weights before are kept.
+        OutputError
+            If a training is in the folder that is not to be resumed.
+        """
+        work = self.folder / WORK
+        self._check_folder(resume=resume)
+        model = yield from self._model_steps()
+        if resume:
+            views = ViewSet.load(work)
+        else:
+            tune = self.plan.tune
+            views = yield from prepare_steps(
+                self.images,
+                model,
+                work,
+                tune,
+                augmenting=self.plan.augment,
+                tiles=self.plan.tiles,
+                seed=self.plan.loop.seed,
+                stores=self._stores,
+            )
+        loop = self._make_loop(model, views)
+        if resume:
+            loop.resume(work / STATE)
+        yield Progress("scoring the model")
+        self._score_before(model)
+        try:
+            yield from self._follow(loop, model)
+        finally:
+            # also when it is stopped: nothing that was learned is lost
+            with loop.averaged_weights():
+                self._write(LAST, model, loop.step)
+        self._keep_something(loop, model)
+        shutil.rmtree(work, ignore_errors=True)
+        return self.result(views.split)
+
+    def result(self, split: str) -> TuneResult:
+        """Return what there is so far."""
+        best, last = self.folder / BEST, self.folder / LAST
+        return TuneResult(
+            best if best.exists() else last,
+            last,
+            tuple(self.history),
+            self.before,
+            self._after,
+            split,
+        )
+
+    def _check_folder(self, *, resume: bool) -> None:
+        if resume or not (self.folder / WORK / STATE).exists():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            return
+        raise OutputError(
+            f"a training that is not over lies in {self.folder}: resume it, or choose "
+            "another folder"
+        )
+
+    def _model_steps(self) -> Generator[Progress, None, SamModel]:
+        loaded: Any = self._model
+        if isinstance(loaded, ModelSettings):
+            loaded = yield from model_steps(loaded, self._models_folder)
+        yield Progress("looking at the model")
+        self._base = {"name": loaded.name, "weights": digest_weights(loaded.sam)}
+        return _own_copy(loaded, self.plan.tune)
+
+    def _make_loop(self, model: SamModel, views: ViewSet) -> TrainingLoop[ObjectBatch]:
+        plan = self.plan
+        _choose_learning(model.sam, plan.tune)
+        source = BatchSource(views, plan.tune, plan.loop.seed)
+        loop = plan.loop
+        if plan.tune.epochs:
+            n_steps = max(1, plan.tune.epochs * source.per_epoch // loop.accumulate)
+            loop = dataclasses.replace(loop, steps=n_steps)
+        self.validation = Validation(views, plan.tune, loop.seed)
+        self._epochs = loop.accumulate / source.per_epoch
+        return TrainingLoop(
+            model.sam,
+            source,
+            TuneLoss(model, plan.tune, mask_loss(plan.tune.loss)),
+            loop,
+            validate=(lambda _: self._validate(model))
+            if len(self.validation)
+            else None,
+            on_best=lambda _, score: self._keep_best(model),
+            split=split_batch,
+            checkpoint=views.folder / STATE,
+        )
+
+    def _score_before(self, model: SamModel) -> None:
+        assert self.validation is not None
+        self._started = time.monotonic()
+        if len(self.validation):
+            self.before = self.validation(model)
+
+    def _validate(self, model: SamModel) -> float:
+        assert self.validation is not None
+        self._now = self.validation(model)
+        return self._now.score
+
+    def _keep_best(self, model: SamModel) -> None:
+        self._after = self._now
+        self._write(BEST, model, None)
+
+    def _keep_something(self, loop: TrainingLoop[ObjectBatch], model: SamModel) -> None:
+        """Without validation, the last is the best there is."""
+        if not (self.folder / BEST).exists():
+            with loop.averaged_weights():
+                self._write(BEST, model, loop.step)
+
+    def _follow(
+        self, loop: TrainingLoop[ObjectBatch], model: SamModel
+    ) -> Generator[Progress, None, None]:
+        del model
+        with (self.folder / LOG).open("a", newline="") as file:
+            log = csv.writer(file)
+            if not file.tell():
+                log.writerow(("step", "epoch", "seconds", "name", "value"))
+            steps = loop.run()
+            try:
+                for progress in steps:
+                    epoch = loop.step * self._epochs
+                    figures = {"loss": progress.train_loss, "rate": loop.rate}
+                    figures |= loop.figures
+                    if progress.val_iou is not None:
+                        figures |= {
+                            f"val_{k}": v for k, v in self._now.as_dict().items()
+                        }
+                        progress = dataclasses.replace(
+                            progress, val_dice=self._now.dice
+                        )
+                    self._note(log, loop.step, epoch, figures)
+                    yield dataclasses.replace(progress, epoch=int(epoch))
+            finally:
+                steps.close()
+
+    def _note(
+        self, log: Any, step: int, epoch: float, figures: Mapping[str, float]
+    ) -> None:
+        seconds = time.monotonic() - self._started
+        for name, value in figures.items():
+            log.writerow((step, f"{epoch:.2f}", f"{seconds:.1f}", name, f"{value:.6g}"))
+        if any(name.startswith("val_") for name in figures):
+            row = {"step": step, "epoch": epoch, "seconds": seconds, **figures}
+            self.history.append(row)
+
+    def _write(self, name: str, model: SamModel, step: int | None) -> None:
+        describe = MODEL_FAMILIES[model.family].metadata
+        metadata = {} if describe is None else describe(model.sam)
+        write_weights(self.folder / name, model.sam, metadata, self._card(model, step))
+
+    def _card(self, model: SamModel, step: int | None) -> dict[str, Any]:
+        plan = self.plan
+        return {
+            "name": self.folder.name,
+            "family": model.family,
+            "base": self._base,
+            "made": datetime.now(UTC).isoformat(timespec="seconds"),
+            "plugin_version": version("napari-samseg"),
+            "step": step,
+            "images": [
+                {"name": image.name, "group": image.group} for image in self.images
+            ],
+            "settings": {
+                part: asdict(getattr(plan, part))
+                for part in ("tune", "loop", "augment", "tiles")
+            },
+            "scores": {
+                "before": None if self.before is None else self.before.as_dict(),
+                "after": None if self._after is None else self._after.as_dict(),
+            },
+            "weights": digest_weights(model.sam),
+        }
+
+
+def _own_copy(model: SamModel, settings: TuneSettings) -> SamModel:
+    """Copy what learns; the rest is shared with the model that is in use."""
+    memo: dict[int, Any] = {}
+    if not settings.needs_pixels:
+        encoder = model.sam.image_encoder
+        memo[id(encoder)] = encoder
+    sam: Sam = copy.deepcopy(model.sam, memo)
+    return SamModel(
+        sam,
+        name=model.name,
+        family=model.family,
+        device=model.device,
+        dtype=model.dtype,
+        prior=model.prior,
+    )
+
+
+def _choose_learning(sam: Sam, settings: TuneSettings) -> None:
+    parts: dict[str, Sequence[nn.Module]] = {
+        "decoder": (sam.mask_decoder,),
+        "decoder+prompts": (sam.mask_decoder, sam.prompt_encoder),
+        "everything": (sam,),
+    }
+    sam.requires_grad_(False)
+    for part in parts[settings.train]:
+        part.requires_grad_(True)
