@@ -245,6 +245,14 @@ class TuneSettings:
         minimum=0,
         maximum=100_000,
     )
+    surroundings: float = setting(
+        0.75,
+        "Surroundings",
+        "Share of batches that are decoded in the surroundings of each object "
+        "instead of the whole plane, which is several times faster.",
+        minimum=0,
+        maximum=1,
+    )
     window: str = setting(
         "object",
         "Window",

@@ -14,6 +14,7 @@ import torch
 from napari_samseg.core.models.frame import resized_size
 from napari_samseg.core.prompts.from_labels import sample_prompts
 from napari_samseg.core.settings import PromptSettings, TuneSettings
+from napari_samseg.core.training.cutting import surround
 from napari_samseg.core.training.losses import MaskLoss
 from napari_samseg.core.training.prompted import (
     FramePrompts,
@@ -189,13 +190,16 @@ class TuneLoss:
             samples=settings.samples,
             whole=settings.window == "plane",
         ).to(model.device)
+        rng = np.random.default_rng(batch.seed)
+        is_close = rng.random() < settings.surroundings
         found = prompted_loss(
             model,
             self._features(batch),
             FramePrompts.of(batch.prompts, view.size, model),
             targets,
             self.loss,
-            np.random.default_rng(batch.seed),
+            rng,
+            windows=surround(targets, model.embedding_shape[1]) if is_close else None,
             iou_weight=settings.iou_weight,
             corrections=settings.corrections,
             previous=settings.previous,

@@ -19,6 +19,7 @@ from napari_samseg.core.models.frame import (
     points_to_frame,
     resized_size,
 )
+from napari_samseg.core.training.cutting import TokenWindows
 from napari_samseg.core.training.losses import MaskLoss
 from napari_samseg.core.training.objective import (
     ObjectLoss,
@@ -126,6 +127,7 @@ def prompted_loss(
     loss: MaskLoss,
     rng: np.random.Generator,
     *,
+    windows: TokenWindows | None = None,
     iou_weight: float = 1.0,
     corrections: int = 0,
     previous: float = 0.5,
@@ -142,6 +144,8 @@ def prompted_loss(
     loss : MaskLoss
     rng : numpy.random.Generator
         Of the clicks.
+    windows : TokenWindows, optional
+        Decode these parts of the features only.
     iou_weight : float
         Of the error of the predicted IoU.
     corrections : int
@@ -150,15 +154,21 @@ def prompted_loss(
         Share of them with the mask before as a prompt.
     """
     results: list[ObjectLoss] = []
+    if windows is not None:
+        targets = windows.move(targets)
     for round_ in range(corrections + 1):
-        logits, quality = _decode(model, features, prompts)
+        logits, quality = _decode(model, features, prompts, windows)
         chosen = slice(1, None) if prompts.is_lone_point else slice(0, 1)
         logits, quality = logits[:, chosen], quality[:, chosen]
         results.append(object_loss(logits, quality, targets, loss=loss))
         if round_ < corrections:
             shown = _shown(logits.detach(), quality.detach())
-            points, labels = _error_clicks(shown, targets, model.input_size, rng)
+            points, labels = _error_clicks(shown, targets, rng)
+            if windows is not None:
+                points = windows.points_to_whole(points)
             masks = shown if rng.random() < previous else None
+            # an integer is the centre of a pixel
+            points = points * model.input_size - 0.5
             prompts = prompts.with_clicks(points, labels, masks)
     total = torch.stack(
         [(r.mask + iou_weight * r.iou_error).mean() for r in results]
@@ -167,23 +177,29 @@ def prompted_loss(
 
 
 def _decode(
-    model: SamModel, features: torch.Tensor, prompts: FramePrompts
+    model: SamModel,
+    features: torch.Tensor,
+    prompts: FramePrompts,
+    windows: TokenWindows | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     points, labels, boxes = prompts.points_xy, prompts.labels, prompts.boxes_xyxy
     given = (points, labels) if points.shape[1] else None
+    encoder = model.sam.prompt_encoder
     masks = prompts.masks
     if masks is None and model.prior is not None:
         at, of = given or (None, None)
         masks = model.prior(at, of, boxes, model.low_res_size, model.input_size)
-    encoder = model.sam.prompt_encoder
+        if windows is not None:
+            masks = windows.cut(masks, model.low_res_size // windows.tokens)
     sparse, dense = encoder(points=given, boxes=boxes, masks=masks)
-    return decode_objects(
-        model.sam.mask_decoder,
-        features.expand(len(sparse), -1, -1, -1),
-        encoder.get_dense_pe(),
-        sparse,
-        dense,
-    )
+    positions = encoder.get_dense_pe()
+    if windows is None:
+        features = features.expand(len(sparse), -1, -1, -1)
+    else:
+        features, positions = windows.cut(features), windows.cut(positions)
+        # without a mask, it is the same everywhere
+        dense = dense[..., : windows.side, : windows.side]
+    return decode_objects(model.sam.mask_decoder, features, positions, sparse, dense)
 
 
 def _shown(logits: torch.Tensor, quality: torch.Tensor) -> torch.Tensor:
@@ -195,7 +211,6 @@ def _shown(logits: torch.Tensor, quality: torch.Tensor) -> torch.Tensor:
 def _error_clicks(
     logits: torch.Tensor,
     targets: ObjectTargets,
-    side: int,
     rng: np.random.Generator,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Draw a point on what is wrong with each mask, or on the object if nothing is.
@@ -203,7 +218,7 @@ def _error_clicks(
     Returns
     -------
     points_xy : (N, 2) float tensor
-        In pixels of the model's square.
+        As fractions of what the logits show.
     labels : (N,) float tensor
     """
     k = targets.masks.shape[-1]
@@ -221,7 +236,7 @@ def _error_clicks(
     nth = (draws * counts[:, -1]).long() + 1
     at = (counts >= nth[:, None]).int().argmax(1)
     picked = torch.arange(len(at), device=at.device)
-    points = (grid.flatten(1, 2)[picked, at] + 1) / 2 * side - 0.5
+    points = (grid.flatten(1, 2)[picked, at] + 1) / 2
     return points, true.flatten(1)[picked, at].to(points.dtype)
 
 
