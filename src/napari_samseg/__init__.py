@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         ModelSettings,
         TileSettings,
     )
+    from napari_samseg.core.training.api import finetune
     from napari_samseg.core.types import MaskPrediction, PlanePrompts
     from napari_samseg.widgets.session import open_session
 
@@ -29,6 +30,7 @@ __all__ = [
     "PlanePrompts",
     "TileSettings",
     "embed",
+    "finetune",
     "load_model",
     "open_session",
     "refine",
@@ -42,6 +44,7 @@ _HOMES = {
     "PlanePrompts": "core.types",
     "TileSettings": "core.settings",
     "embed": "core.embed.api",
+    "finetune": "core.training.api",
     "load_model": "core.models",
     "open_session": "widgets.session",
     "refine": "core.refine.api",

@@ -243,6 +243,9 @@ def _find_checkpoint(
     if isinstance(name_or_path, str) and name_or_path in weights.ZOO:
         path = yield from weights.download(name_or_path, folder)
         return name_or_path, path
+    tuned = weights.tuned_models(folder)
+    if isinstance(name_or_path, str) and name_or_path in tuned:
+        return name_or_path, tuned[name_or_path]
     path = Path(name_or_path).expanduser()
     if isinstance(name_or_path, str) and not path.suffix and not path.exists():
         raise UnknownNameError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from napari_samseg.core.types import Progress
 
 __all__ = [
     "EMBEDDED_FILE",
+    "TUNED_FILE",
     "ZOO",
     "PretrainedModel",
     "RemoteFile",
@@ -19,10 +21,14 @@ __all__ = [
     "find_model",
     "list_models",
     "models_folder",
+    "tuned_folder",
+    "tuned_models",
 ]
 
 # Ships with the package, in its folder `data`.
 EMBEDDED_FILE = "samseg_tiny.safetensors"
+# The weights of a tuned model, in its folder.
+TUNED_FILE = "best.safetensors"
 FOLDER_VARIABLE = "SAMSEG_MODELS"
 
 SAM_PAPER = "Kirillov et al., Segment Anything, ICCV 2023, arXiv:2304.02643"
@@ -320,12 +326,45 @@ ZOO: dict[str, PretrainedModel] = {
 }
 
 
-def list_models() -> dict[str, str]:
-    """Return all model names with one line on each, the embedded model first."""
-    embedded = "The embedded model: small, fast, no download"
-    return {"default": embedded} | {
-        name: model.description for name, model in ZOO.items()
+def list_models(folder: Path | None = None) -> dict[str, str]:
+    """Return all model names with one line on each.
+
+    The embedded model first, then those that were tuned here, then the zoo.
+
+    Parameters
+    ----------
+    folder : Path, optional
+        Where models lie; `models_folder` by default.
+    """
+    found = {"default": "The embedded model: small, fast, no download"}
+    for name, path in tuned_models(folder).items():
+        found[name] = _describe_tuned(path)
+    return found | {name: model.description for name, model in ZOO.items()}
+
+
+def tuned_folder(folder: Path | None = None) -> Path:
+    """Return the folder of tuned models, each in a folder of its own."""
+    return (models_folder() if folder is None else folder) / "tuned"
+
+
+def tuned_models(folder: Path | None = None) -> dict[str, Path]:
+    """Return the best weights of all models that were tuned here, by name."""
+    return {
+        path.parent.name: path
+        for path in sorted(tuned_folder(folder).glob(f"*/{TUNED_FILE}"))
+        if path.parent.name not in ZOO and path.parent.name != "default"
     }
+
+
+def _describe_tuned(path: Path) -> str:
+    """Say from its card what a tuned model was made from, and how good it is."""
+    try:
+        card = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        base, scores = card["base"]["name"], card["scores"]["after"] or {}
+        shown = [f"{k} {scores[k]:.2f}" for k in ("box", "point") if k in scores]
+    except (OSError, ValueError, KeyError, TypeError):
+        return "Tuned here; its card cannot be read"
+    return f"Tuned here from {base}" + (f": IoU {', '.join(shown)}" if shown else "")
 
 
 def find_model(name: str) -> PretrainedModel:

@@ -8,7 +8,7 @@ import dataclasses
 import shutil
 import time
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -20,17 +20,16 @@ from napari_samseg.core.embed.stack_job import model_steps
 from napari_samseg.core.errors import OutputError
 from napari_samseg.core.models.families import MODEL_FAMILIES
 from napari_samseg.core.models.sam import SamModel
+from napari_samseg.core.models.weights import TUNED_FILE
 from napari_samseg.core.settings import (
-    AugmentSettings,
-    LoopSettings,
     ModelSettings,
-    TileSettings,
     TuneSettings,
 )
 from napari_samseg.core.training.batches import BatchSource, TuneLoss, split_batch
 from napari_samseg.core.training.loop import TrainingLoop
 from napari_samseg.core.training.losses import mask_loss
 from napari_samseg.core.training.prepare import prepare_steps
+from napari_samseg.core.training.presets import TuningPlan
 from napari_samseg.core.training.result import (
     TuneResult,
     digest_weights,
@@ -46,26 +45,10 @@ if TYPE_CHECKING:
     from napari_samseg.core.training.batches import ObjectBatch
     from napari_samseg.core.training.images import LabelledImage
 
-__all__ = ["TuningJob", "TuningPlan"]
+__all__ = ["TuningJob"]
 
-BEST, LAST, LOG = "best.safetensors", "last.safetensors", "log.csv"
+LAST, LOG = "last.safetensors", "log.csv"
 WORK, STATE = "work", "state.pt"
-
-
-@dataclass(frozen=True, slots=True)
-class TuningPlan:
-    """All settings of a training.
-
-    Attributes
-    ----------
-    tune, loop, augment, tiles
-        See `napari_samseg.core.settings`.
-    """
-
-    tune: TuneSettings = field(default_factory=TuneSettings)
-    loop: LoopSettings = field(default_factory=LoopSettings)
-    augment: AugmentSettings = field(default_factory=AugmentSettings)
-    tiles: TileSettings = field(default_factory=TileSettings)
 
 
 class TuningJob:
@@ -180,7 +163,7 @@ class TuningJob:
 
     def result(self, split: str) -> TuneResult:
         """Return what there is so far."""
-        best, last = self.folder / BEST, self.folder / LAST
+        best, last = self.folder / TUNED_FILE, self.folder / LAST
         return TuneResult(
             best if best.exists() else last,
             last,
@@ -243,13 +226,13 @@ class TuningJob:
 
     def _keep_best(self, model: SamModel) -> None:
         self._after = self._now
-        self._write(BEST, model, None)
+        self._write(TUNED_FILE, model, None)
 
     def _keep_something(self, loop: TrainingLoop[ObjectBatch], model: SamModel) -> None:
         """Without validation, the last is the best there is."""
-        if not (self.folder / BEST).exists():
+        if not (self.folder / TUNED_FILE).exists():
             with loop.averaged_weights():
-                self._write(BEST, model, loop.step)
+                self._write(TUNED_FILE, model, loop.step)
 
     def _follow(
         self, loop: TrainingLoop[ObjectBatch], model: SamModel

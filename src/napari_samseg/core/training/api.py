@@ -1,0 +1,169 @@
+"""Fine-tune a model in one call and without a window."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Generator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_samseg.core.errors import InvalidLabelsError
+from napari_samseg.core.images import PlaneSource, open_image
+from napari_samseg.core.models.weights import tuned_folder
+from napari_samseg.core.settings import ImageSettings, ModelSettings
+from napari_samseg.core.steps import run_steps
+from napari_samseg.core.training.files import (
+    ClassPlanes,
+    TrainingFiles,
+    open_training_files,
+)
+from napari_samseg.core.training.images import LabelledImage
+from napari_samseg.core.training.presets import find_preset
+
+if TYPE_CHECKING:
+    from napari_samseg.core.models.sam import SamModel
+    from napari_samseg.core.training.config import TuneConfig
+    from napari_samseg.core.training.presets import TuningPlan
+    from napari_samseg.core.training.result import TuneResult
+    from napari_samseg.core.training.tuning import TuningJob
+    from napari_samseg.core.types import Progress
+
+__all__ = ["finetune", "finetune_config"]
+
+
+def finetune(
+    images: Any,
+    labels: Any,
+    *,
+    model: str | os.PathLike[str] | SamModel = "default",
+    preset: str | TuningPlan = "quick",
+    out: str | os.PathLike[str] = "tuned",
+    semantic: bool = False,
+    groups: Sequence[str] | None = None,
+    image_settings: ImageSettings | None = None,
+    resume: bool = False,
+    device: str = "auto",
+    on_progress: Callable[[Progress], object] | None = None,
+) -> TuneResult:
+    """Tune a model on labelled images, from embeddings that are made once.
+
+    Parameters
+    ----------
+    images : array, PlaneSource, path, or sequence of arrays
+        A plane (Y, X) or (Y, X, 3), a volume (..., Y, X), several of these, or a file
+        or folder.
+    labels : like `images`
+        Instance labels of the same shapes; 0 is what has no label. Not every object
+        must have one.
+    model : str, path or SamModel
+        Name in the zoo, path of a checkpoint, or a model already loaded.
+    preset : str or TuningPlan
+        "quick", "thorough" or "lora", or settings of your own.
+    out : str or path
+        Folder for weights, log and, meanwhile, embeddings. A name without a slash is
+        a folder among the tuned models, which every list of models shows.
+    semantic : bool
+        The labels are classes: each connected part of one is an object.
+    groups : sequence of str, optional
+        Patient, animal or volume of each image: they are validated apart.
+    image_settings : ImageSettings, optional
+        Contrast, channels and resolution level.
+    resume : bool
+        Go on with the training in the folder.
+    device : str
+        "auto", "cpu", "cuda", "cuda:1" or "mps"; not used for a loaded model.
+    on_progress : callable, optional
+        Gets each `Progress`, and `TrainingProgress` once training has begun; what it
+        raises ends the training, and what was learned is kept.
+
+    Returns
+    -------
+    TuneResult
+        ``best`` is the path of the best weights, which `model=` takes anywhere.
+
+    Raises
+    ------
+    InvalidImageError, InvalidLabelsError
+        If images and labels do not belong together, or there is no object.
+    SettingsError, UnknownNameError
+        If a setting, preset or model is not known.
+    MissingFileError, CheckpointError, DownloadError
+        If the model cannot be loaded, or there is nothing to resume.
+    TrainingError
+        If a loss is no number; what was learned before is kept.
+    OutputError
+        If the folder cannot be written, or holds a training that is not over.
+    """
+    chosen: Any = model
+    if isinstance(model, str | os.PathLike):
+        chosen = ModelSettings(os.fspath(model), device)
+    plan = find_preset(preset) if isinstance(preset, str) else preset
+    settings = ImageSettings() if image_settings is None else image_settings
+    folder = _folder(out)
+    if isinstance(images, str | os.PathLike):
+        files = TrainingFiles(
+            Path(images), Path(labels), semantic=semantic, settings=settings
+        )
+        with open_training_files(files) as found:
+            steps = _job(found, chosen, folder, plan).run_steps(resume=resume)
+            return run_steps(steps, on_progress)
+    found = _from_arrays(images, labels, groups, settings, semantic=semantic)
+    steps = _job(found, chosen, folder, plan).run_steps(resume=resume)
+    return run_steps(steps, on_progress)
+
+
+def finetune_config(
+    config: TuneConfig, *, resume: bool = False
+) -> Generator[Progress, None, TuneResult]:
+    """Tune as a configuration says, yielding `Progress`; see `finetune`."""
+    with open_training_files(config.files) as images:
+        job = _job(images, config.model, config.out, config.plan, config.stores)
+        return (yield from job.run_steps(resume=resume))
+
+
+def _job(
+    images: Sequence[LabelledImage],
+    model: Any,
+    folder: Path,
+    plan: TuningPlan,
+    stores: Sequence[str] = (),
+) -> TuningJob:
+    from napari_samseg.core.cache.place import default_store_folder
+    from napari_samseg.core.training.tuning import TuningJob
+
+    places = (*stores, str(default_store_folder()))
+    return TuningJob(images, model, folder, plan, stores=places)
+
+
+def _folder(out: str | os.PathLike[str]) -> Path:
+    path = Path(out).expanduser()
+    is_name = isinstance(out, str) and len(path.parts) == 1 and not path.is_absolute()
+    return tuned_folder() / path if is_name and not path.exists() else path
+
+
+def _from_arrays(
+    images: Any,
+    labels: Any,
+    groups: Sequence[str] | None,
+    settings: ImageSettings,
+    *,
+    semantic: bool,
+) -> list[LabelledImage]:
+    is_many = isinstance(images, list | tuple)
+    sources, found = (images, labels) if is_many else ([images], [labels])
+    if len(sources) != len(found):
+        raise InvalidLabelsError(
+            f"there are {len(sources)} images and {len(found)} labels: each image "
+            "needs its own"
+        )
+    if groups is not None and len(groups) != len(sources):
+        raise InvalidLabelsError(
+            f"there are {len(sources)} images and {len(groups)} groups"
+        )
+    result = []
+    for i, (image, label) in enumerate(zip(sources, found, strict=True)):
+        source = image if isinstance(image, PlaneSource) else open_image(image)
+        group = "" if groups is None else str(groups[i])
+        objects = ClassPlanes(label) if semantic else label
+        result.append(LabelledImage(f"image {i + 1}", source, objects, group, settings))
+    return result

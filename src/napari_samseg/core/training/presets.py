@@ -1,0 +1,101 @@
+"""Whole sets of training settings that go together, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from napari_samseg.core.errors import UnknownNameError
+from napari_samseg.core.settings import (
+    AugmentSettings,
+    LoopSettings,
+    TileSettings,
+    TuneSettings,
+)
+
+__all__ = ["PRESETS", "TuningPlan", "find_preset"]
+
+
+@dataclass(frozen=True, slots=True)
+class TuningPlan:
+    """All settings of a training.
+
+    Attributes
+    ----------
+    title : str
+        One line for a list.
+    tune, loop, augment, tiles
+        See `napari_samseg.core.settings`.
+    """
+
+    title: str = ""
+    tune: TuneSettings = field(default_factory=TuneSettings)
+    loop: LoopSettings = field(default_factory=LoopSettings)
+    augment: AugmentSettings = field(default_factory=AugmentSettings)
+    tiles: TileSettings = field(default_factory=TileSettings)
+
+
+# What a person may expect of other images of the kind, of the same instrument.
+VARIED = AugmentSettings(variants=8, contrast=0.2, gamma=0.4, noise=8.0, blur=1.0)
+
+PRESETS: Mapping[str, TuningPlan] = {
+    "quick": TuningPlan(
+        "Quick: the mask decoder, minutes on a processor",
+        TuneSettings(),
+        LoopSettings(
+            steps=150,
+            learning_rate=3e-4,
+            warmup_steps=10,
+            accumulate=2,
+            ema_decay=0.98,
+            validate_every=25,
+            checkpoint_every=25,
+        ),
+        AugmentSettings(variants=8),
+    ),
+    "thorough": TuningPlan(
+        "Thorough: decoder and prompt encoder on many variants, an hour or more",
+        TuneSettings(train="decoder+prompts", corrections=2),
+        LoopSettings(
+            steps=2000,
+            learning_rate=3e-4,
+            warmup_steps=50,
+            accumulate=4,
+            ema_decay=0.995,
+            validate_every=100,
+            patience=8,
+        ),
+        replace(VARIED, variants=16, rotation=45, scale=0.25, elastic=4),
+    ),
+    "lora": TuningPlan(
+        "LoRA: small matrices in encoder and decoder, on a GPU",
+        TuneSettings(train="lora", corrections=1),
+        LoopSettings(
+            steps=2000,
+            learning_rate=4e-5,
+            schedule="plateau",
+            weight_decay=1e-4,
+            warmup_steps=250,
+            accumulate=4,
+            mixed_precision=True,
+            validate_every=100,
+            patience=10,
+        ),
+        VARIED,
+    ),
+}
+
+
+def find_preset(name: str) -> TuningPlan:
+    """Return the settings called `name`.
+
+    Raises
+    ------
+    UnknownNameError
+        If there are none.
+    """
+    if name not in PRESETS:
+        raise UnknownNameError(
+            f"there is no preset {name!r}: choose one of {', '.join(PRESETS)}"
+        )
+    return PRESETS[name]
