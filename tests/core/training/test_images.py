@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from napari_samseg.core.errors import InvalidLabelsError
+from napari_samseg.core.images import open_image
+from napari_samseg.core.training.images import LabelledImage, LabelledPlane, divide
+
+
+def planes(groups: dict[str, list[int]]) -> list[LabelledPlane]:
+    """Planes of volumes with so many objects each."""
+    return [
+        LabelledPlane(i, (z,), group, n)
+        for i, (group, counts) in enumerate(groups.items())
+        for z, n in enumerate(counts)
+    ]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_groups_are_never_on_both_sides(seed: int) -> None:
+    every = planes({"a": [3, 3], "b": [4], "c": [10], "d": [2, 2, 2], "e": [5]})
+    training, validation, how = divide(every, 0.25, seed)
+    assert how == "groups"
+    seen, held_out = {p.group for p in training}, {p.group for p in validation}
+    assert seen
+    assert held_out
+    assert not seen & held_out
+    assert seen | held_out == set("abcde")
+
+
+def test_a_volume_is_divided_into_blocks_with_a_gap() -> None:
+    training, validation, how = divide(planes({"a": [1] * 40}), 0.2, 0)
+    assert how == "planes"
+    assert [p.plane[0] for p in validation] == list(range(32, 40))
+    assert [p.plane[0] for p in training] == list(range(30))
+
+
+def test_what_cannot_be_divided_is_divided_by_objects() -> None:
+    every = planes({"a": [9]})
+    assert divide(every, 0.2, 0) == (every, every, "objects")
+    assert divide(every, 0.0, 0) == (every, [], "none")
+
+
+def test_labels_must_fit() -> None:
+    source = open_image(np.zeros((4, 6), np.uint8))
+    with pytest.raises(InvalidLabelsError, match=r"photo are \(4, 5\).* \(4, 6\)"):
+        LabelledImage("photo", source, np.zeros((4, 5), int))
+    with pytest.raises(InvalidLabelsError, match="whole numbers"):
+        LabelledImage("photo", source, np.zeros((4, 6)))

@@ -1,0 +1,276 @@
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from napari_samseg.core.cache.zarr_store import EmbeddingStore
+from napari_samseg.core.embed.api import embed
+from napari_samseg.core.errors import (
+    InvalidLabelsError,
+    MissingFileError,
+    OutputError,
+    TrainingError,
+)
+from napari_samseg.core.images import open_image
+from napari_samseg.core.models import load_model
+from napari_samseg.core.models.sam import SamModel
+from napari_samseg.core.settings import (
+    AugmentSettings,
+    LoopSettings,
+    TileSettings,
+    TuneSettings,
+)
+from napari_samseg.core.steps import run_steps
+from napari_samseg.core.training.images import LabelledImage
+from napari_samseg.core.training.presets import TuningPlan
+from napari_samseg.core.training.result import TuneResult
+from napari_samseg.core.training.tuning import TuningJob
+from napari_samseg.core.types import TrainingProgress
+
+
+def plan(*, variants: int = 1, **loop: float) -> TuningPlan:
+    values = {
+        "steps": 12,
+        "learning_rate": 5e-3,
+        "warmup_steps": 2,
+        "validate_every": 4,
+        "checkpoint_every": 4,
+        "ema_decay": 0.5,
+    }
+    return TuningPlan(
+        tune=TuneSettings(loss="dice_bce", objects=4),
+        loop=LoopSettings(**{**values, **loop}),  # type: ignore[arg-type]
+        augment=AugmentSettings(variants=variants),
+    )
+
+
+def labelled(image: tuple[np.ndarray, np.ndarray], name: str = "a") -> LabelledImage:
+    picture, labels = image
+    return LabelledImage(name, open_image(picture), labels)
+
+
+def tune(
+    images: list[LabelledImage], model: SamModel, folder: Path, wanted: TuningPlan
+) -> TuneResult:
+    return run_steps(TuningJob(images, model, folder, wanted).run_steps())
+
+
+def test_a_tuned_model_is_better_and_whole(
+    coin_labels, model: SamModel, tmp_path: Path
+) -> None:
+    encoder = {k: v.clone() for k, v in model.sam.state_dict().items()}
+    out = tmp_path / "coins"
+    result = tune([labelled(coin_labels)], model, out, plan(steps=60, variants=4))
+    assert result.split == "objects"
+    assert result.before is not None
+    assert result.after is not None
+    assert result.after.score > result.before.score + 0.2
+    assert result.after.score == max(
+        np.nanmean([row["val_box"], row["val_point"]]) for row in result.history
+    )
+    # the model in use stays as it was
+    for name, value in model.sam.state_dict().items():
+        assert torch.equal(value, encoder[name])
+    tuned = load_model(result.best, device="cpu", precision="exact")
+    assert tuned.encoder_digest == model.encoder_digest
+    assert tuned.input_size == 128
+    changed = {
+        name.split(".")[0]
+        for name, value in tuned.sam.state_dict().items()
+        if not torch.equal(value, encoder[name])
+    }
+    assert changed == {"mask_decoder"}
+    card = json.loads(result.best.with_suffix(".json").read_text())
+    assert card["base"]["name"] == "test"
+    assert card["scores"]["after"]["box"] == pytest.approx(result.after.box)
+    assert not (out / "work").exists()
+    with (out / "log.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {"loss", "rate", "box", "point", "val_box", "val_point"} <= {
+        row["name"] for row in rows
+    }
+
+
+def test_a_stopped_training_is_resumed_as_if_nothing_had_been(
+    coin_labels, model: SamModel, tmp_path: Path
+) -> None:
+    whole = tune([labelled(coin_labels)], model, tmp_path / "whole", plan(variants=2))
+    out = tmp_path / "halted"
+    job = TuningJob([labelled(coin_labels)], model, out, plan(variants=2))
+    steps = job.run_steps()
+    for step in steps:
+        if isinstance(step, TrainingProgress) and step.done == 6:
+            break
+    steps.close()
+    assert job.can_resume
+    stopped = load_model(out / "last.safetensors", device="cpu")
+    assert stopped.encoder_digest == model.encoder_digest
+    with pytest.raises(OutputError, match="not over"):
+        tune([labelled(coin_labels)], model, out, plan(variants=2))
+    # the labels may have changed by now, or be gone
+    resumed = run_steps(
+        TuningJob([], model, out, plan(variants=2)).run_steps(resume=True)
+    )
+    for one, other in ((whole.best, resumed.best), (whole.last, resumed.last)):
+        expected = load_model(one, device="cpu").sam.state_dict()
+        for name, value in load_model(other, device="cpu").sam.state_dict().items():
+            assert torch.equal(value, expected[name]), name
+    assert not job.can_resume
+
+
+def test_embeddings_of_a_store_are_used(
+    coin_labels, model: SamModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture, labels = coin_labels
+    store = tmp_path / "store"
+    embed(picture, model=model, out=store, precision="exact")
+    encoded = []
+    plain = SamModel.encode_batch_steps
+
+    def count(self, planes):  # type: ignore[no-untyped-def]
+        encoded.append(len(planes))
+        return plain(self, planes)
+
+    monkeypatch.setattr(SamModel, "encode_batch_steps", count)
+    image = LabelledImage("elsewhere", open_image(picture), labels)
+    job = TuningJob(
+        [image], model, tmp_path / "out", plan(steps=1), stores=[str(store)]
+    )
+    run_steps(job.run_steps())
+    assert encoded == []
+    tune([image], model, tmp_path / "other", plan(steps=1, variants=3))
+    assert encoded == [1, 1, 1]
+
+
+def test_a_large_plane_is_learned_in_the_tiles_it_is_prompted_in(
+    coin_labels, model: SamModel, tmp_path: Path
+) -> None:
+    picture, labels = (np.tile(a, (2, 3)) for a in coin_labels)
+    labels = labels + 100 * np.kron(
+        np.arange(6).reshape(2, 3), np.ones((128, 128), int)
+    )
+    labels[np.tile(coin_labels[1], (2, 3)) == 0] = 0
+    job = TuningJob(
+        [LabelledImage("large", open_image(picture), labels.astype(np.int64))],
+        model,
+        tmp_path,
+        dataclasses.replace(plan(steps=2), tiles=TileSettings("auto", 128)),
+    )
+    steps = job.run_steps()
+    for step in steps:
+        if isinstance(step, TrainingProgress):
+            break
+    from napari_samseg.core.training.views import ViewSet
+
+    views = ViewSet.load(tmp_path / "work")
+    assert len({view.tile for view in views.views}) > 4
+    for view in views.views:
+        y0, x0, y1, x1 = view.tile
+        for row in range(view.first, view.last):
+            ids = views.objects.object_ids[row]
+            by0, bx0, by1, bx1 = views.objects.boxes_yx[row]
+            cut = labels[y0:y1, x0:x1][by0:by1, bx0:bx1] == ids
+            assert np.array_equal(views.objects.crop(row), cut)
+    steps.close()
+
+
+def test_the_whole_model_learns_from_pixels(
+    coin_labels, model: SamModel, tmp_path: Path
+) -> None:
+    wanted = plan(steps=48, variants=2)
+    tune_all = dataclasses.replace(wanted.tune, train="everything")
+    wanted = dataclasses.replace(wanted, tune=tune_all)
+    result = tune([labelled(coin_labels)], model, tmp_path / "all", wanted)
+    tuned = load_model(result.last, device="cpu")
+    assert tuned.encoder_digest != model.encoder_digest
+    assert result.before is not None
+    assert result.after is not None
+    assert result.after.score > result.before.score
+    assert not (tmp_path / "all" / "work").exists()
+
+
+def test_what_cannot_be_trained_on(
+    coin_labels, model: SamModel, tmp_path: Path
+) -> None:
+    picture, labels = coin_labels
+    empty = LabelledImage("blank", open_image(picture), np.zeros_like(labels))
+    with pytest.raises(InvalidLabelsError, match=r"no object of at least 30 px.*blank"):
+        tune([empty], model, tmp_path, plan())
+    with pytest.raises(MissingFileError, match="no training to resume"):
+        run_steps(TuningJob([], model, tmp_path, plan()).run_steps(resume=True))
+
+
+def test_a_loss_that_is_no_number_keeps_what_was_learned(
+    coin_labels, model: SamModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from napari_samseg.core.training import batches
+
+    plain = batches.prompted_loss
+    calls = []
+
+    def spoil(*args, **options):  # type: ignore[no-untyped-def]
+        found = plain(*args, **options)
+        calls.append(1)
+        if len(calls) > 5:
+            return dataclasses.replace(found, total=found.total * float("nan"))
+        return found
+
+    monkeypatch.setattr(batches, "prompted_loss", spoil)
+    with pytest.raises(TrainingError, match=r"step 6.*objects of a, plane 0"):
+        tune([labelled(coin_labels)], model, tmp_path, plan())
+    for name in ("best", "last"):
+        kept = load_model(tmp_path / f"{name}.safetensors", device="cpu")
+        assert all(v.isfinite().all() for v in kept.sam.state_dict().values())
+
+
+def test_a_full_disk_leaves_the_old_weights(
+    coin_labels, model: SamModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tune([labelled(coin_labels)], model, tmp_path, plan(steps=2))
+    before = (tmp_path / "best.safetensors").read_bytes()
+
+    def full(*args: object, **options: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("safetensors.torch.save_file", full)
+    with pytest.raises(OutputError, match=r"best.safetensors.*make room.*is kept"):
+        tune([labelled(coin_labels)], model, tmp_path, plan(steps=4, validate_every=2))
+    assert (tmp_path / "best.safetensors").read_bytes() == before
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_memory_that_runs_out_makes_batches_smaller(
+    coin_labels, model: SamModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from napari_samseg.core.training import batches
+
+    plain = batches.TuneLoss.__call__
+
+    def limited(self, module, batch, number):  # type: ignore[no-untyped-def]
+        if len(batch) > 1:
+            raise MemoryError
+        return plain(self, module, batch, number)
+
+    monkeypatch.setattr(batches.TuneLoss, "__call__", limited)
+    with pytest.warns(UserWarning, match="training on batches in 2 parts"):
+        result = tune([labelled(coin_labels)], model, tmp_path, plan(steps=3))
+    assert result.last.exists()
+
+
+def test_embeddings_of_a_training_stay_in_its_folder(
+    coin_labels, model: SamModel, tmp_path: Path
+) -> None:
+    job = TuningJob([labelled(coin_labels)], model, tmp_path, plan(variants=3))
+    steps = job.run_steps()
+    for step in steps:
+        if isinstance(step, TrainingProgress):
+            break
+    recipes = EmbeddingStore(tmp_path / "work" / "embeddings").recipes()
+    assert len(recipes) == 3
+    steps.close()
