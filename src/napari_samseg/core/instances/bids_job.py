@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -89,10 +90,8 @@ class BidsJob:
                 f"maps are written as {' or '.join(MAP_FORMATS)}, not as "
                 f"{self.map_format!r}"
             )
-        if self.pixel_size is not None and len(self.pixel_size) not in (1, 2):
-            raise SettingsError(
-                f"the size of a pixel is one number, or y and x, not {self.pixel_size}"
-            )
+        if self.pixel_size is not None:
+            _check_pixel_size(self.pixel_size)
         given = self.labels is not None, self.axon is not None, self.myelin is not None
         if given not in ((True, False, False), (False, True, True)):
             raise SettingsError(
@@ -110,6 +109,15 @@ class BidsJob:
         """The label files that each image needs."""
         names = (self.labels, self.axon, self.myelin)
         return tuple(name for name in names if name is not None)
+
+
+def _check_pixel_size(sides: tuple[float, ...]) -> None:
+    if len(sides) not in (1, 2) or not all(0 < side < math.inf for side in sides):
+        given = ", ".join(f"{side:g}" for side in sides)
+        raise SettingsError(
+            "the size of a pixel is one number of micrometres above 0, or one of its "
+            f"height and one of its width, not {given}"
+        )
 
 
 @dataclass(slots=True)
@@ -181,16 +189,17 @@ def bids_derivatives(
     yield Progress("looking for images")
     dataset = index_bids(job.root, job.label_names, labels_folder=job.labels_folder)
     out = job.out_folder
-    open_derivatives(out, dataset)
+    open_derivatives(out, dataset, job.labels_folder)
     report = BidsReport(missing=dataset.missing)
     stems = derivative_stems(dataset.images)
-    n = len(dataset.images)
+    n_images = len(dataset.images)
     for i, (image, stem) in enumerate(zip(dataset.images, stems, strict=True)):
-        yield Progress("images", i, n, stem)
+        yield Progress("images", i, n_images, stem)
         try:
             task = _plan(job, settings, dataset, image, out / image.folder, stem)
             if not task.write:
                 report.kept.append(stem)
+                report.notes += [(stem, note) for note in task.derivative.read_notes()]
                 continue
             found, notes = _make(task, job, settings)
         except SamSegError as error:
@@ -198,7 +207,7 @@ def bids_derivatives(
             continue
         report.made.append((stem, found))
         report.notes += [(stem, note) for note in notes]
-    yield Progress("images", n, n)
+    yield Progress("images", n_images, n_images)
     return report
 
 
@@ -258,7 +267,7 @@ def _make(
         notes.append("its labels hold no object")
     if task.pixel_size is None:
         notes.append("measured in pixels: the size of a pixel is not known")
-    _write(task, found, is_axon, is_myelin, plane)
+    _write(task, found, is_axon, is_myelin, plane, notes)
     return found, notes
 
 
@@ -268,6 +277,7 @@ def _write(
     is_axon: npt.NDArray[np.bool_] | None,
     is_myelin: npt.NDArray[np.bool_] | None,
     plane: FloatArray,
+    notes: list[str],
 ) -> None:
     labels, derivative = found.labels, task.derivative
     writers: dict[str, Callable[[Path], None]] = {
@@ -294,7 +304,7 @@ def _write(
     for what, ending in task.endings.items():
         if ending in task.write:
             writers[what](derivative.path(ending))
-    derivative.write_record(complete=True, **fields)
+    derivative.write_record(complete=True, notes=notes, **fields)
 
 
 def _as_plane(classes: npt.NDArray[Any], path: Path) -> npt.NDArray[Any]:
