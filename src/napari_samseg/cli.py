@@ -41,7 +41,13 @@ from napari_samseg.cli_options import (
 )
 from napari_samseg.cli_prompts import prompts as prompts_command
 from napari_samseg.cli_refine import refine
-from napari_samseg.cli_terminal import messages, output, say, show_progress
+from napari_samseg.cli_terminal import (
+    messages,
+    output,
+    plain_warnings,
+    say,
+    show_progress,
+)
 from napari_samseg.core.errors import SamSegError
 from napari_samseg.core.settings import (
     ImageSettings,
@@ -60,11 +66,12 @@ __all__ = ["app"]
 
 
 class _PlainErrors(TyperGroup):
-    """Shows an error meant for a person as one line, with exit status 2."""
+    """Shows what is meant for a person as one line: errors, status 2, and warnings."""
 
     def invoke(self, ctx: typer.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with plain_warnings():
+                return super().invoke(ctx)
         except SamSegError as error:
             _fail(str(error), error)
         except OSError as error:

@@ -28,7 +28,7 @@ from napari_samseg.cli_options import (
     read_integers,
     read_range,
 )
-from napari_samseg.cli_terminal import messages, say, show_progress
+from napari_samseg.cli_terminal import STOPPED, say, show_progress, tell
 from napari_samseg.core.settings import (
     EmbedSettings,
     ImageSettings,
@@ -40,9 +40,6 @@ if TYPE_CHECKING:
     from napari_samseg.core.embed.job import EmbedReport
 
 __all__ = ["embed"]
-
-# What a shell expects after Ctrl+C: 128 and the number of the signal.
-STOPPED = 130
 
 
 def embed(
@@ -139,7 +136,7 @@ def _stop_in_words(location: str) -> Iterator[None]:
             if has_store(location)
             else "stopped before anything was written"
         )
-        messages.print(text, markup=False, soft_wrap=True)
+        tell(text)
         raise typer.Exit(STOPPED) from None
 
 
@@ -153,7 +150,6 @@ def _print_report(report: EmbedReport, location: str) -> None:
     say(f"store: {location}")
     for plane, reason in report.unreadable:
         place = ", ".join(str(i) for i in plane)
-        text = f"plane {place} was skipped: {reason}"
-        messages.print(text, markup=False, soft_wrap=True)
+        tell(f"plane {place} was skipped: {reason}")
     if report.unreadable:
         raise typer.Exit(1)

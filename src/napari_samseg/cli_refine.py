@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.table import Table
 
 from napari_samseg.cli_options import (
     ChannelAxis,
@@ -26,7 +27,8 @@ from napari_samseg.cli_options import (
     read_range,
 )
 from napari_samseg.cli_prompts import KINDS, read_kinds
-from napari_samseg.cli_terminal import say, show_progress
+from napari_samseg.cli_terminal import output, say, show_progress
+from napari_samseg.core.refine.scores import KEPT
 from napari_samseg.core.settings import (
     ImageSettings,
     ModelSettings,
@@ -34,6 +36,9 @@ from napari_samseg.core.settings import (
     RefineSettings,
     TileSettings,
 )
+
+if TYPE_CHECKING:
+    from napari_samseg.core.refine.scores import RefineCounts
 
 __all__ = ["refine"]
 
@@ -134,7 +139,27 @@ def refine(
     )
     counts = show_progress(refine_file(job))
     say(str(counts))
-    say(f"mean doubt {counts.mean_doubt:.2f} (0 none, 1 all)")
+    _print_worst(counts)
     for path in (out, report):
         if path is not None:
             say(f"wrote {path}")
+
+
+def _print_worst(counts: RefineCounts) -> None:
+    """Print the most doubtful objects, and what their doubt is made of."""
+    if not counts.worst:
+        return
+    has_planes = any(score.plane for score in counts.worst)
+    names = ("doubt", "predicted IoU", "IoU with the old", "share it got", "pixels")
+    table = Table("object", *(("plane",) if has_planes else ()), *names)
+    for score in counts.worst:
+        place = (",".join(map(str, score.plane)),) if has_planes else ()
+        parts = (score.doubt, score.predicted_iou, score.agreement, score.visible)
+        table.add_row(
+            str(score.object_id),
+            *place,
+            *(f"{part:.2f}" for part in parts),
+            KEPT.get(score.status, score.status),
+        )
+    say("look at these first (doubt is 1 minus the product of the three after it):")
+    output.print(table)

@@ -53,6 +53,8 @@ def test_from_files_to_files(stack, call):
     )  # fmt: skip
     assert (status, errors) == (0, "")
     assert output.startswith("2 objects, 4 masks in 2 planes, 4 refined, ")
+    assert "mean doubt" not in output
+    assert "doubt is 1 minus the product of the three after it" in output
     found = tifffile.imread(folder / "new.tif")
     np.testing.assert_array_equal(found[2], labels[2])
     disc = image[0] == 200
@@ -67,6 +69,15 @@ def test_from_files_to_files(stack, call):
     }  # fmt: skip
     doubts = [float(row["doubt"]) for row in rows]
     assert doubts == sorted(doubts, reverse=True)
+    listed = [line.split("│") for line in output.splitlines() if "refined │" in line]
+    shown = [(row[1].strip(), row[2].strip(), float(row[3])) for row in listed]
+    assert shown == [
+        (row["object"], row["plane_0"], round(doubt, 2))
+        for row, doubt in zip(rows, doubts, strict=True)
+    ]
+    for row in listed:
+        doubt, *parts = map(float, row[3:7])
+        assert doubt == pytest.approx(1 - np.prod(parts), abs=0.03)
     for row in rows:
         plane = found[int(row["plane_0"])]
         assert int(row["area_after"]) == (plane == int(row["object"])).sum()

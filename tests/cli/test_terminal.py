@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
+import numpy as np
 import pytest
 import rich.progress
+import tifffile
+from typer.testing import CliRunner
 
+from napari_samseg.cli import app
 from napari_samseg.cli_terminal import show_progress
 from napari_samseg.core.types import Progress
 
@@ -28,3 +36,43 @@ def test_ctrl_c_while_drawing_ends_the_work(monkeypatch):
         show_progress(work())
     assert caught.tb is not None  # the steps are still referred to
     assert running == []
+
+
+def test_warnings_are_one_line_without_a_place_in_the_code(tmp_path):
+    mask = np.zeros((30, 30), np.uint8)
+    mask[5:12, 5:12], mask[15:25, 15:25] = 127, 255
+    tifffile.imwrite(tmp_path / "m.tif", mask)
+    code = "from napari_samseg.cli import app; app()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "prompts", "m.tif", "--out", "p.csv"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"PYTHONWARNINGS": "default"},
+    )
+    (line,) = [row for row in done.stderr.splitlines() if "m.tif" in row]
+    assert line.startswith("warning: m.tif")
+    assert "napari-samseg instances" in line
+    assert ".py:" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("segment", "m.tif", "--points", "p.csv", "--out", "n.tif"),
+        ("prompts", "m.tif", "--out", "p.csv"),
+        ("instances", "m.tif", "--out", "n.tif"),
+        ("refine", "m.tif", "m.tif", "--out", "n.tif"),
+        ("convert", "m.tif", "n.png"),
+    ],
+)
+def test_ctrl_c_is_130_in_every_command(monkeypatch, tmp_path, command):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    tifffile.imwrite("m.tif", np.zeros((30, 30), np.uint8))
+    monkeypatch.setattr(tifffile.TiffFile, "__init__", stop)
+    assert CliRunner().invoke(app, command).exit_code == 130
+    assert [path.name for path in tmp_path.iterdir()] == ["m.tif"]

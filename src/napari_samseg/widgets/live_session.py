@@ -38,6 +38,7 @@ from napari_samseg.core.painting import Box, PlaneKey
 from napari_samseg.core.prompts.from_geometry import (
     Gesture,
 )
+from napari_samseg.core.prompts.stray_points import describe_stray
 from napari_samseg.core.settings import ImageSettings, ModelSettings, TileSettings
 from napari_samseg.widgets.autosaver import Autosaver
 from napari_samseg.widgets.commit_target import CommitTarget
@@ -139,6 +140,7 @@ class LiveSession:
         self._waiting = WaitingSteps()
         self._shown_classes: tuple[Any, Any, Any] = (None, (), {})
         self._holders: set[int] = set()
+        self._told_stray: set[tuple[PlaneKey, int]] = set()
         self._panels: list[Questions] = []
         self._is_open = True
         self._rest = QTimer()
@@ -464,7 +466,17 @@ class LiveSession:
 
     def _on_predicted(self, drawn: DrawnMasks) -> None:
         self._show_preview(drawn.plane, drawn.picture)
+        self._tell_stray(drawn)
         self._settle()
+
+    def _tell_stray(self, drawn: DrawnMasks) -> None:
+        """Say of each object once that a point lies outside its box."""
+        stray = {(drawn.plane, object_id) for object_id in drawn.stray}
+        new = sorted(object_id for _, object_id in stray - self._told_stray)
+        if new:
+            self.report(describe_stray(np.array(new)))
+        # what is put right may go wrong again
+        self._told_stray = stray
 
     def _on_hovered(self, drawn: DrawnMasks) -> None:
         if drawn.plane == self.plane and drawn.plane not in self.annotation.planes:

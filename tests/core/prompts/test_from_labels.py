@@ -117,6 +117,7 @@ def test_boxes_hold_the_middle_of_their_objects(labels, box, jitter, seed):
     middles = (objects.boxes_yx[:, :2] + objects.boxes_yx[:, 2:]) / 2
     assert (prompts.boxes_yx[:, :2] <= middles - 0.4).all()
     assert (prompts.boxes_yx[:, 2:] >= middles + 0.4).all()
+    np.testing.assert_array_equal(prompts.boxes_yx % 1, 0)
     if box == "box":
         np.testing.assert_array_equal(prompts.boxes_yx, objects.boxes_yx)
     if box == "jittered-box":

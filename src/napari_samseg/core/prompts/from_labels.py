@@ -78,7 +78,7 @@ def _relative(
     objects: ObjectIndex, rng: np.random.Generator, settings: PromptSettings
 ) -> Boxes:
     del settings
-    return _move_sides(objects, rng, BOX_JITTER)
+    return np.rint(_move_sides(objects, rng, BOX_JITTER))
 
 
 def _uniform(
@@ -207,7 +207,8 @@ def sample_jittered_box(
 ) -> PlanePrompts:
     """Boxes whose four sides are each off by U(-jitter, +jitter) of the box's length.
 
-    They may reach over the edge of the plane, as a box drawn by hand may.
+    They may reach over the edge of the plane, as a box drawn by hand may. Scores of
+    models go by these, whose sides lie anywhere; `sample_prompts` puts them on pixels.
     """
     return _from_boxes(objects, _move_sides(objects, rng, jitter))
 
@@ -232,14 +233,15 @@ def _move_sides(objects: ObjectIndex, rng: np.random.Generator, jitter: float) -
 
 
 def _hold(objects: ObjectIndex, moved: npt.NDArray[Any]) -> Boxes:
-    """Keep boxes in the plane, and the middle of each object in its box.
+    """Keep boxes in the plane, on whole pixels, and the middle of each object inside.
 
     A side that moves across a small object would turn the box inside out.
     """
     tight = objects.boxes_yx
     middles = (tight[:, :2] + tight[:, 2:]) / 2
-    low = np.clip(moved[:, :2], 0, middles - 0.5)
-    high = np.clip(moved[:, 2:], middles + 0.5, objects.labels.shape)
+    moved = np.rint(moved)
+    low = np.clip(moved[:, :2], 0, np.ceil(middles) - 1)
+    high = np.clip(moved[:, 2:], np.floor(middles) + 1, objects.labels.shape)
     return np.concatenate([low, high], axis=1)
 
 

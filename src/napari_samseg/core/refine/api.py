@@ -53,6 +53,10 @@ class RefinedLabels:
     scores: list[ObjectScore]
     counts: RefineCounts
 
+    def __repr__(self) -> str:
+        """Say what became of the objects: the scores of all are pages long."""
+        return f"<RefinedLabels of shape {self.labels.shape}: {self.counts}>"
+
 
 def refine(
     image: Any,

@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from napari_samseg.core.geometry import Box
 
 __all__ = ["KEPT", "REFINED", "ObjectScore", "RefineCounts", "sort_by_doubt"]
 
 REFINED = "refined"
+# Objects that are named at the end of a job: those to look at first.
+N_WORST = 5
 # Why an object keeps its old pixels.
 KEPT = {
     "empty": "the model found nothing",
@@ -90,6 +90,8 @@ class RefineCounts:
         Pixels with another label than before.
     ids : set of int
         Different objects.
+    worst : list of ObjectScore
+        The most doubtful ones, `N_WORST` at most.
     """
 
     n_planes: int = 0
@@ -99,26 +101,22 @@ class RefineCounts:
     n_small: int = 0
     n_changed: int = 0
     ids: set[int] = field(default_factory=set)
-    _doubts: float = 0.0
+    worst: list[ObjectScore] = field(default_factory=list)
 
     def add(self, scores: Iterable[ObjectScore], n_small: int, n_changed: int) -> None:
         """Count the objects of one more plane."""
         self.n_planes += 1
         self.n_small += n_small
         self.n_changed += n_changed
+        scores = tuple(scores)
+        self.worst = sort_by_doubt([*self.worst, *scores])[:N_WORST]
         for score in scores:
             self.n_prompted += 1
             self.ids.add(score.object_id)
-            self._doubts += score.doubt
             if score.status == REFINED:
                 self.n_refined += 1
             else:
                 self.kept[score.status] += 1
-
-    @property
-    def mean_doubt(self) -> float:
-        """Mean of the doubts of all objects; NaN without any."""
-        return self._doubts / self.n_prompted if self.n_prompted else float(np.nan)
 
     def __str__(self) -> str:
         parts = [f"{len(self.ids)} objects"]
