@@ -15,7 +15,7 @@ from napari.components import ViewerModel
 from napari.utils.colormaps import DirectLabelColormap
 
 import napari_samseg as samseg
-from napari_samseg.core.annotation import ObjectClass
+from napari_samseg.core.annotation_actions import ObjectClass
 from napari_samseg.core.errors import (
     InvalidPromptError,
     LabelOverflowError,

@@ -22,7 +22,7 @@ from napari_samseg.adapters.read_layers import (
     label_on_plane,
 )
 from napari_samseg.adapters.write_layers import ClassColors, add_semantic_labels
-from napari_samseg.core.annotation import ObjectClass
+from napari_samseg.core.annotation_actions import ObjectClass
 from napari_samseg.core.annotation_file import (
     read_annotation,
     write_annotation,
