@@ -9,33 +9,17 @@ import typer
 from rich.table import Table
 
 from napari_samseg.cli_options import (
-    ChannelAxis,
-    Channels,
-    Contrast,
-    Device,
-    High,
-    Level,
-    Low,
-    Model,
+    ModelOptions,
     Overwrite,
-    Precision,
-    Scope,
-    Tile,
-    Tiling,
+    ReadingOptions,
+    TileOptions,
     option_of,
-    read_integers,
     read_range,
 )
 from napari_samseg.cli_prompts import KINDS, read_kinds
 from napari_samseg.cli_terminal import output, say, show_progress
 from napari_samseg.core.refine.scores import KEPT
-from napari_samseg.core.settings import (
-    ImageSettings,
-    ModelSettings,
-    PromptSettings,
-    RefineSettings,
-    TileSettings,
-)
+from napari_samseg.core.settings import PromptSettings, RefineSettings
 
 if TYPE_CHECKING:
     from napari_samseg.core.refine.scores import RefineCounts
@@ -54,6 +38,7 @@ def refine(
         Path,
         typer.Option(help="Labels to write: .tif, .png, .zarr and what `convert` can."),
     ],
+    *,
     prompts: Annotated[
         str,
         typer.Option(
@@ -84,18 +69,9 @@ def refine(
             "stay as they are."
         ),
     ] = "",
-    channel_axis: ChannelAxis = None,
-    channels: Channels = "",
-    normalisation: Contrast = "percentile",
-    low: Low = 0.1,
-    high: High = 99.9,
-    scope: Scope = "plane",
-    level: Level = 0,
-    model: Model = "default",
-    device: Device = "auto",
-    precision: Precision = "fast",
-    tiling: Tiling = "auto",
-    tile: Tile = 0,
+    reading: ReadingOptions,
+    model: ModelOptions,
+    tiles: TileOptions,
     embeddings: Annotated[
         str | None,
         typer.Option(help="Store that `embed` made for this image."),
@@ -121,19 +97,12 @@ def refine(
             min_area=min_area,
         ),
         settings=RefineSettings(overlap, agreement, margin),
-        image_settings=ImageSettings(
-            normalisation=normalisation,
-            low=low,
-            high=high,
-            scope=scope,
-            channels=read_integers(channels, "--channels") or None,
-            level=level,
-        ),
-        model_settings=ModelSettings(model, device, precision),
-        tile_settings=TileSettings(tiling, tile),
+        image_settings=reading.settings(),
+        model_settings=model.settings(),
+        tile_settings=tiles.settings(),
         report=report,
         planes=read_range(planes),
-        channel_axis=channel_axis,
+        channel_axis=reading.channel_axis,
         embeddings=embeddings,
         overwrite=overwrite,
     )

@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import fields
 
 import numpy as np
 import pytest
 import rich.progress
 import tifffile
+import typer
 from typer.testing import CliRunner
 
 from napari_samseg.cli import app
+from napari_samseg.cli_options import ModelOptions, ReadingOptions
 from napari_samseg.cli_terminal import show_progress
 from napari_samseg.core.types import Progress
 
@@ -76,3 +79,20 @@ def test_ctrl_c_is_130_in_every_command(monkeypatch, tmp_path, command):
     monkeypatch.setattr(tifffile.TiffFile, "__init__", stop)
     assert CliRunner().invoke(app, command).exit_code == 130
     assert [path.name for path in tmp_path.iterdir()] == ["m.tif"]
+
+
+def test_commands_share_options_with_all_that_is_said_of_them():
+    """What a person learned of one command holds for the others."""
+    commands = typer.main.get_command(app).commands
+    options = {
+        name: {p.name: p for p in commands[name].params}
+        for name in ("segment", "embed", "refine")
+    }
+    shared = {f.name for group in (ReadingOptions, ModelOptions) for f in fields(group)}
+    for name in {*shared, "tiling", "tile"}:
+        first, *others = (options[command][name] for command in options)
+        for other in others:
+            assert (other.opts, other.default) == (first.opts, first.default)
+            assert other.help == first.help
+    assert options["refine"]["overlap"].default == "higher-iou"
+    assert options["segment"]["overlap"].default == 25

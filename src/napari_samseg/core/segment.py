@@ -12,7 +12,7 @@ import numpy.typing as npt
 from napari_samseg.core.errors import InvalidImageError, InvalidPromptError
 from napari_samseg.core.images import PlaneSource, open_image
 from napari_samseg.core.planes import MeasuredPlane, measure_plane
-from napari_samseg.core.prompts.from_geometry import pair_prompts
+from napari_samseg.core.prompts.from_arrays import pair_prompts
 from napari_samseg.core.prompts.stray_points import warn_stray
 from napari_samseg.core.settings import ImageSettings, TileSettings
 from napari_samseg.core.steps import run_steps

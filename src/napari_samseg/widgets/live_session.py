@@ -35,9 +35,7 @@ from napari_samseg.core.errors import (
     SamSegError,
 )
 from napari_samseg.core.painting import Box, PlaneKey
-from napari_samseg.core.prompts.from_geometry import (
-    Gesture,
-)
+from napari_samseg.core.prompts.from_geometry import Gesture
 from napari_samseg.core.prompts.stray_points import describe_stray
 from napari_samseg.core.settings import ImageSettings, ModelSettings, TileSettings
 from napari_samseg.widgets.autosaver import Autosaver

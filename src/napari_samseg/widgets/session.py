@@ -35,11 +35,11 @@ from napari_samseg.core.errors import (
     SamSegError,
 )
 from napari_samseg.core.painting import overlapped_labels
+from napari_samseg.core.prompts.from_arrays import pair_prompts
 from napari_samseg.core.prompts.from_geometry import (
     Gesture,
     check_gesture,
     label_gesture,
-    pair_prompts,
     prompts_to_gestures,
 )
 from napari_samseg.core.settings import ImageSettings, ModelSettings, TileSettings

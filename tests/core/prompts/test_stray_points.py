@@ -5,11 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_samseg.core.prompts.from_geometry import (
-    Gesture,
-    gather_prompts,
-    pair_prompts,
-)
+from napari_samseg.core.prompts.from_arrays import pair_prompts
+from napari_samseg.core.prompts.from_geometry import Gesture, gather_prompts
 from napari_samseg.core.prompts.stray_points import (
     PromptWarning,
     describe_stray,

@@ -32,7 +32,7 @@ from napari_samseg.core.io.prompt_rows import (
     set_box,
     stack_rows,
 )
-from napari_samseg.core.prompts.from_geometry import pair_prompts
+from napari_samseg.core.prompts.from_arrays import pair_prompts
 from napari_samseg.core.types import PlanePrompts
 
 __all__ = ["build_prompts", "read_prompt_files"]
@@ -89,7 +89,7 @@ def build_prompts(
     Raises
     ------
     InvalidPromptError
-        As `napari_samseg.core.prompts.from_geometry.pair_prompts`.
+        As `napari_samseg.core.prompts.from_arrays.pair_prompts`.
     """
     points, labels, boxes = stack_rows(rows)
     paired = pair_prompts(

@@ -17,7 +17,6 @@ import numpy.typing as npt
 
 from napari_samseg.core.errors import InvalidLabelsError
 from napari_samseg.core.images import ArrayLike
-from napari_samseg.core.prompts.from_geometry import MASK_LOGIT, coarse_shares
 from napari_samseg.core.prompts.inside_points import (
     NO_PIXEL,
     centroid_pixels,
@@ -28,6 +27,7 @@ from napari_samseg.core.prompts.inside_points import (
     skeleton_pixels,
     with_random,
 )
+from napari_samseg.core.prompts.mask_logits import MASK_LOGIT, coarse_shares
 from napari_samseg.core.prompts.object_index import ObjectIndex, index_objects
 from napari_samseg.core.prompts.outside_points import neighbour_pixels, ring_pixels
 from napari_samseg.core.settings import PromptSettings
@@ -246,7 +246,7 @@ def _hold(objects: ObjectIndex, moved: npt.NDArray[Any]) -> Boxes:
 
 
 def _sample_masks(objects: ObjectIndex, side: int) -> FloatArray:
-    """Mask prompts (N, side, side), as of `from_geometry.mask_to_logits`."""
+    """Mask prompts (N, side, side), as of `mask_logits.mask_to_logits`."""
     n_bytes = 4 * len(objects) * side**2
     if n_bytes > MASK_BYTES:
         raise InvalidLabelsError(
