@@ -8,8 +8,6 @@ from qtpy.QtWidgets import (
     QHBoxLayout,
     QLabel,
     QPushButton,
-    QVBoxLayout,
-    QWidget,
 )
 
 from napari_samseg.core.instances.methods import METHOD_SETTINGS, TIDY_SETTINGS
@@ -17,7 +15,9 @@ from napari_samseg.core.settings import InstanceSettings
 from napari_samseg.widgets.dock_panel import (
     DockPanel,
     make_bar,
+    make_choices,
     make_combo,
+    make_page,
     make_status_label,
 )
 from napari_samseg.widgets.settings_form import SettingsForm, align_labels
@@ -40,14 +40,8 @@ class InstancesLayout(DockPanel):
 
     def __init__(self) -> None:
         super().__init__()
-        page = QWidget()
-        rows = QVBoxLayout(page)
-        rows.setContentsMargins(8, 8, 8, 8)
-        rows.setSpacing(6)
-        # what must not change while instances are looked for
-        self._choices = QWidget()
-        choices = QVBoxLayout(self._choices)
-        choices.setContentsMargins(0, 0, 0, 0)
+        page, rows = make_page()
+        self._choices, choices = make_choices()
         choices.addLayout(self._build_inputs())
         self._form = SettingsForm(
             InstanceSettings(), named={"connectivity": NEIGHBOURS}
@@ -60,7 +54,6 @@ class InstancesLayout(DockPanel):
         rows.addLayout(self._build_actions())
         self._bar = make_bar()
         rows.addWidget(self._bar)
-        self._status = make_status_label()
         rows.addWidget(self._status)
         self._counts_title = QLabel()
         rows.addWidget(self._counts_title)

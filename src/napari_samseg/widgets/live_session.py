@@ -44,6 +44,7 @@ from napari_samseg.widgets.plane_masks import DrawnMasks, PlaneMasks
 from napari_samseg.widgets.replayer import Replayer
 from napari_samseg.widgets.stores import store_of
 from napari_samseg.widgets.waiting_steps import WaitingSteps
+from napari_samseg.widgets.workers import describe_failure
 
 if TYPE_CHECKING:
     from napari import Viewer
@@ -428,9 +429,8 @@ class LiveSession:
 
     def _on_failed(self, error: Exception) -> None:
         self._waiting.give_up()
-        known = isinstance(error, SamSegError)
-        message = str(error) if known else f"{type(error).__name__}: {error}"
-        self.report(message, is_error=not isinstance(error, InvalidPromptError))
+        is_error = not isinstance(error, InvalidPromptError)
+        self.report(describe_failure(error), is_error=is_error)
 
     # -- masks ---------------------------------------------------------------------
 
