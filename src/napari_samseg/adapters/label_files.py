@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
+    "LayerData",
     "choose_reader",
+    "layer_data",
     "write_coco",
     "write_colour_png",
     "write_geojson",
@@ -149,7 +151,7 @@ def _read_file(path: Path) -> list[LayerData]:
         return _read_images(path, entry.name)
     with entry.read(path, ReadRequest()) as found:
         _show_notes(path.name, found.notes)
-        return [_layer_data(found, path.stem)]
+        return [layer_data(found, path.stem)]
 
 
 def _read_volume(path: Path) -> LayerData:
@@ -205,12 +207,13 @@ def _read_images(path: Path, format_name: str) -> list[LayerData]:
     layers = []
     for name in names:
         found = coco_to_labels(dataset, name)
-        layers.append(_layer_data(found, Path(name).stem))
+        layers.append(layer_data(found, Path(name).stem))
         _show_notes(f"{path.name}: {Path(name).stem}", found.notes)
     return layers
 
 
-def _layer_data(found: InstanceLabels, name: str) -> LayerData:
+def layer_data(found: InstanceLabels, name: str) -> LayerData:
+    """Return a Labels layer with what a file says of objects, pixels and place."""
     attributes: dict[str, Any] = {"name": name}
     if found.properties:
         attributes["features"] = _features(found.properties)

@@ -20,6 +20,7 @@ from napari_samseg.core.io.class_image import (
 from napari_samseg.core.io.label_image import (
     check_label_path,
     open_label_image,
+    palette_note,
     write_label_image,
 )
 from napari_samseg.core.io.output import check_output_file
@@ -148,4 +149,6 @@ def _tell(path: Path, image: ClassImage, notes: list[str]) -> npt.NDArray[Any]:
             f"{path}: {image.n_snapped} pixels had values between those of the classes "
             f"{', '.join(str(v) for v in image.values)}, and went to the nearest"
         )
+    if image.has_palette:
+        notes.append(palette_note(path, image.values))
     return image.classes

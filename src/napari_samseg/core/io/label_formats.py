@@ -112,12 +112,18 @@ class LabelFormat:
 @contextmanager
 def _read_image(path: Path, request: ReadRequest) -> Iterator[InstanceLabels]:
     from napari_samseg.core.io.class_image import is_picture, picture_note
-    from napari_samseg.core.io.label_image import open_label_image
+    from napari_samseg.core.io.label_image import (
+        holds_palette_labels,
+        open_label_image,
+        palette_note,
+    )
 
     del request
     with open_label_image(path) as labels:
         notes = []
-        if len(labels.shape) == 2 and is_picture(np.asarray(labels[...])):
+        if holds_palette_labels(path):
+            notes.append(palette_note(path, np.unique(labels).tolist()))
+        elif len(labels.shape) == 2 and is_picture(np.asarray(labels[...])):
             notes.append(picture_note(path))
         yield InstanceLabels(labels, notes=tuple(notes))
 
