@@ -17,8 +17,9 @@ from napari_samseg.core.io.label_formats import (
     ReadRequest,
     WriteRequest,
     find_format,
+    find_writer,
 )
-from napari_samseg.core.io.output import check_output_file, check_output_folder
+from napari_samseg.core.io.output import check_output_file
 from napari_samseg.core.io.plane_cut import cut_planes
 from napari_samseg.core.io.voxel_space import turn_volume
 from napari_samseg.core.types import Progress
@@ -105,15 +106,12 @@ def convert_file(
         says which and what to do.
     """
     source = find_format(job.source, job.read_as)
-    target = find_format(job.out, job.write_as)
+    target = find_writer(job.out, job.write_as)
     if source.read is None:
         raise InvalidLabelsError(
             f"{job.source}: {source.title} cannot be read, only written"
         )
-    if target.write is None:
-        raise InvalidLabelsError(
-            f"{job.out}: {target.title} cannot be written, only read"
-        )
+    assert target.write is not None
     _check_out(job, target)
     yield Progress("reading")
     shape, space = (None, None) if job.like is None else _read_like(job, settings)
@@ -177,14 +175,8 @@ def _check_out(job: ConvertJob, target: LabelFormat) -> None:
             f"{target.title} is written as {' or '.join(target.suffixes)}, not as "
             f"{job.out.name!r}"
         )
-    if target.is_folder:
-        from napari_samseg.core.io.ome_zarr_labels import check_zarr_path
-
-        check_zarr_path(job.out)
-        check_output_folder(job.out.parent)
-    else:
-        inputs = (job.source, job.like)
-        check_output_file(job.out, inputs=inputs, overwrite=job.overwrite)
+    inputs = (job.source, job.like)
+    target.check_out(job.out, inputs=inputs, overwrite=job.overwrite)
 
 
 def _read_like(

@@ -35,6 +35,7 @@ __all__ = [
     "nifti_stem",
     "read_nifti",
     "read_nifti_labels",
+    "read_nifti_space",
     "write_nifti",
     "write_nifti_labels",
 ]
@@ -201,6 +202,14 @@ def read_nifti(path: Path, *, canonical: bool = False) -> NiftiVolume:
         return volume.turned_to_ras()
     except InvalidImageError as error:
         raise InvalidImageError(f"{path} {error}") from error
+
+
+def read_nifti_space(path: Path) -> VoxelSpace:
+    """Return where the voxels of a file lie that `read_nifti` can read."""
+    import nibabel
+
+    image: Any = nibabel.load(path)
+    return _read_space(image.header, path)[0]
 
 
 def read_nifti_labels(path: Path, *, canonical: bool = False) -> InstanceLabels:
