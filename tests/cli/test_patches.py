@@ -113,7 +113,12 @@ def test_what_was_made_of_patches_is_put_together(run, tmp_path, folder):
     back = tifffile.imread(out)
     assert back.dtype == np.float32
     np.testing.assert_allclose(back, picture.mean(axis=-1), rtol=1e-5)
-    min(made.iterdir()).unlink()
+    first = min(made.iterdir())
+    first.write_bytes(b"cut off")
+    status, _, errors = run(*asked, "--overwrite")
+    assert status == 2
+    assert f"{first.name} cannot be read" in errors
+    first.unlink()
     status, _, errors = run(*asked, "--overwrite")
     assert status == 2
     assert "there is no patch p_00_00" in errors

@@ -329,6 +329,15 @@ def _find(folder: Path, name: str) -> Path:
 
 
 def _read_patch(path: Path) -> npt.NDArray[Any]:
+    # tifffile alone is ten times as fast as through zarr, and patches are many
+    if path.suffix.lower() in (".tif", ".tiff"):
+        import tifffile
+
+        try:
+            patch: npt.NDArray[Any] = tifffile.imread(path)
+        except (tifffile.TiffFileError, ValueError) as error:
+            raise InvalidImageError(f"{path} cannot be read: {error}") from error
+        return patch
     with open_image_file(path, indices=True) as source:
         return np.asarray(source.levels[0][...])
 
