@@ -329,7 +329,7 @@ def _find(folder: Path, name: str) -> Path:
 
 
 def _read_patch(path: Path) -> npt.NDArray[Any]:
-    # tifffile alone is ten times as fast as through zarr, and patches are many
+    # through zarr, 1,638 patches took 25 s instead of 5
     if path.suffix.lower() in (".tif", ".tiff"):
         import tifffile
 
