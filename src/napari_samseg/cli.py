@@ -31,6 +31,7 @@ from napari_samseg.cli_options import (
     grouped,
     read_integers,
 )
+from napari_samseg.cli_patches import patches_app
 from napari_samseg.cli_prompts import prompts as prompts_command
 from napari_samseg.cli_refine import refine
 from napari_samseg.cli_terminal import (
@@ -88,6 +89,7 @@ app.command()(grouped(refine))
 app.command()(bids)
 app.command(help=CONVERT_HELP)(convert)
 app.command()(prepare_mri)
+app.add_typer(patches_app, name="patches")
 app.add_typer(cache_app, name="cache")
 
 

@@ -19,7 +19,11 @@ def instances(
         Path | None, typer.Argument(help="Semantic labels: TIFF, PNG, npy, zarr.")
     ] = None,
     out: Annotated[
-        Path, typer.Option(help="Instance labels to write, .tif or .png.")
+        Path,
+        typer.Option(
+            help="Instance labels to write, in any format that `convert` writes: .tif, "
+            ".png, .nii.gz, .zarr, ..."
+        ),
     ] = Path("instances.tif"),
     method: Annotated[str, option_of(InstanceSettings, "method")] = "components",
     axon: Annotated[Path | None, typer.Option(help="Mask of axons.")] = None,
@@ -28,7 +32,11 @@ def instances(
         Path | None, typer.Option(help="Earlier instance labels, whose ids stay.")
     ] = None,
     spacing: Annotated[
-        str, typer.Option(help="Size of a pixel along each axis, such as 50,4.6,4.6.")
+        str,
+        typer.Option(
+            help="Size of a pixel along each axis, such as 50,4.6,4.6; of NIfTI and "
+            "OME-Zarr as the file says, in pixels of the finest axis."
+        ),
     ] = "",
     connectivity: Annotated[int, option_of(InstanceSettings, "connectivity")] = 0,
     smoothing: Annotated[float, option_of(InstanceSettings, "smoothing")] = 1.0,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import nibabel
 import numpy as np
 import pytest
 import tifffile
@@ -10,6 +11,8 @@ from skimage.io import imread
 from typer.testing import CliRunner
 
 from napari_samseg.cli import app
+from napari_samseg.core.io.label_formats import ReadRequest, find_format
+from napari_samseg.core.io.ome_zarr_labels import read_ome_zarr_labels
 
 
 @pytest.fixture
@@ -64,7 +67,7 @@ def test_what_was_changed_is_told(run, tmp_path):
         (("{folder}/none.tif",), "there is no image"),
         (("{mask}", "--method", "magic"), "'magic' is not one of components"),
         (("{mask}", "--out", "{mask}"), "choose another name"),
-        (("{mask}", "--out", "{folder}/o.jpg"), "not as 'o.jpg'"),
+        (("{mask}", "--out", "{folder}/o.jpg"), "'o.jpg' tells no label format"),
         (("{mask}", "--spacing", "1,x"), "--spacing takes numbers"),
         (("{mask}", "--method", "watershed", "--spacing", "1,1,1"), "2 positive"),
         (("--axon", "{mask}", "--myelin", "{small}"), "not masks of one image"),
@@ -84,6 +87,82 @@ def test_wrong_uses_are_told_in_one_line(run, tmp_path, arguments, message):
     assert message in errors
     assert errors.count("\n") == 1
     np.testing.assert_array_equal(imread(places["mask"]), mask)
+
+
+def elongated(path):
+    """Two balls of sections twice as thick as pixels, that touch along z."""
+    z, y, x = np.ogrid[:26, :24, :24]
+    near = [(2 * (z - c)) ** 2 + (y - 12) ** 2 + (x - 12) ** 2 < 90 for c in (7, 15)]
+    mask = (near[0] | near[1]).astype(np.uint8)
+    angle = np.deg2rad(10)
+    affine = np.eye(4)
+    affine[:2, :2] = [
+        [-np.cos(angle), np.sin(angle)],
+        [np.sin(angle), np.cos(angle)],
+    ]
+    affine[:3, :3] *= [0.5, 0.5, 1]
+    affine[:3, 3] = 5, 6, 7
+    image = nibabel.Nifti1Image(mask.T, affine)
+    image.set_sform(affine, 1)
+    nibabel.save(image, path)
+    return mask
+
+
+WATERSHED = ("--method", "watershed", "--min-distance", 12, "--smoothing", 0)
+
+
+def test_a_volume_of_a_patient_keeps_its_place_and_its_spacing(run, tmp_path):
+    source, out = tmp_path / "m.nii.gz", tmp_path / "o.nii.gz"
+    mask = elongated(source)
+    status, output, notes = run(source, *WATERSHED, "--out", out)
+    assert status == 0
+    assert "2 objects" in output
+    assert "has pixels of 2 x 1 x 1" in notes
+    first, found = nibabel.load(source), nibabel.load(out)
+    np.testing.assert_array_equal(found.affine, first.affine)
+    labels = np.asarray(found.dataobj).T
+    np.testing.assert_array_equal(labels > 0, mask > 0)
+    # as cubes, their middles are nearer to each other than asked for
+    cubes = tmp_path / "c.tif"
+    given = ("--spacing", "1,1,1", "--out", cubes)
+    assert "1 objects" in run(source, *WATERSHED, *given)[1]
+    # and the same spacing from OME-Zarr
+    runner = CliRunner()
+    zarr = tmp_path / "m.zarr"
+    assert runner.invoke(app, ["convert", str(source), str(zarr)]).exit_code == 0
+    out = tmp_path / "o.zarr"
+    assert "2 objects" in run(zarr, *WATERSHED, "--out", out)[1]
+    back = read_ome_zarr_labels(out)
+    np.testing.assert_array_equal(back.labels[...], labels)
+    np.testing.assert_allclose(back.scale, (1, 0.5, 0.5))
+    assert back.units == ("millimeter",) * 3
+
+
+@pytest.mark.parametrize("name", ["o.png", "o.json", "o.geojson", "o.zarr", "o.zip"])
+def test_instances_in_the_formats_of_other_programs(run, tmp_path, name):
+    mask = np.zeros((40, 40), np.uint8)
+    mask[2:10, 2:10], mask[20:30, 20:30] = 1, 1
+    tifffile.imwrite(tmp_path / "m.tif", mask)
+    out = tmp_path / name
+    assert run(tmp_path / "m.tif", "--out", out)[0] == 0
+    form = find_format(out)
+    if form.read is None:
+        assert out.stat().st_size > 100
+        return
+    with form.read(out, ReadRequest(shape=(40, 40))) as found:
+        labels = np.asarray(found.labels[...])
+        np.testing.assert_array_equal(labels > 0, mask > 0)
+        assert labels.max() == 2
+    status, _, errors = run(tmp_path / "m.tif", "--out", out)
+    assert status == 2
+    assert "is there already" in errors
+
+
+def test_a_volume_is_no_picture(run, tmp_path):
+    tifffile.imwrite(tmp_path / "m.tif", np.ones((5, 9, 9), np.uint8))
+    status, _, errors = run(tmp_path / "m.tif", "--out", tmp_path / "o.png")
+    assert status == 2
+    assert "holds one plane" in errors
 
 
 def test_ids_of_before_are_no_grey_levels(run, tmp_path):

@@ -17,12 +17,10 @@ from napari_samseg.core.io.class_image import (
     read_class_image,
     read_mask_image,
 )
-from napari_samseg.core.io.label_image import (
-    check_label_path,
-    open_label_image,
-    write_label_image,
-)
-from napari_samseg.core.io.output import check_output_file
+from napari_samseg.core.io.instance_labels import InstanceLabels
+from napari_samseg.core.io.label_formats import WriteRequest, find_writer
+from napari_samseg.core.io.label_image import open_label_image, palette_note
+from napari_samseg.core.io.placement import read_placement, relative_spacing
 from napari_samseg.core.types import Progress
 
 if TYPE_CHECKING:
@@ -39,7 +37,8 @@ class InstancesJob:
     Attributes
     ----------
     out : Path
-        Instance labels to write, ``.tif`` or ``.png``.
+        Instance labels to write, in any format of
+        `napari_samseg.core.io.label_formats` that can be written.
     labels : Path or None
         Semantic labels; see `napari_samseg.core.io.class_image.read_class_image`.
     axon, myelin : Path or None
@@ -47,7 +46,8 @@ class InstancesJob:
     before : Path or None
         Instance labels made earlier, whose ids are to stay.
     spacing : tuple of float or None
-        Size of a pixel along each axis.
+        Size of a pixel along each axis; as the file of labels says if not given,
+        counted in pixels of its finest axis.
     overwrite : bool
         Replace a file that is there already.
     """
@@ -77,19 +77,37 @@ def instances_file(
     SamSegError
         If a file is missing or of the wrong kind; the message says which.
     """
-    from napari_samseg.core.instances.methods import find_instances
+    from napari_samseg.core.instances.methods import METHOD_SETTINGS, find_instances
 
     inputs = (job.labels, job.axon, job.myelin, job.before)
-    check_label_path(job.out)
-    check_output_file(job.out, inputs=inputs, overwrite=job.overwrite)
+    target = find_writer(job.out)
+    assert target.write is not None
+    target.check_out(job.out, inputs=inputs, overwrite=job.overwrite)
     yield Progress("reading")
     classes, notes = read_classes(job.labels, job.axon, job.myelin)
+    target.check_shape(job.out, classes.shape)
+    source = job.labels or job.axon or job.out
+    place = read_placement(source, classes.ndim)
+    spacing = job.spacing
+    if spacing is None:
+        spacing = relative_spacing(place)
+        if spacing is not None and "min_distance" in METHOD_SETTINGS[settings.method]:
+            notes.append(_spacing_note(source, spacing))
     before = None if job.before is None else _read_ids(job.before)
     yield Progress("finding instances")
-    found = find_instances(classes, settings, spacing=job.spacing, before=before)
+    found = find_instances(classes, settings, spacing=spacing, before=before)
     yield Progress("writing")
-    write_label_image(job.out, found.labels)
-    return found, notes
+    placed = InstanceLabels(found.labels, **place)
+    target.write(job.out, placed, WriteRequest(source.name))
+    return found, [*notes, *target.space_notes(placed)]
+
+
+def _spacing_note(path: Path, spacing: tuple[float, ...]) -> str:
+    sizes = " x ".join(f"{size:.4g}" for size in spacing)
+    return (
+        f"{path} has pixels of {sizes}, and distances count in pixels of its finest "
+        "axis: --spacing gives others"
+    )
 
 
 def read_classes(
@@ -148,4 +166,6 @@ def _tell(path: Path, image: ClassImage, notes: list[str]) -> npt.NDArray[Any]:
             f"{path}: {image.n_snapped} pixels had values between those of the classes "
             f"{', '.join(str(v) for v in image.values)}, and went to the nearest"
         )
+    if image.has_palette:
+        notes.append(palette_note(path, image.values))
     return image.classes

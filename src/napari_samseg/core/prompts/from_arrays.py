@@ -25,6 +25,7 @@ def pair_prompts(
     *,
     plane_size: tuple[int, int],
     combine: bool = False,
+    low_res_masks: npt.ArrayLike | None = None,
 ) -> PlanePrompts:
     """Pair arrays of points and boxes into the prompts of objects 1 to N.
 
@@ -41,6 +42,8 @@ def pair_prompts(
         (Y, X) in pixels.
     combine : bool
         Make one object of all points and of the hull of all boxes.
+    low_res_masks : (N, h, w), optional
+        Logits of mask prompts, which are not combined; NaN for none.
 
     Raises
     ------
@@ -51,12 +54,14 @@ def pair_prompts(
     """
     boxes = _box_rows(boxes_yx, plane_size)
     rows = _point_rows(points_yx, point_labels)
-    if rows is None and boxes is None:
+    masks = None if low_res_masks is None else np.asarray(low_res_masks, np.float32)
+    numbers = [len(given) for given in (boxes, masks) if given is not None]
+    if rows is None and not numbers:
         raise InvalidPromptError(
             "the set of prompts is empty: give at least one point or box"
         )
     if rows is None:
-        n = 0 if boxes is None else len(boxes)
+        n = numbers[0]
         rows = np.zeros((n, 0, 2), np.float32), np.zeros((n, 0), np.int8)
     points, labels = rows
     real = labels != PADDING
@@ -72,7 +77,7 @@ def pair_prompts(
             "them into one object"
         )
     ids = np.arange(1, len(points) + 1)
-    return PlanePrompts(ids, points, labels, boxes)
+    return PlanePrompts(ids, points, labels, boxes, masks)
 
 
 def _combine(
