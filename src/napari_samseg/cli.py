@@ -21,6 +21,7 @@ from napari_samseg.cli_cache import cache_app
 from napari_samseg.cli_convert import HELP as CONVERT_HELP
 from napari_samseg.cli_convert import convert
 from napari_samseg.cli_embed import embed
+from napari_samseg.cli_evaluate import evaluate
 from napari_samseg.cli_instances import instances
 from napari_samseg.cli_mri import prepare_mri
 from napari_samseg.cli_options import (
@@ -86,6 +87,7 @@ app.command()(grouped(embed))
 app.command()(instances)
 app.command()(prompts_command)
 app.command()(grouped(refine))
+app.command()(evaluate)
 app.command()(bids)
 app.command(help=CONVERT_HELP)(convert)
 app.command()(prepare_mri)
