@@ -16,12 +16,21 @@ __all__ = ["instances"]
 
 def instances(
     labels: Annotated[
-        Path | None, typer.Argument(help="Semantic labels: TIFF, PNG, npy, zarr.")
+        Path | None,
+        typer.Argument(help="Semantic labels: TIFF, PNG, npy, zarr, OME-Zarr."),
     ] = None,
     out: Annotated[
-        Path, typer.Option(help="Instance labels to write, .tif or .png.")
+        Path,
+        typer.Option(help="Instance labels to write, .tif or .png; in blocks, .zarr."),
     ] = Path("instances.tif"),
-    method: Annotated[str, option_of(InstanceSettings, "method")] = "components",
+    method: Annotated[
+        str | None,
+        typer.Option(
+            metavar=option_of(InstanceSettings, "method").metavar,
+            help=f"{option_of(InstanceSettings, 'method').help} axon-myelin if --axon "
+            "and --myelin are given, otherwise components.",
+        ),
+    ] = None,
     axon: Annotated[Path | None, typer.Option(help="Mask of axons.")] = None,
     myelin: Annotated[Path | None, typer.Option(help="Mask of myelin.")] = None,
     before: Annotated[
@@ -46,6 +55,14 @@ def instances(
     ] = False,
     min_size: Annotated[int, option_of(InstanceSettings, "min_size")] = 0,
     max_size: Annotated[int, option_of(InstanceSettings, "max_size")] = 0,
+    blocks: Annotated[
+        bool | None,
+        typer.Option(
+            "--blocks/--no-blocks",
+            help="Work block by block, straight onto disk, or in memory; as the size "
+            "of the volume asks for, if neither is given.",
+        ),
+    ] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Turn semantic labels into instance labels.
@@ -62,9 +79,10 @@ def instances(
         before=before,
         spacing=read_numbers(spacing, "--spacing") or None,
         overwrite=overwrite,
+        blocks=blocks,
     )
     settings = InstanceSettings(
-        method=method,
+        method=method or ("components" if axon is None else "axon-myelin"),
         connectivity=connectivity,
         smoothing=smoothing,
         min_distance=min_distance,

@@ -52,8 +52,11 @@ Block = tuple[slice, ...]
 class Writable(Protocol):
     """An array that is written block by block, such as one of zarr."""
 
-    shape: tuple[int, ...]
-    dtype: Any
+    @property
+    def shape(self) -> tuple[int, ...]: ...  # noqa: D102
+
+    @property
+    def dtype(self) -> Any: ...  # noqa: D102
 
     def __getitem__(self, key: Any, /) -> Any: ...
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from napari_samseg.core.errors import InvalidLabelsError
-from napari_samseg.core.instances.class_source import join_masks
+from napari_samseg.core.instances.class_source import join_masks, photograph_notes
 from napari_samseg.core.io.class_image import (
     ClassImage,
     read_class_image,
@@ -50,6 +50,8 @@ class InstancesJob:
         Size of a pixel along each axis.
     overwrite : bool
         Replace a file that is there already.
+    blocks : bool or None
+        Work block by block, straight onto disk; None does so where memory ends.
     """
 
     out: Path
@@ -59,12 +61,16 @@ class InstancesJob:
     before: Path | None = None
     spacing: tuple[float, ...] | None = None
     overwrite: bool = False
+    blocks: bool | None = None
 
 
 def instances_file(
     job: InstancesJob, settings: InstanceSettings
 ) -> Generator[Progress, None, tuple[Instances, list[str]]]:
     """Find the instances in label files, and write them.
+
+    Volumes that do not fit in memory are worked on block by block, see
+    `napari_samseg.core.instances.disk_job`.
 
     Returns
     -------
@@ -77,8 +83,11 @@ def instances_file(
     SamSegError
         If a file is missing or of the wrong kind; the message says which.
     """
+    from napari_samseg.core.instances.disk_job import goes_to_disk, instances_on_disk
     from napari_samseg.core.instances.methods import find_instances
 
+    if goes_to_disk(job):
+        return (yield from instances_on_disk(job, settings))
     inputs = (job.labels, job.axon, job.myelin, job.before)
     check_label_path(job.out)
     check_output_file(job.out, inputs=inputs, overwrite=job.overwrite)
@@ -110,18 +119,13 @@ def read_classes(
         If a file is missing or of the wrong kind, or the masks do not fit each other;
         the message says which.
     """
+    check_inputs(labels, axon, myelin)
     notes: list[str] = []
     if labels is not None:
-        if axon is not None or myelin is not None:
-            raise InvalidLabelsError(
-                "give either one file of labels, or a mask of axons and one of myelin"
-            )
-        return _tell(labels, read_class_image(labels), notes), notes
-    if axon is None or myelin is None:
-        raise InvalidLabelsError(
-            "there is nothing to read: give a file of labels, or a mask of axons and "
-            "one of myelin"
-        )
+        classes = _tell(labels, read_class_image(labels), notes)
+        return classes, notes + photograph_notes(classes, str(labels))
+    # both are there, as was checked
+    axon, myelin = cast("Path", axon), cast("Path", myelin)
     is_axon, is_myelin = (
         _tell(path, read_mask_image(path), notes) > 0 for path in (axon, myelin)
     )
@@ -133,6 +137,26 @@ def read_classes(
     if n_both := int((is_axon & is_myelin).sum()):
         notes.append(f"{n_both} pixels are in both masks, and count as axon")
     return join_masks(is_axon, is_myelin), notes
+
+
+def check_inputs(labels: Path | None, axon: Path | None, myelin: Path | None) -> None:
+    """Raise `InvalidLabelsError` unless there is one file, or one for each mask."""
+    if labels is not None:
+        if axon is not None or myelin is not None:
+            raise InvalidLabelsError(
+                "give either one file of labels, or a mask of axons and one of myelin"
+            )
+    elif axon is None and myelin is None:
+        raise InvalidLabelsError(
+            "there is nothing to read: give a file of labels, or a mask of axons and "
+            "one of myelin"
+        )
+    elif axon is None or myelin is None:
+        given, lacking = ("axon", "myelin") if myelin is None else ("myelin", "axon")
+        raise InvalidLabelsError(
+            f"--{given} goes with --{lacking}, the mask of the other class, which is "
+            f"missing: add it, or give {axon or myelin} by itself, without --{given}"
+        )
 
 
 def _read_ids(path: Path) -> npt.NDArray[Any]:

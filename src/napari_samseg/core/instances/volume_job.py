@@ -26,7 +26,7 @@ from napari_samseg.core.memory import free_memory
 from napari_samseg.core.settings import InstanceSettings
 from napari_samseg.core.types import Progress
 
-__all__ = ["SizedInstances", "volume_instances_steps"]
+__all__ = ["MEMORY_VALUES", "SizedInstances", "fits_memory", "volume_instances_steps"]
 
 # Volumes up to this many pixels are worked on at once: some 5 GB with all distances.
 MEMORY_VALUES = 1 << 28
@@ -116,6 +116,11 @@ def _check_blockwise(settings: InstanceSettings, n: int) -> None:
             "pixels, which is worked on block by block; leave it out, or take a part "
             "of the volume"
         )
+
+
+def fits_memory(n: int) -> bool:
+    """Tell whether so many pixels can be worked on at once."""
+    return n * BYTES_PER_PIXEL <= free_memory()
 
 
 def _check_memory(n: int) -> None:
