@@ -56,7 +56,7 @@ class RefineLayout(DockPanel):
         choices.setContentsMargins(0, 0, 0, 0)
         choices.addLayout(self._build_choices())
         self._refine_form = SettingsForm(RefineSettings())
-        add_section(choices, "Overlaps and margins", self._refine_form)
+        add_section(choices, "Overlaps, margins, splitting", self._refine_form)
         add_section(
             choices, "Contrast, tiles, device", self._build_settings(model_settings)
         )

@@ -73,13 +73,16 @@ class LabelPlanes:
 
 
 @contextmanager
-def open_label_planes(path: Path) -> Iterator[LabelPlanes]:
+def open_label_planes(path: Path, *, warns: bool = True) -> Iterator[LabelPlanes]:
     """Open instance labels, until the ``with`` block ends.
 
     Parameters
     ----------
     path : Path
         See `napari_samseg.core.io.image_file.open_image_file`.
+
+    warns : bool
+        The labels are to be instances already.
 
     Warns
     -----
@@ -101,6 +104,6 @@ def open_label_planes(path: Path) -> Iterator[LabelPlanes]:
                 "each pixel: save the labels by themselves"
             )
         planes = LabelPlanes(path, source)
-        if planes.shape[:-2] == () and is_picture(planes.read(())):
+        if warns and planes.shape[:-2] == () and is_picture(planes.read(())):
             warnings.warn(picture_note(path), PictureWarning, stacklevel=3)
         yield planes
