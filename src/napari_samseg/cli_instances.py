@@ -27,14 +27,22 @@ def instances(
         str | None,
         typer.Option(
             metavar=option_of(InstanceSettings, "method").metavar,
-            help=f"{option_of(InstanceSettings, 'method').help} axon-myelin if --axon "
-            "and --myelin are given, otherwise components.",
+            help=f"{option_of(InstanceSettings, 'method').help} If not given: "
+            "axon-myelin with --axon and --myelin, points with --seeds, otherwise "
+            "components.",
         ),
     ] = None,
     axon: Annotated[Path | None, typer.Option(help="Mask of axons.")] = None,
     myelin: Annotated[Path | None, typer.Option(help="Mask of myelin.")] = None,
     before: Annotated[
         Path | None, typer.Option(help="Earlier instance labels, whose ids stay.")
+    ] = None,
+    seeds: Annotated[
+        Path | None,
+        typer.Option(
+            help="Points for the method points: a CSV of napari, or with y and x (and "
+            "z), or a table that `prompts` made."
+        ),
     ] = None,
     spacing: Annotated[
         str, typer.Option(help="Size of a pixel along each axis, such as 50,4.6,4.6.")
@@ -47,6 +55,8 @@ def instances(
     into_membranes: Annotated[
         bool, option_of(InstanceSettings, "into_membranes", "--into-membranes")
     ] = False,
+    inward: Annotated[int, option_of(InstanceSettings, "inward")] = 1,
+    outward: Annotated[int, option_of(InstanceSettings, "outward")] = 0,
     fill_holes: Annotated[
         bool, option_of(InstanceSettings, "fill_holes", "--fill-holes")
     ] = False,
@@ -65,7 +75,7 @@ def instances(
     ] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Turn semantic labels into instance labels.
+    """Turn semantic labels into instance labels, and back.
 
     Foreground that belongs to no object, and objects that are removed, are counted.
     """
@@ -77,18 +87,21 @@ def instances(
         axon=axon,
         myelin=myelin,
         before=before,
+        seeds=seeds,
         spacing=read_numbers(spacing, "--spacing") or None,
         overwrite=overwrite,
         blocks=blocks,
     )
     settings = InstanceSettings(
-        method=method or ("components" if axon is None else "axon-myelin"),
+        method=method or _method_for(axon, seeds),
         connectivity=connectivity,
         smoothing=smoothing,
         min_distance=min_distance,
         h=h,
         seed_class=seed_class,
         into_membranes=into_membranes,
+        inward=inward,
+        outward=outward,
         fill_holes=fill_holes,
         clear_border=clear_border,
         min_size=min_size,
@@ -99,3 +112,9 @@ def instances(
         messages.print(f"note: {note}", markup=False, soft_wrap=True)
     say(str(found))
     say(f"wrote {out}")
+
+
+def _method_for(axon: Path | None, seeds: Path | None) -> str:
+    if seeds is not None:
+        return "points"
+    return "components" if axon is None else "axon-myelin"

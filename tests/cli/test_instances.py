@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from napari_samseg.cli import app
 from napari_samseg.core.instances import disk_job
 from napari_samseg.core.instances.file_job import InstancesJob, instances_file
+from napari_samseg.core.instances.watershed import watershed_from_points
 from napari_samseg.core.io.image_file import open_image_file
 from napari_samseg.core.io.instance_labels import InstanceLabels
 from napari_samseg.core.io.ome_zarr_labels import (
@@ -207,3 +208,63 @@ def test_a_photograph_is_told(run, shared_data, tmp_path):
         assert status == 0
         assert "looks like a photograph" in notes
     assert run(folder / "labels" / path.name, "--out", tmp_path / "l.tif")[2] == ""
+
+
+def test_seeds_from_points_of_napari_and_from_tables_of_prompts(run, tmp_path):
+    yx = np.indices((40, 70))
+    discs = [np.hypot(yx[0] - 20, yx[1] - x) < 14 for x in (20, 44)]
+    mask = discs[0] | discs[1]
+    np.save(tmp_path / "mask.npy", mask)
+    expected, n_none = watershed_from_points(mask, [(20, 18), (20, 46)])
+    assert n_none == 0
+    (tmp_path / "napari.csv").write_text(
+        "index,axis-0,axis-1\n0,20.0,18.0\n1,20.0,46.0\n"
+    )
+    (tmp_path / "own.csv").write_text(
+        "object,y,x,label\n7,20,18,1\n7,2,2,0\n9,20,46,1\n"
+    )
+    centres = np.zeros(mask.shape, np.uint16)
+    centres[18:23, 16:21], centres[18:23, 44:49] = 4, 5
+    tifffile.imwrite(tmp_path / "centres.tif", centres)
+    prompts = CliRunner().invoke(
+        app,
+        [
+            "prompts",
+            str(tmp_path / "centres.tif"),
+            "--kind",
+            "box",
+            "--out",
+            str(tmp_path / "prompts.csv"),
+        ],
+    )
+    assert prompts.exit_code == 0
+    for name in ("napari", "own", "prompts"):
+        out = tmp_path / f"{name}.tif"
+        options = ("--seeds", tmp_path / f"{name}.csv", "--out", out)
+        status, output, errors = run(tmp_path / "mask.npy", *options)
+        assert (status, errors) == (0, "")
+        assert output.startswith("2 objects")
+        np.testing.assert_array_equal(tifffile.imread(out), expected)
+    (tmp_path / "napari.csv").write_text("index,axis-0,axis-1,axis-2\n0,1,20,18\n")
+    options = ("--seeds", tmp_path / "napari.csv", "--out", tmp_path / "v.tif")
+    status, _, errors = run(tmp_path / "mask.npy", *options)
+    assert status == 2
+    assert "3 coordinates, and the labels are a plane" in errors
+
+
+def test_the_way_back_from_objects(run, tmp_path, bodies):
+    # ids in 8 bits are no grey levels of a picture
+    labels = np.zeros((60, 60), np.uint8)
+    labels[5:25, 5:25], labels[30:50, 30:50] = 120, 250
+    Image.fromarray(labels).save(tmp_path / "objects.png")
+    out = tmp_path / "lines.tif"
+    options = ("--method", "boundaries", "--inward", 2, "--outward", 1, "--out", out)
+    status, output, errors = run(tmp_path / "objects.png", *options)
+    assert (status, errors) == (0, "")
+    lines = tifffile.imread(out)
+    assert lines.sum() == 2 * (22**2 - 4 - 16**2)
+    assert f"{lines.sum()} pixels of 2 objects" in output
+    volume = tmp_path / "bodies.tif"
+    tifffile.imwrite(volume, bodies)
+    status, _, _ = run(volume, "--method", "mask", "--out", tmp_path / "mask.tif")
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "mask.tif"), bodies > 0)

@@ -248,7 +248,7 @@ def test_layers_that_do_not_fit(viewer, layers, open_panel, qtbot):
 
 
 def test_masks_are_split_into_objects_to_review(viewer, layers, open_panel, qtbot):
-    image, labels = layers
+    _, labels = layers
     labels.data = (labels.data > 0).astype(np.uint8)
     widget = open_panel()
     widget._refine_form.set_settings(RefineSettings(split=True))

@@ -13,7 +13,11 @@ import numpy.typing as npt
 
 from napari_samseg.core.errors import InvalidLabelsError, SamSegError, SettingsError
 from napari_samseg.core.instances.file_job import read_classes
-from napari_samseg.core.instances.methods import Instances, find_instances
+from napari_samseg.core.instances.methods import (
+    SEMANTIC_METHODS,
+    Instances,
+    find_instances,
+)
 from napari_samseg.core.instances.morphometrics import (
     measure_instances,
     write_morphometrics,
@@ -178,6 +182,11 @@ def bids_derivatives(
     SamSegError
         If there is no such dataset, or its derivatives cannot be written there.
     """
+    if settings.method in ("points", *SEMANTIC_METHODS):
+        raise SettingsError(
+            f"the method {settings.method!r} does not find objects in semantic labels "
+            "alone: choose another"
+        )
     yield Progress("looking for images")
     dataset = index_bids(job.root, job.label_names, labels_folder=job.labels_folder)
     out = job.out_folder

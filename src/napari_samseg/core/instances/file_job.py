@@ -46,6 +46,9 @@ class InstancesJob:
         Instead: one mask for each of the two classes.
     before : Path or None
         Instance labels made earlier, whose ids are to stay.
+    seeds : Path or None
+        Points for the method of this name; see
+        `napari_samseg.core.io.seed_points.read_seeds`.
     spacing : tuple of float or None
         Size of a pixel along each axis.
     overwrite : bool
@@ -59,6 +62,7 @@ class InstancesJob:
     axon: Path | None = None
     myelin: Path | None = None
     before: Path | None = None
+    seeds: Path | None = None
     spacing: tuple[float, ...] | None = None
     overwrite: bool = False
     blocks: bool | None = None
@@ -84,18 +88,25 @@ def instances_file(
         If a file is missing or of the wrong kind; the message says which.
     """
     from napari_samseg.core.instances.disk_job import goes_to_disk, instances_on_disk
-    from napari_samseg.core.instances.methods import find_instances
+    from napari_samseg.core.instances.methods import SEMANTIC_METHODS, find_instances
+    from napari_samseg.core.io.seed_points import read_seeds
 
     if goes_to_disk(job):
         return (yield from instances_on_disk(job, settings))
-    inputs = (job.labels, job.axon, job.myelin, job.before)
+    inputs = (job.labels, job.axon, job.myelin, job.before, job.seeds)
     check_label_path(job.out)
     check_output_file(job.out, inputs=inputs, overwrite=job.overwrite)
     yield Progress("reading")
-    classes, notes = read_classes(job.labels, job.axon, job.myelin)
+    if settings.method in SEMANTIC_METHODS and job.labels is not None:
+        classes, notes = _read_ids(job.labels), list[str]()
+    else:
+        classes, notes = read_classes(job.labels, job.axon, job.myelin)
     before = None if job.before is None else _read_ids(job.before)
+    seeds = None if job.seeds is None else read_seeds(job.seeds, classes.ndim)
     yield Progress("finding instances")
-    found = find_instances(classes, settings, spacing=job.spacing, before=before)
+    found = find_instances(
+        classes, settings, spacing=job.spacing, before=before, seeds=seeds
+    )
     yield Progress("writing")
     write_label_image(job.out, found.labels)
     return found, notes

@@ -20,7 +20,7 @@ from napari_samseg.core.instances.blockwise import (
     split_blockwise,
 )
 from napari_samseg.core.instances.class_source import ClassSource
-from napari_samseg.core.instances.methods import Instances, find_instances_steps
+from napari_samseg.core.instances.methods import Instances, Seeds, find_instances_steps
 from napari_samseg.core.instances.tidy import count_pixels
 from napari_samseg.core.memory import free_memory
 from napari_samseg.core.settings import InstanceSettings
@@ -56,6 +56,7 @@ def volume_instances_steps(
     *,
     spacing: Sequence[float] | None = None,
     before: npt.NDArray[Any] | None = None,
+    seeds: Seeds | None = None,
     make_out: Callable[[tuple[int, ...]], Writable] | None = None,
     memory_values: int = MEMORY_VALUES,
 ) -> Generator[Progress, None, SizedInstances]:
@@ -65,7 +66,7 @@ def volume_instances_steps(
     ----------
     classes : ClassSource
     settings : InstanceSettings
-    spacing, before
+    spacing, before, seeds
         See `napari_samseg.core.instances.methods.find_instances`.
     make_out : callable, optional
         Gets the shape, and returns an array of uint32 on disk: where volumes above
@@ -93,7 +94,7 @@ def volume_instances_steps(
         yield Progress("reading", done, len(slabs))
         whole[slab] = classes[slab]
     found = yield from find_instances_steps(
-        whole, settings, spacing=spacing, before=before
+        whole, settings, spacing=spacing, before=before, seeds=seeds
     )
     return SizedInstances(found, count_pixels(found.labels)[1])
 

@@ -182,9 +182,10 @@ def watershed_from_points(
     mask: npt.NDArray[Any],
     points: npt.ArrayLike,
     *,
+    ids: npt.ArrayLike | None = None,
     spacing: Spacing | None = None,
 ) -> tuple[Labels, int]:
-    """Split objects so that each point has one.
+    """Split objects so that each point, or each group of points, has one.
 
     Parameters
     ----------
@@ -192,13 +193,15 @@ def watershed_from_points(
     points : (N, D) float
         In pixels; one beyond the foreground goes to the nearest pixel of it. Of
         several in one pixel the first counts.
+    ids : (N,) integer, optional
+        Object of each point, from 1: several of one object are its seeds together.
     spacing : sequence of float, optional
         As in `split_touching`.
 
     Returns
     -------
     labels : uint32
-        Id i + 1 for point i.
+        Id i + 1 for point i, unless `ids` are given.
     n_unassigned : int
         Foreground pixels in components without a point, which stay 0.
 
@@ -221,8 +224,9 @@ def watershed_from_points(
     )
     places = nearest[(slice(None), *places.T)].T
     seeds = np.zeros(mask.shape, np.int32)
+    names = np.arange(1, len(places) + 1) if ids is None else np.asarray(ids, np.int32)
     # the first of several at one place is written last
-    seeds[tuple(places[::-1].T)] = np.arange(len(places), 0, -1)
+    seeds[tuple(places[::-1].T)] = names[::-1]
     labels = flood(-distance_inside(is_foreground, spacing), seeds, is_foreground)
     return labels, int((is_foreground & (labels == 0)).sum())
 
