@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from napari_samseg.core.errors import InvalidLabelsError, SamSegError, SettingsError
 from napari_samseg.core.instances.file_job import read_classes
+from napari_samseg.core.instances.measure_job import read_picture
 from napari_samseg.core.instances.methods import (
     SEMANTIC_METHODS,
     Instances,
@@ -37,11 +38,9 @@ from napari_samseg.core.io.bids_derivatives import (
     source_uri,
 )
 from napari_samseg.core.io.bids_names import Missing
-from napari_samseg.core.io.image_file import open_image_file
 from napari_samseg.core.io.label_image import write_label_image
 from napari_samseg.core.io.prompt_writer import open_prompt_writer
-from napari_samseg.core.io.qc_picture import MAX_SIDE, write_qc_page, write_qc_picture
-from napari_samseg.core.planes import read_plane
+from napari_samseg.core.io.qc_picture import write_qc_page, write_qc_picture
 from napari_samseg.core.prompts.from_labels import sample_prompts
 from napari_samseg.core.prompts.object_index import index_objects
 from napari_samseg.core.settings import InstanceSettings, PromptSettings
@@ -257,7 +256,7 @@ def _make(
         *(None if name is None else labels[name] for name in names)
     )
     classes = _as_plane(classes, task.image.path)
-    plane = _read_image(task.image.path, classes.shape)
+    plane = read_picture(task.image.path, classes.shape)
     found = find_instances(classes, settings, spacing=_spacing(task.pixel_size))
     is_axon = is_myelin = None
     if settings.method == "axon-myelin":
@@ -315,18 +314,6 @@ def _as_plane(classes: npt.NDArray[Any], path: Path) -> npt.NDArray[Any]:
             "planes: use `napari-samseg instances` for it"
         )
     return classes
-
-
-def _read_image(path: Path, shape: tuple[int, ...]) -> FloatArray:
-    """Read an image for a picture, after a look at whether the labels are its own."""
-    with open_image_file(path) as source:
-        lead = source.shape[:-2]
-        if set(lead) - {1} or source.plane_size() != shape:
-            raise InvalidLabelsError(
-                f"{path.name} has {' x '.join(map(str, source.shape))} pixels, and its "
-                f"labels {' x '.join(map(str, shape))}: they are not labels of it"
-            )
-        return read_plane(source, (0,) * len(lead), max_pixels=MAX_SIDE**2)
 
 
 def _spacing(pixel_size: tuple[float, float] | None) -> tuple[float, ...] | None:

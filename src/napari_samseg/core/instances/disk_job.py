@@ -42,7 +42,8 @@ MOST_NAMED = 65_535
 def goes_to_disk(job: InstancesJob) -> bool:
     """Tell whether the files of a job are worked on block by block.
 
-    By their size, unless the job says.
+    If the job does not say: what memory cannot hold is, and what is large and is to be
+    written in blocks.
     """
     if job.blocks is not None:
         return job.blocks
@@ -52,7 +53,11 @@ def goes_to_disk(job: InstancesJob) -> bool:
     # what there is to warn of is told when it is read
     with warnings.catch_warnings(action="ignore"), _open_file(path) as source:
         n = math.prod(source.shape)
-    return n > MEMORY_VALUES or not fits_memory(n)
+    return not fits_memory(n) or (n > MEMORY_VALUES and _is_zarr(job.out))
+
+
+def _is_zarr(out: Path) -> bool:
+    return out.suffix.lower() == ".zarr" or out.parent.name == "labels"
 
 
 def instances_on_disk(
@@ -72,7 +77,7 @@ def instances_on_disk(
     SamSegError
         If a file is missing or of the wrong kind; the message says which.
     """
-    if job.out.suffix.lower() != ".zarr" and job.out.parent.name != "labels":
+    if not _is_zarr(job.out):
         raise OutputError(
             f"{job.out}: labels are worked on block by block, and so are written as "
             f"OME-Zarr: --out {job.out.with_suffix('.zarr')}"
