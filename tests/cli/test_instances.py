@@ -201,7 +201,8 @@ def test_a_photograph_is_told(run, shared_data, tmp_path):
     (path,) = (folder / "images").glob("1631352d*.png")
     image = imread(path)
     grey = image[..., 0] if image.ndim == 3 else image
-    np.save(tmp_path / "raw.npy", grey.astype(np.uint16))
+    # in the byte order of another machine
+    np.save(tmp_path / "raw.npy", grey.astype(">u2"))
     for more in (("o.tif",), ("o.zarr", "--blocks")):
         out, *options = more
         status, _, notes = run(tmp_path / "raw.npy", *options, "--out", tmp_path / out)

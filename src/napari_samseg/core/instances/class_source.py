@@ -239,7 +239,8 @@ def _looks_natural(values: npt.NDArray[Any]) -> bool:
     n_differ = np.count_nonzero((here != 0) & (beside != 0) & (here != beside))
     if n_differ <= PHOTOGRAPH_SHARE * np.count_nonzero(values):
         return False
-    return len(fastremap.unique(values)) >= PHOTOGRAPH_VALUES
+    native = values.astype(values.dtype.newbyteorder("="), copy=False)
+    return len(fastremap.unique(native)) >= PHOTOGRAPH_VALUES
 
 
 def _explain(
