@@ -23,6 +23,7 @@ from napari_samseg.cli_convert import convert
 from napari_samseg.cli_embed import embed
 from napari_samseg.cli_evaluate import evaluate
 from napari_samseg.cli_instances import instances
+from napari_samseg.cli_measure import measure
 from napari_samseg.cli_mri import prepare_mri
 from napari_samseg.cli_options import (
     ModelOptions,
@@ -85,6 +86,7 @@ models_app = typer.Typer(no_args_is_help=True, help="List, look up, download mod
 app.add_typer(models_app, name="models")
 app.command()(grouped(embed))
 app.command()(instances)
+app.command()(measure)
 app.command()(prompts_command)
 app.command()(grouped(refine))
 app.command()(evaluate)

@@ -58,6 +58,8 @@ def refine(
         int,
         typer.Option(min=1, help="Smaller parts of objects keep their pixels."),
     ] = 1,
+    split: Annotated[bool, option_of(RefineSettings, "split", "--split")] = False,
+    split_distance: Annotated[float, option_of(RefineSettings, "split_distance")] = 5.0,
     report: Annotated[
         Path | None,
         typer.Option(help="Also write a table of scores, most doubtful first, .csv."),
@@ -81,7 +83,9 @@ def refine(
     """Prompt a model with each object of rough labels, and take its masks instead.
 
     Ids stay. An object for which the model finds nothing, or something else, keeps its
-    old pixels; how many did is told, and --report lists them.
+    old pixels; how many did is told, and --report lists them. With --split, no pixel
+    changes hands: masks and objects that the model sees as several are split, and those
+    that it does not see are listed.
     """
     from napari_samseg.core.refine.file_job import RefineJob, refine_file
 
@@ -96,7 +100,7 @@ def refine(
             negative=negative,
             min_area=min_area,
         ),
-        settings=RefineSettings(overlap, agreement, margin),
+        settings=RefineSettings(overlap, agreement, margin, split, split_distance),
         image_settings=reading.settings(),
         model_settings=model.settings(),
         tile_settings=tiles.settings(),

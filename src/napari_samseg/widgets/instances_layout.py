@@ -10,7 +10,11 @@ from qtpy.QtWidgets import (
     QPushButton,
 )
 
-from napari_samseg.core.instances.methods import METHOD_SETTINGS, TIDY_SETTINGS
+from napari_samseg.core.instances.methods import (
+    INSTANCE_METHODS,
+    METHOD_SETTINGS,
+    TIDY_SETTINGS,
+)
 from napari_samseg.core.settings import InstanceSettings
 from napari_samseg.widgets.dock_panel import (
     DockPanel,
@@ -48,7 +52,10 @@ class InstancesLayout(DockPanel):
         )
         choices.addWidget(self._form)
         choices.addLayout(self._build_target())
-        labels = (self._input_label, self._myelin_label, self._target_label)
+        labels = (
+            *(self._input_label, self._myelin_label, self._seeds_label),
+            self._target_label,
+        )
         align_labels(self._form, others=labels)
         rows.addWidget(self._choices)
         rows.addLayout(self._build_actions())
@@ -73,10 +80,16 @@ class InstancesLayout(DockPanel):
             "layer above is then the axons."
         )
         self._input_label, self._myelin_label = QLabel("Labels"), QLabel("Myelin")
+        self._seeds_box = make_combo(
+            "Points that objects grow from, one on each; those with the same feature "
+            "object are of one."
+        )
+        self._seeds_label = QLabel("Points")
         form = QFormLayout()
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         form.addRow(self._input_label, self._input_box)
         form.addRow(self._myelin_label, self._myelin_box)
+        form.addRow(self._seeds_label, self._seeds_box)
         return form
 
     def _build_target(self) -> QFormLayout:
@@ -107,7 +120,9 @@ class InstancesLayout(DockPanel):
 
     def show_method(self, method: str, *, has_myelin: bool) -> None:
         """Show what a method reads, and nothing else."""
-        shown = {"method", *METHOD_SETTINGS[method], *TIDY_SETTINGS}
+        shown = {"method", *METHOD_SETTINGS[method]}
+        if method in INSTANCE_METHODS:
+            shown |= set(TIDY_SETTINGS)
         if has_myelin:
             # two masks say themselves which of them is the seeds
             shown.discard("seed_class")
@@ -116,4 +131,6 @@ class InstancesLayout(DockPanel):
         is_axons = method == "axon-myelin"
         for widget in (self._myelin_label, self._myelin_box):
             widget.setVisible(is_axons)
+        for widget in (self._seeds_label, self._seeds_box):
+            widget.setVisible(method == "points")
         self._input_label.setText("Axons" if is_axons and has_myelin else "Labels")

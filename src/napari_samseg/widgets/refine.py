@@ -189,8 +189,12 @@ class RefineWidget(RefineLayout):
             planes = select_planes(stack.lengths)
         if target is not None:
             known = refinement_of(target)
+            splits = self._refine_form.settings.split
             if labels is target or known is None or known.rough_layer is not labels:
                 # other labels are no later version of these
+                target = None
+            elif splits and str(target.data.dtype) != "uint32":
+                # there may be more objects than its ids
                 target = None
             elif known.review.axes != plane.axes:
                 raise LayerError(

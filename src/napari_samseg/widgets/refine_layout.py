@@ -50,7 +50,7 @@ class RefineLayout(DockPanel):
         self._choices, choices = make_choices()
         choices.addLayout(self._build_choices())
         self._refine_form = SettingsForm(RefineSettings())
-        add_section(choices, "Overlaps and margins", self._refine_form)
+        add_section(choices, "Overlaps, margins, splitting", self._refine_form)
         add_section(
             choices, "Contrast, tiles, device", self._build_settings(model_settings)
         )

@@ -14,7 +14,12 @@ import numpy.typing as npt
 
 from napari_samseg.core.errors import InvalidLabelsError, SamSegError, SettingsError
 from napari_samseg.core.instances.file_job import read_classes
-from napari_samseg.core.instances.methods import Instances, find_instances
+from napari_samseg.core.instances.measure_job import read_picture
+from napari_samseg.core.instances.methods import (
+    SEMANTIC_METHODS,
+    Instances,
+    find_instances,
+)
 from napari_samseg.core.instances.morphometrics import (
     measure_instances,
     write_morphometrics,
@@ -34,11 +39,9 @@ from napari_samseg.core.io.bids_derivatives import (
     source_uri,
 )
 from napari_samseg.core.io.bids_names import Missing
-from napari_samseg.core.io.image_file import open_image_file
 from napari_samseg.core.io.label_image import write_label_image
 from napari_samseg.core.io.prompt_writer import open_prompt_writer
-from napari_samseg.core.io.qc_picture import MAX_SIDE, write_qc_page, write_qc_picture
-from napari_samseg.core.planes import read_plane
+from napari_samseg.core.io.qc_picture import write_qc_page, write_qc_picture
 from napari_samseg.core.prompts.from_labels import sample_prompts
 from napari_samseg.core.prompts.object_index import index_objects
 from napari_samseg.core.settings import InstanceSettings, PromptSettings
@@ -186,6 +189,11 @@ def bids_derivatives(
     SamSegError
         If there is no such dataset, or its derivatives cannot be written there.
     """
+    if settings.method in ("points", *SEMANTIC_METHODS):
+        raise SettingsError(
+            f"the method {settings.method!r} does not find objects in semantic labels "
+            "alone: choose another"
+        )
     yield Progress("looking for images")
     dataset = index_bids(job.root, job.label_names, labels_folder=job.labels_folder)
     out = job.out_folder
@@ -257,7 +265,7 @@ def _make(
         *(None if name is None else labels[name] for name in names)
     )
     classes = _as_plane(classes, task.image.path)
-    plane = _read_image(task.image.path, classes.shape)
+    plane = read_picture(task.image.path, classes.shape)
     found = find_instances(classes, settings, spacing=_spacing(task.pixel_size))
     is_axon = is_myelin = None
     if settings.method == "axon-myelin":
@@ -316,18 +324,6 @@ def _as_plane(classes: npt.NDArray[Any], path: Path) -> npt.NDArray[Any]:
             "planes: use `napari-samseg instances` for it"
         )
     return classes
-
-
-def _read_image(path: Path, shape: tuple[int, ...]) -> FloatArray:
-    """Read an image for a picture, after a look at whether the labels are its own."""
-    with open_image_file(path) as source:
-        lead = source.shape[:-2]
-        if set(lead) - {1} or source.plane_size() != shape:
-            raise InvalidLabelsError(
-                f"{path.name} has {' x '.join(map(str, source.shape))} pixels, and its "
-                f"labels {' x '.join(map(str, shape))}: they are not labels of it"
-            )
-        return read_plane(source, (0,) * len(lead), max_pixels=MAX_SIDE**2)
 
 
 def _spacing(pixel_size: tuple[float, float] | None) -> tuple[float, ...] | None:

@@ -78,13 +78,15 @@ class LabelPlanes:
 
 
 @contextmanager
-def open_label_planes(path: Path) -> Iterator[LabelPlanes]:
+def open_label_planes(path: Path, *, warns: bool = True) -> Iterator[LabelPlanes]:
     """Open instance labels, until the ``with`` block ends.
 
     Parameters
     ----------
     path : Path
         See `napari_samseg.core.io.image_file.open_image_file`.
+    warns : bool
+        The labels are to be instances already.
 
     Warns
     -----
@@ -110,6 +112,6 @@ def open_label_planes(path: Path) -> Iterator[LabelPlanes]:
         if indices:
             note = palette_note(path, np.unique(planes.read(())).tolist())
             warnings.warn(note, PictureWarning, stacklevel=3)
-        elif planes.shape[:-2] == () and is_picture(planes.read(())):
+        elif warns and planes.shape[:-2] == () and is_picture(planes.read(())):
             warnings.warn(picture_note(path), PictureWarning, stacklevel=3)
         yield planes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from napari_samseg.core.io.nifti import (
     is_nifti,
     read_nifti_space,
 )
+from napari_samseg.core.io.pixel_size import read_pixel_steps
 
 __all__ = ["read_placement", "relative_spacing", "zarr_steps"]
 
@@ -23,7 +25,7 @@ def read_placement(path: Path, n_axes: int) -> dict[str, Any]:
     Parameters
     ----------
     path : Path
-        NIfTI or OME-Zarr; other files say nothing.
+        See `napari_samseg.core.io.pixel_size.read_pixel_steps`.
     n_axes : int
         Of the labels (..., Y, X) in it.
 
@@ -36,10 +38,10 @@ def read_placement(path: Path, n_axes: int) -> dict[str, Any]:
     if is_nifti(path) and path.is_file():
         space = read_nifti_space(path)
         return {"space": space, **space.steps(n_axes)}
-    return {key: v for key, v in zarr_steps(path).items() if len(v) == n_axes}
+    return {key: v for key, v in read_pixel_steps(path).items() if len(v) == n_axes}
 
 
-def relative_spacing(placement: dict[str, Any]) -> tuple[float, ...] | None:
+def relative_spacing(placement: Mapping[str, Any]) -> tuple[float, ...] | None:
     """Return the size of a pixel along each axis, 1 along the finest.
 
     So distances count in pixels of the finest axis, whatever the unit.
@@ -70,14 +72,7 @@ def zarr_steps(path: Path, channel_axis: int | None = None) -> dict[str, Any]:
     dict
         See `napari_samseg.core.io.ome_zarr.read_steps`; empty for other files.
     """
-    if not path.is_dir():
-        return {}
-    import zarr
-
-    from napari_samseg.core.io.ome_zarr import read_steps
-
-    group = zarr.open(path, mode="r")
-    steps = read_steps(group) if isinstance(group, zarr.Group) else {}
+    steps = read_pixel_steps(path) if path.is_dir() else {}
     if channel_axis is None:
         return steps
     return {k: v[:channel_axis] + v[channel_axis + 1 :] for k, v in steps.items()}

@@ -111,7 +111,8 @@ def refine_file(job: RefineJob) -> Generator[Progress, None, RefineCounts]:
     _check_outputs(job, target)
     with (
         open_image_file(job.image, channel_axis=job.channel_axis) as source,
-        open_label_planes(job.labels) as labels,
+        # a mask of several objects is what is split
+        open_label_planes(job.labels, warns=not job.settings.split) as labels,
     ):
         try:
             check_fit(source.level_shape(job.image_settings.level), labels.shape)
@@ -129,7 +130,7 @@ def refine_file(job: RefineJob) -> Generator[Progress, None, RefineCounts]:
             tiles=job.tile_settings,
             find_cache=None if job.embeddings is None else _StoreFinder(job),
         )
-        with _empty_labels(job.out, labels) as refined:
+        with _empty_labels(job, labels) as refined:
             counts, scores = yield from _fill(task, job, labels, refined)
             yield Progress("writing")
             placed = _placed(InstanceLabels(refined), job, source, labels)
@@ -196,18 +197,19 @@ def _fill(
 
 
 @contextmanager
-def _empty_labels(out: Path, labels: LabelPlanes) -> Iterator[Any]:
+def _empty_labels(job: RefineJob, labels: LabelPlanes) -> Iterator[Any]:
     """Make an array for labels: in memory, or in a file beside the one to write."""
     read = np.dtype(labels.source.dtype)
     # what is not negative needs no sign; real numbers are read as 32 bits
-    dtype = np.dtype(f"u{read.itemsize}" if read.kind in "biu" else np.uint32)
+    keeps_type = read.kind in "biu" and not job.settings.split
+    dtype = np.dtype(f"u{read.itemsize}" if keeps_type else np.uint32)
     if math.prod(labels.shape) * dtype.itemsize <= DENSE_BYTES:
         yield np.zeros(labels.shape, dtype)
         return
     import zarr
 
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".samseg-", dir=out.parent) as folder:
+    job.out.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".samseg-", dir=job.out.parent) as folder:
         yield zarr.create_array(
             store=Path(folder) / "labels.zarr",
             shape=labels.shape,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from napari_samseg.core.geometry import Box
 
-__all__ = ["KEPT", "REFINED", "ObjectScore", "RefineCounts", "sort_by_doubt"]
+__all__ = ["KEPT", "REFINED", "SPLIT", "ObjectScore", "RefineCounts", "sort_by_doubt"]
 
 REFINED = "refined"
 # Objects that are named at the end of a job: those to look at first.
@@ -19,6 +19,8 @@ KEPT = {
     "disagrees": "the mask is a different object",
     "covered": "other masks took its place",
 }
+# What objects are that a model has looked at to split them.
+SPLIT = {"whole": "whole", "split": "parts of objects that were split"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,7 @@ class ObjectScore:
         Position along the axes that are not in the plane.
     status : str
         "refined", or why the largest part that keeps its old pixels does so: a key of
-        `KEPT`.
+        `KEPT`; of objects that are only split, a key of `SPLIT`, or "disagrees".
     parts, kept : int
         Parts of the object, and those that keep their old pixels.
     predicted_iou : float
@@ -83,7 +85,7 @@ class RefineCounts:
         Objects of all planes: one counts in each plane that shows it.
     n_refined : int
     kept : Counter of str
-        Those that keep old pixels, by status.
+        All others, by status.
     n_small : int
         Objects of a plane that got no prompt, as they are too small.
     n_changed : int
@@ -122,7 +124,8 @@ class RefineCounts:
         parts = [f"{len(self.ids)} objects"]
         if self.n_planes > 1:
             parts.append(f"{self.n_prompted} masks in {self.n_planes} planes")
-        parts.append(f"{self.n_refined} refined")
+        split = [f"{self.kept[s]} {what}" for s, what in SPLIT.items() if self.kept[s]]
+        parts += split or [f"{self.n_refined} refined"]
         for status, why in KEPT.items():
             if self.kept[status]:
                 parts.append(f"{self.kept[status]} keep old pixels ({why})")
