@@ -24,6 +24,7 @@ from napari_samseg.core.settings import (
 )
 
 __all__ = [
+    "ChannelAxis",
     "ModelOptions",
     "Overlap",
     "Overwrite",
@@ -64,15 +65,16 @@ Overwrite = Annotated[
 Planes = Annotated[
     str, typer.Option(help="START:STOP, counted through all axes before (Y, X).")
 ]
+ChannelAxis = Annotated[
+    int | None, typer.Option(help="Axis that holds independent channels.")
+]
 
 
 @dataclass(frozen=True, slots=True)
 class ReadingOptions:
     """How the planes of an image are read."""
 
-    channel_axis: Annotated[
-        int | None, typer.Option(help="Axis that holds independent channels.")
-    ] = None
+    channel_axis: ChannelAxis = None
     channels: Annotated[str, option_of(ImageSettings, "channels")] = ""
     normalisation: Annotated[str, option_of(ImageSettings, "normalisation")] = (
         "percentile"
