@@ -102,7 +102,7 @@ def dense_loss(prediction: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     )
     offset = functional.smooth_l1_loss(maps[:, 2:], target[:, 2:], reduction="none")
     offset = (offset.sum(1) * inside).sum() / inside.sum().clamp(min=1)
-    overlap = dice_loss(maps[:, 0].flatten(1), inside.flatten(1)).mean()
+    overlap = dice_loss(maps[:, 0], inside).mean()
     return cost + overlap + 0.7 * edge + offset
 
 

@@ -21,33 +21,29 @@ from napari_samseg.cli_cache import cache_app
 from napari_samseg.cli_convert import HELP as CONVERT_HELP
 from napari_samseg.cli_convert import convert
 from napari_samseg.cli_embed import embed
+from napari_samseg.cli_evaluate import evaluate
 from napari_samseg.cli_instances import instances
+from napari_samseg.cli_measure import measure
 from napari_samseg.cli_mri import prepare_mri
 from napari_samseg.cli_options import (
-    ChannelAxis,
-    Channels,
-    Contrast,
-    Device,
-    High,
-    Level,
-    Low,
-    Model,
+    ModelOptions,
     Overlap,
-    Precision,
-    Scope,
-    Tile,
-    Tiling,
+    ReadingOptions,
+    TileOptions,
+    grouped,
     read_integers,
 )
+from napari_samseg.cli_patches import patches_app
 from napari_samseg.cli_prompts import prompts as prompts_command
 from napari_samseg.cli_refine import refine
-from napari_samseg.cli_terminal import messages, output, say, show_progress
-from napari_samseg.core.errors import SamSegError
-from napari_samseg.core.settings import (
-    ImageSettings,
-    ModelSettings,
-    TileSettings,
+from napari_samseg.cli_terminal import (
+    messages,
+    output,
+    plain_warnings,
+    say,
+    show_progress,
 )
+from napari_samseg.core.errors import SamSegError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -60,11 +56,12 @@ __all__ = ["app"]
 
 
 class _PlainErrors(TyperGroup):
-    """Shows an error meant for a person as one line, with exit status 2."""
+    """Shows what is meant for a person as one line: errors, status 2, and warnings."""
 
     def invoke(self, ctx: typer.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with plain_warnings():
+                return super().invoke(ctx)
         except SamSegError as error:
             _fail(str(error), error)
         except OSError as error:
@@ -87,13 +84,16 @@ app = typer.Typer(
 )
 models_app = typer.Typer(no_args_is_help=True, help="List, look up, download models.")
 app.add_typer(models_app, name="models")
-app.command()(embed)
+app.command()(grouped(embed))
 app.command()(instances)
+app.command()(measure)
 app.command()(prompts_command)
-app.command()(refine)
+app.command()(grouped(refine))
+app.command()(evaluate)
 app.command()(bids)
 app.command(help=CONVERT_HELP)(convert)
 app.command()(prepare_mri)
+app.add_typer(patches_app, name="patches")
 app.add_typer(cache_app, name="cache")
 
 
@@ -116,11 +116,11 @@ def main(
 
 
 @app.command()
+@grouped
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for labels and pictures.")],
-    model: Model = "default",
-    device: Device = "auto",
-    precision: Precision = "fast",
+    *,
+    model: ModelOptions,
     viewer: Annotated[
         bool, typer.Option("--viewer", help="Show the result in napari.")
     ] = False,
@@ -131,17 +131,18 @@ def demo(
     """
     from napari_samseg.core.demo import run_demo
 
-    settings = ModelSettings(model, device, precision)
-    report = show_progress(run_demo(out, settings))
+    report = show_progress(run_demo(out, model.settings()))
     _print_demo(report)
     if viewer:
         _open_viewer(report)
 
 
 @app.command()
+@grouped
 def segment(
     image: Annotated[Path, typer.Argument(help="TIFF, PNG, npy, or a zarr array.")],
     out: Annotated[Path, typer.Option(help="Label image to write, .tif.")],
+    *,
     points: Annotated[
         Path | None, typer.Option(help="CSV with y, x; also label and object.")
     ] = None,
@@ -158,18 +159,9 @@ def segment(
     plane: Annotated[
         str, typer.Option(help="Plane of a stack: 12, or 3,12 with two axes.")
     ] = "",
-    channel_axis: ChannelAxis = None,
-    channels: Channels = "",
-    normalisation: Contrast = "percentile",
-    low: Low = 0.1,
-    high: High = 99.9,
-    scope: Scope = "plane",
-    level: Level = 0,
-    model: Model = "default",
-    device: Device = "auto",
-    precision: Precision = "fast",
-    tiling: Tiling = "auto",
-    tile: Tile = 0,
+    reading: ReadingOptions,
+    model: ModelOptions,
+    tiles: TileOptions,
     overlap: Overlap = 25.0,
     overlay: Annotated[
         Path | None, typer.Option(help="Also write a picture, .png.")
@@ -193,23 +185,15 @@ def segment(
         boxes=boxes,
         prompts=prompts,
         plane=read_integers(plane, "--plane"),
-        channel_axis=channel_axis,
+        channel_axis=reading.channel_axis,
         embeddings=embeddings,
-    )
-    settings = ImageSettings(
-        normalisation=normalisation,
-        low=low,
-        high=high,
-        scope=scope,
-        channels=read_integers(channels, "--channels") or None,
-        level=level,
     )
     prediction, labels = show_progress(
         segment_file(
             job,
-            settings,
-            ModelSettings(model, device, precision),
-            TileSettings(tiling, tile, overlap),
+            reading.settings(),
+            model.settings(),
+            tiles.settings(overlap=overlap),
         )
     )
     _print_prediction(prediction, labels)

@@ -8,16 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from napari_samseg.cli_options import option_of, read_numbers
-from napari_samseg.cli_terminal import messages, say, show_progress
+from napari_samseg.cli_terminal import STOPPED, say, show_progress, tell
 from napari_samseg.core.settings import InstanceSettings
 
 if TYPE_CHECKING:
     from napari_samseg.core.instances.bids_job import BidsReport
 
 __all__ = ["bids"]
-
-# What shells report for a command that Ctrl+C ended.
-STOPPED = 130
 
 
 def bids(
@@ -119,7 +116,7 @@ def bids(
     try:
         report = show_progress(bids_derivatives(job, settings))
     except KeyboardInterrupt:
-        _tell("stopped: images that are complete stay; the same command goes on")
+        tell("stopped: images that are complete stay; the same command goes on")
         raise typer.Exit(STOPPED) from None
     _print_report(report)
     say(f"derivatives: {job.out_folder}")
@@ -135,12 +132,8 @@ def _print_report(report: BidsReport) -> None:
         f"{len(report.failed)} could not be done"
     )
     for name, note in report.notes:
-        _tell(f"note: {name}: {note}")
+        tell(f"note: {name}: {note}")
     for missing in report.missing:
-        _tell(f"missing: {missing}")
+        tell(f"missing: {missing}")
     for name, reason in report.failed:
-        _tell(f"not done: {name}: {reason}")
-
-
-def _tell(text: str) -> None:
-    messages.print(text, markup=False, soft_wrap=True)
+        tell(f"not done: {name}: {reason}")

@@ -10,39 +10,21 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from napari_samseg.cli_options import (
-    ChannelAxis,
-    Channels,
-    Contrast,
-    Device,
-    High,
-    Level,
-    Low,
-    Model,
+    ModelOptions,
     Overlap,
     Planes,
-    Precision,
-    Scope,
+    ReadingOptions,
     Storage,
-    Tile,
-    Tiling,
-    read_integers,
+    TileOptions,
     read_range,
 )
-from napari_samseg.cli_terminal import messages, say, show_progress
-from napari_samseg.core.settings import (
-    EmbedSettings,
-    ImageSettings,
-    ModelSettings,
-    TileSettings,
-)
+from napari_samseg.cli_terminal import STOPPED, say, show_progress, tell
+from napari_samseg.core.settings import EmbedSettings
 
 if TYPE_CHECKING:
     from napari_samseg.core.embed.job import EmbedReport
 
 __all__ = ["embed"]
-
-# What a shell expects after Ctrl+C: 128 and the number of the signal.
-STOPPED = 130
 
 
 def embed(
@@ -50,7 +32,8 @@ def embed(
         Path, typer.Argument(help="TIFF, PNG, npy, a zarr array or OME-Zarr image.")
     ],
     planes: Planes = "",
-    model: Model = "default",
+    *,
+    model: ModelOptions,
     out: Annotated[
         str | None,
         typer.Option(
@@ -71,18 +54,9 @@ def embed(
         ),
     ] = False,
     storage: Storage = "float16",
-    tiling: Tiling = "auto",
-    tile: Tile = 0,
+    tiles: TileOptions,
     overlap: Overlap = 25.0,
-    channel_axis: ChannelAxis = None,
-    channels: Channels = "",
-    normalisation: Contrast = "percentile",
-    low: Low = 0.1,
-    high: High = 99.9,
-    scope: Scope = "plane",
-    level: Level = 0,
-    device: Device = "auto",
-    precision: Precision = "fast",
+    reading: ReadingOptions,
 ) -> None:
     """Encode the planes of an image into a store, for prompting without waiting.
 
@@ -95,17 +69,10 @@ def embed(
         image=image,
         location=out,
         planes=read_range(planes),
-        channel_axis=channel_axis,
-        image_settings=ImageSettings(
-            normalisation=normalisation,
-            low=low,
-            high=high,
-            scope=scope,
-            channels=read_integers(channels, "--channels") or None,
-            level=level,
-        ),
-        model_settings=ModelSettings(model, device, precision),
-        tile_settings=TileSettings(tiling, tile, overlap),
+        channel_axis=reading.channel_axis,
+        image_settings=reading.settings(),
+        model_settings=model.settings(),
+        tile_settings=tiles.settings(overlap=overlap),
         settings=EmbedSettings(storage, "skip" if skip_unreadable else "stop"),
     )
     with open_stack_job(job) as stack_job, _stop_in_words(stack_job.location):
@@ -139,7 +106,7 @@ def _stop_in_words(location: str) -> Iterator[None]:
             if has_store(location)
             else "stopped before anything was written"
         )
-        messages.print(text, markup=False, soft_wrap=True)
+        tell(text)
         raise typer.Exit(STOPPED) from None
 
 
@@ -153,7 +120,6 @@ def _print_report(report: EmbedReport, location: str) -> None:
     say(f"store: {location}")
     for plane, reason in report.unreadable:
         place = ", ".join(str(i) for i in plane)
-        text = f"plane {place} was skipped: {reason}"
-        messages.print(text, markup=False, soft_wrap=True)
+        tell(f"plane {place} was skipped: {reason}")
     if report.unreadable:
         raise typer.Exit(1)

@@ -16,19 +16,43 @@ __all__ = ["instances"]
 
 def instances(
     labels: Annotated[
-        Path | None, typer.Argument(help="Semantic labels: TIFF, PNG, npy, zarr.")
+        Path | None,
+        typer.Argument(help="Semantic labels: TIFF, PNG, npy, zarr, OME-Zarr."),
     ] = None,
     out: Annotated[
-        Path, typer.Option(help="Instance labels to write, .tif or .png.")
+        Path,
+        typer.Option(
+            help="Instance labels to write, in any format that `convert` writes: .tif, "
+            ".png, .nii.gz, .zarr, ...; in blocks, .zarr."
+        ),
     ] = Path("instances.tif"),
-    method: Annotated[str, option_of(InstanceSettings, "method")] = "components",
+    method: Annotated[
+        str | None,
+        typer.Option(
+            metavar=option_of(InstanceSettings, "method").metavar,
+            help=f"{option_of(InstanceSettings, 'method').help} If not given: "
+            "axon-myelin with --axon and --myelin, points with --seeds, otherwise "
+            "components.",
+        ),
+    ] = None,
     axon: Annotated[Path | None, typer.Option(help="Mask of axons.")] = None,
     myelin: Annotated[Path | None, typer.Option(help="Mask of myelin.")] = None,
     before: Annotated[
         Path | None, typer.Option(help="Earlier instance labels, whose ids stay.")
     ] = None,
+    seeds: Annotated[
+        Path | None,
+        typer.Option(
+            help="Points for the method points: a CSV of napari, or with y and x (and "
+            "z), or a table that `prompts` made."
+        ),
+    ] = None,
     spacing: Annotated[
-        str, typer.Option(help="Size of a pixel along each axis, such as 50,4.6,4.6.")
+        str,
+        typer.Option(
+            help="Size of a pixel along each axis, such as 50,4.6,4.6; of NIfTI and "
+            "OME-Zarr as the file says, in pixels of the finest axis."
+        ),
     ] = "",
     connectivity: Annotated[int, option_of(InstanceSettings, "connectivity")] = 0,
     smoothing: Annotated[float, option_of(InstanceSettings, "smoothing")] = 1.0,
@@ -38,6 +62,8 @@ def instances(
     into_membranes: Annotated[
         bool, option_of(InstanceSettings, "into_membranes", "--into-membranes")
     ] = False,
+    inward: Annotated[int, option_of(InstanceSettings, "inward")] = 1,
+    outward: Annotated[int, option_of(InstanceSettings, "outward")] = 0,
     fill_holes: Annotated[
         bool, option_of(InstanceSettings, "fill_holes", "--fill-holes")
     ] = False,
@@ -46,9 +72,17 @@ def instances(
     ] = False,
     min_size: Annotated[int, option_of(InstanceSettings, "min_size")] = 0,
     max_size: Annotated[int, option_of(InstanceSettings, "max_size")] = 0,
+    blocks: Annotated[
+        bool | None,
+        typer.Option(
+            "--blocks/--no-blocks",
+            help="Work block by block, straight onto disk, or in memory; as the size "
+            "of the volume asks for, if neither is given.",
+        ),
+    ] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Turn semantic labels into instance labels.
+    """Turn semantic labels into instance labels, and back.
 
     Foreground that belongs to no object, and objects that are removed, are counted.
     """
@@ -60,17 +94,21 @@ def instances(
         axon=axon,
         myelin=myelin,
         before=before,
+        seeds=seeds,
         spacing=read_numbers(spacing, "--spacing") or None,
         overwrite=overwrite,
+        blocks=blocks,
     )
     settings = InstanceSettings(
-        method=method,
+        method=method or _method_for(axon, seeds),
         connectivity=connectivity,
         smoothing=smoothing,
         min_distance=min_distance,
         h=h,
         seed_class=seed_class,
         into_membranes=into_membranes,
+        inward=inward,
+        outward=outward,
         fill_holes=fill_holes,
         clear_border=clear_border,
         min_size=min_size,
@@ -81,3 +119,9 @@ def instances(
         messages.print(f"note: {note}", markup=False, soft_wrap=True)
     say(str(found))
     say(f"wrote {out}")
+
+
+def _method_for(axon: Path | None, seeds: Path | None) -> str:
+    if seeds is not None:
+        return "points"
+    return "components" if axon is None else "axon-myelin"

@@ -1,9 +1,16 @@
-"""Options that stand for a setting take their help and their bounds from it."""
+"""Options that stand for a setting take their help and their bounds from it.
+
+Options that several commands share are fields of a class: a command that is `grouped`
+takes the class as one argument, and on the command line has all of its options.
+"""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
-from typing import Annotated, Any, TypeVar
+from dataclasses import dataclass, fields, is_dataclass
+from functools import wraps
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
@@ -18,21 +25,14 @@ from napari_samseg.core.settings import (
 
 __all__ = [
     "ChannelAxis",
-    "Channels",
-    "Contrast",
-    "Device",
-    "High",
-    "Level",
-    "Low",
-    "Model",
+    "ModelOptions",
     "Overlap",
     "Overwrite",
     "Planes",
-    "Precision",
-    "Scope",
+    "ReadingOptions",
     "Storage",
-    "Tile",
-    "Tiling",
+    "TileOptions",
+    "grouped",
     "option_of",
     "read_integers",
     "read_numbers",
@@ -57,28 +57,102 @@ def option_of(settings: type, name: str, *flags: str) -> Any:
     )
 
 
-Model = Annotated[str, option_of(ModelSettings, "model")]
-Device = Annotated[str, option_of(ModelSettings, "device")]
-Precision = Annotated[str, option_of(ModelSettings, "precision")]
-Tiling = Annotated[str, option_of(TileSettings, "tiling")]
-Tile = Annotated[int, option_of(TileSettings, "tile")]
 Overlap = Annotated[float, option_of(TileSettings, "overlap")]
 Storage = Annotated[str, option_of(EmbedSettings, "storage")]
-Channels = Annotated[str, option_of(ImageSettings, "channels")]
-Contrast = Annotated[str, option_of(ImageSettings, "normalisation")]
-Low = Annotated[float, option_of(ImageSettings, "low")]
-High = Annotated[float, option_of(ImageSettings, "high")]
-Scope = Annotated[str, option_of(ImageSettings, "scope")]
-Level = Annotated[int, option_of(ImageSettings, "level")]
-ChannelAxis = Annotated[
-    int | None, typer.Option(help="Axis that holds independent channels.")
-]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace files that are there already.")
 ]
 Planes = Annotated[
     str, typer.Option(help="START:STOP, counted through all axes before (Y, X).")
 ]
+ChannelAxis = Annotated[
+    int | None, typer.Option(help="Axis that holds independent channels.")
+]
+
+
+@dataclass(frozen=True, slots=True)
+class ReadingOptions:
+    """How the planes of an image are read."""
+
+    channel_axis: ChannelAxis = None
+    channels: Annotated[str, option_of(ImageSettings, "channels")] = ""
+    normalisation: Annotated[str, option_of(ImageSettings, "normalisation")] = (
+        "percentile"
+    )
+    low: Annotated[float, option_of(ImageSettings, "low")] = 0.1
+    high: Annotated[float, option_of(ImageSettings, "high")] = 99.9
+    scope: Annotated[str, option_of(ImageSettings, "scope")] = "plane"
+    level: Annotated[int, option_of(ImageSettings, "level")] = 0
+
+    def settings(self) -> ImageSettings:
+        """Return them as settings, without the channel axis."""
+        return ImageSettings(
+            normalisation=self.normalisation,
+            low=self.low,
+            high=self.high,
+            scope=self.scope,
+            channels=read_integers(self.channels, "--channels") or None,
+            level=self.level,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ModelOptions:
+    """Which model runs, and where."""
+
+    model: Annotated[str, option_of(ModelSettings, "model")] = "default"
+    device: Annotated[str, option_of(ModelSettings, "device")] = "auto"
+    precision: Annotated[str, option_of(ModelSettings, "precision")] = "fast"
+
+    def settings(self) -> ModelSettings:
+        """Return them as settings."""
+        return ModelSettings(self.model, self.device, self.precision)
+
+
+@dataclass(frozen=True, slots=True)
+class TileOptions:
+    """How planes larger than the model's input are cut."""
+
+    tiling: Annotated[str, option_of(TileSettings, "tiling")] = "auto"
+    tile: Annotated[int, option_of(TileSettings, "tile")] = 0
+
+    def settings(self, **others: Any) -> TileSettings:
+        """Return them as settings, with those that a command has by itself."""
+        return TileSettings(self.tiling, self.tile, **others)
+
+
+def grouped(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of the classes that its arguments are.
+
+    Typer sees one parameter for each field of such a class, in its place.
+    """
+    signature = inspect.signature(command, eval_str=True)
+    groups: dict[str, type] = {}
+    flat: list[inspect.Parameter] = []
+    for parameter in signature.parameters.values():
+        group = parameter.annotation
+        if not is_dataclass(group):
+            flat.append(parameter)
+            continue
+        groups[parameter.name] = group
+        hints = get_type_hints(group, include_extras=True)
+        flat += [
+            parameter.replace(
+                name=field.name, default=field.default, annotation=hints[field.name]
+            )
+            for field in fields(group)
+        ]
+
+    @wraps(command)
+    def call(**values: Any) -> None:
+        for name, group in groups.items():
+            own = {field.name: values.pop(field.name) for field in fields(group)}
+            values[name] = group(**own)
+        command(**values)
+
+    call.__signature__ = signature.replace(parameters=flat)  # type: ignore[attr-defined]
+    call.__annotations__ = {p.name: p.annotation for p in flat}
+    return call
 
 
 def read_integers(text: str, flag: str) -> tuple[int, ...]:

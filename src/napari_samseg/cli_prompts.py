@@ -47,7 +47,7 @@ def prompts(
 ) -> None:
     """Make prompts from instance labels, for each plane of a stack.
 
-    `segment --prompts` takes the table of boxes and points.
+    `segment --prompts` takes each of these tables, masks too.
     """
     from napari_samseg.core.prompts.file_job import prompts_file
 

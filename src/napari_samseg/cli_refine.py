@@ -3,37 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.table import Table
 
 from napari_samseg.cli_options import (
-    ChannelAxis,
-    Channels,
-    Contrast,
-    Device,
-    High,
-    Level,
-    Low,
-    Model,
+    ModelOptions,
     Overwrite,
-    Precision,
-    Scope,
-    Tile,
-    Tiling,
+    ReadingOptions,
+    TileOptions,
     option_of,
-    read_integers,
     read_range,
 )
 from napari_samseg.cli_prompts import KINDS, read_kinds
-from napari_samseg.cli_terminal import say, show_progress
-from napari_samseg.core.settings import (
-    ImageSettings,
-    ModelSettings,
-    PromptSettings,
-    RefineSettings,
-    TileSettings,
-)
+from napari_samseg.cli_terminal import output, say, show_progress
+from napari_samseg.core.refine.scores import KEPT
+from napari_samseg.core.settings import PromptSettings, RefineSettings
+
+if TYPE_CHECKING:
+    from napari_samseg.core.refine.scores import RefineCounts
 
 __all__ = ["refine"]
 
@@ -49,6 +38,7 @@ def refine(
         Path,
         typer.Option(help="Labels to write: .tif, .png, .zarr and what `convert` can."),
     ],
+    *,
     prompts: Annotated[
         str,
         typer.Option(
@@ -68,6 +58,8 @@ def refine(
         int,
         typer.Option(min=1, help="Smaller parts of objects keep their pixels."),
     ] = 1,
+    split: Annotated[bool, option_of(RefineSettings, "split", "--split")] = False,
+    split_distance: Annotated[float, option_of(RefineSettings, "split_distance")] = 5.0,
     report: Annotated[
         Path | None,
         typer.Option(help="Also write a table of scores, most doubtful first, .csv."),
@@ -79,18 +71,9 @@ def refine(
             "stay as they are."
         ),
     ] = "",
-    channel_axis: ChannelAxis = None,
-    channels: Channels = "",
-    normalisation: Contrast = "percentile",
-    low: Low = 0.1,
-    high: High = 99.9,
-    scope: Scope = "plane",
-    level: Level = 0,
-    model: Model = "default",
-    device: Device = "auto",
-    precision: Precision = "fast",
-    tiling: Tiling = "auto",
-    tile: Tile = 0,
+    reading: ReadingOptions,
+    model: ModelOptions,
+    tiles: TileOptions,
     embeddings: Annotated[
         str | None,
         typer.Option(help="Store that `embed` made for this image."),
@@ -100,7 +83,9 @@ def refine(
     """Prompt a model with each object of rough labels, and take its masks instead.
 
     Ids stay. An object for which the model finds nothing, or something else, keeps its
-    old pixels; how many did is told, and --report lists them.
+    old pixels; how many did is told, and --report lists them. With --split, no pixel
+    changes hands: masks and objects that the model sees as several are split, and those
+    that it does not see are listed.
     """
     from napari_samseg.core.refine.file_job import RefineJob, refine_file
 
@@ -115,26 +100,39 @@ def refine(
             negative=negative,
             min_area=min_area,
         ),
-        settings=RefineSettings(overlap, agreement, margin),
-        image_settings=ImageSettings(
-            normalisation=normalisation,
-            low=low,
-            high=high,
-            scope=scope,
-            channels=read_integers(channels, "--channels") or None,
-            level=level,
-        ),
-        model_settings=ModelSettings(model, device, precision),
-        tile_settings=TileSettings(tiling, tile),
+        settings=RefineSettings(overlap, agreement, margin, split, split_distance),
+        image_settings=reading.settings(),
+        model_settings=model.settings(),
+        tile_settings=tiles.settings(),
         report=report,
         planes=read_range(planes),
-        channel_axis=channel_axis,
+        channel_axis=reading.channel_axis,
         embeddings=embeddings,
         overwrite=overwrite,
     )
     counts = show_progress(refine_file(job))
     say(str(counts))
-    say(f"mean doubt {counts.mean_doubt:.2f} (0 none, 1 all)")
+    _print_worst(counts)
     for path in (out, report):
         if path is not None:
             say(f"wrote {path}")
+
+
+def _print_worst(counts: RefineCounts) -> None:
+    """Print the most doubtful objects, and what their doubt is made of."""
+    if not counts.worst:
+        return
+    has_planes = any(score.plane for score in counts.worst)
+    names = ("doubt", "predicted IoU", "IoU with the old", "share it got", "pixels")
+    table = Table("object", *(("plane",) if has_planes else ()), *names)
+    for score in counts.worst:
+        place = (",".join(map(str, score.plane)),) if has_planes else ()
+        parts = (score.doubt, score.predicted_iou, score.agreement, score.visible)
+        table.add_row(
+            str(score.object_id),
+            *place,
+            *(f"{part:.2f}" for part in parts),
+            KEPT.get(score.status, score.status),
+        )
+    say("look at these first (doubt is 1 minus the product of the three after it):")
+    output.print(table)

@@ -22,6 +22,7 @@ from napari_samseg.core.io.coco import CocoDataset, CocoImage, join_coco, write_
 from napari_samseg.core.io.coco_labels import labels_to_coco
 from napari_samseg.core.io.instance_labels import InstanceLabels
 from napari_samseg.core.io.label_formats import LABEL_FORMATS, ReadRequest
+from napari_samseg.core.io.voxel_space import VoxelSpace
 
 
 @pytest.fixture
@@ -109,6 +110,32 @@ def test_each_image_of_a_file_becomes_a_layer(tmp_path):
     write_coco(tmp_path / "many.json", CocoDataset(images, {}, {}))
     with pytest.raises(InvalidLabelsError, match="39 images, too many"):
         label_files.read_layers(str(tmp_path / "many.json"))
+
+
+def test_a_file_of_many_images_is_parsed_once(tmp_path, monkeypatch):
+    labels = np.eye(6, dtype=np.uint8)
+    parts = [labels_to_coco(InstanceLabels(labels), f"{n}.png") for n in range(3)]
+    write_coco(tmp_path / "c.json", join_coco(parts))
+    parsed = []
+    loads = json.loads
+    monkeypatch.setattr(json, "loads", lambda text: parsed.append(1) or loads(text))
+    assert len(label_files.read_layers(str(tmp_path / "c.json"))) == 3
+    assert parsed == [1]
+
+
+def test_objects_of_a_volume_lie_where_the_volume_does(tmp_path):
+    space = VoxelSpace(np.diag([-1.0, 2, 3, 1]), 1)
+    labels = np.zeros((3, 4, 5), np.uint8)
+    labels[1, 2:, 3] = 6
+    dataset = labels_to_coco(InstanceLabels(labels, space=space), "v.nii")
+    write_coco(tmp_path / "v.json", dataset)
+    ((data, attributes, _),) = label_files.read_layers(str(tmp_path / "v.json"))
+    layer = Labels(data, **attributes)
+    assert layer.scale.tolist() == [3, 2, 1]
+    assert {str(unit) for unit in layer.units} == {"millimeter"}
+    path = written(layer, tmp_path / "back.nii", "write_nifti")
+    np.testing.assert_array_equal(nibabel.load(path).affine, space.affine)
+    np.testing.assert_array_equal(np.asarray(nibabel.load(path).dataobj).T, labels)
 
 
 @pytest.mark.parametrize(

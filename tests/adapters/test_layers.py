@@ -27,7 +27,8 @@ from napari_samseg.adapters.write_layers import (
     show_classes,
     widen_labels,
 )
-from napari_samseg.core.annotation import Annotation, ObjectClass
+from napari_samseg.core.annotation import Annotation
+from napari_samseg.core.annotation_actions import ObjectClass
 from napari_samseg.core.errors import LabelOverflowError, LayerError
 from napari_samseg.core.painting import PlaneKey
 from napari_samseg.core.planes import read_plane

@@ -81,14 +81,17 @@ def test_what_is_missing_is_listed_at_the_end(run, tmp_path):
     tree.add("sub-1").with_suffix(".json").unlink()
     tree.add("sub-2")
     tree.label("sub-2", "sample-1", "myelin").unlink()
+    twice = tree.add("sub-3")
+    save(twice.with_suffix(".tif"), np.zeros((60, 80), np.uint8))
     status, output, errors = run(tree.root, *MASKS, "--out", tmp_path / "maps")
     assert status == 1
     assert "1 images done, 0 were complete, 1 could not be done" in output
     assert f"derivatives: {tmp_path / 'maps'}" in output
-    note, no_json, no_myelin, not_done = errors.splitlines()
+    note, no_json, no_myelin, double, not_done = errors.splitlines()
     assert "note: sub-1_sample-1: measured in pixels" in note
     assert "missing: sub-1 sample-1: no sub-1_sample-1_SEM.json" in no_json
     assert "missing: sub-2 sample-1: no seg-myelin-manual" in no_myelin
+    assert "missing: sub-3 sample-1: sub-3_sample-1_SEM.png and sub-3_sam" in double
     assert "not done: sub-2_sample-1: its labels are missing: seg-myelin" in not_done
 
 
@@ -113,6 +116,9 @@ def test_ctrl_c_says_how_to_go_on(run, tmp_path, monkeypatch):
         (("--axon", "a"), "say how the labels of each image are named"),
         ((*MASKS, "--out", "{root}"), "choose a folder of its own"),
         ((*MASKS, "--pixel-size", "x"), "--pixel-size takes numbers"),
+        ((*MASKS, "--pixel-size", "0"), "micrometres above 0, or one of its height"),
+        ((*MASKS, "--pixel-size", "0.1,-1"), "not 0.1, -1"),
+        ((*MASKS, "--out", "{root}/derivatives/labels"), "holds the labels"),
         ((*MASKS, "--map-format", "gif"), "png or tif"),
         ((*MASKS, "--method", "magic"), "'magic' is not one of"),
     ],

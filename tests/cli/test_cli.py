@@ -13,7 +13,12 @@ from typer.testing import CliRunner
 
 import napari_samseg
 from napari_samseg.cli import app
+from napari_samseg.core.io.prompt_writer import write_prompts
 from napari_samseg.core.models import weights
+from napari_samseg.core.prompts.from_labels import sample_planes
+from napari_samseg.core.settings import PromptSettings
+from napari_samseg.core.tiled import TiledPlane
+from napari_samseg.core.types import PlanePrompts
 
 
 @pytest.fixture
@@ -112,6 +117,41 @@ def test_prompts_of_all_three_kinds_of_file_are_taken(
         "1",
         "2",
     }
+
+
+@pytest.mark.parametrize("kind", ["mask", "boxes"])
+def test_prompts_as_npz_are_those_of_the_plane(
+    run, stack, tiny_checkpoint, tmp_path, monkeypatch, kind
+):
+    labels = np.zeros((2, 96, 128), np.uint8)
+    labels[:, 20:50, 30:70], labels[1, 60:90, 80:120] = 4, 9
+    prompts = tmp_path / "p.npz"
+    chosen = PromptSettings(mask=True, box="none") if kind == "mask" else None
+    given = dict(sample_planes(labels, chosen or PromptSettings()))
+    write_prompts(prompts, given)
+    seen = []
+    predict = TiledPlane.predict_steps
+
+    def noting(self, prompts, **more):
+        seen.append(prompts)
+        return predict(self, prompts, **more)
+
+    monkeypatch.setattr(TiledPlane, "predict_steps", noting)
+    out = tmp_path / "labels.tif"
+    flags = ("--plane", 1, "--model", tiny_checkpoint)
+    status, _, errors = run(
+        "segment", stack, "--prompts", prompts, "--out", out, *flags
+    )
+    assert status == 0, errors
+    (found,) = seen
+    for name in PlanePrompts.__dataclass_fields__:
+        expected = getattr(given[(1,)], name)
+        if expected is None:
+            assert getattr(found, name) is None
+        else:
+            np.testing.assert_array_equal(getattr(found, name), expected)
+    assert found.has_mask.all() == (kind == "mask")
+    assert set(np.unique(tifffile.imread(out)).tolist()) <= {0, 4, 9}
 
 
 def test_channel_options_reach_the_image(run, boxes, tiny_checkpoint, tmp_path):

@@ -226,3 +226,90 @@ def test_a_volume_takes_its_place_from_its_image(run, tmp_path):
     status, _, errors = run(out, tmp_path / "o.nii", *elsewhere)
     assert status == 2
     assert "lie in different places" in errors
+
+
+def oblique_labels(path):
+    """x runs to the left, y to the front, z to the feet, and all somewhat askew."""
+    angle = np.deg2rad(17)
+    turn = np.array(
+        [[np.cos(angle), 0, np.sin(angle)], [0, 1, 0], [-np.sin(angle), 0, 1]]
+    )
+    turn[2, 2] = np.cos(angle)
+    affine = np.eye(4)
+    affine[:3, :3] = turn @ np.diag([-0.9, 1.1, -3.0])
+    affine[:3, 3] = 80, -60, 40
+    labels = np.zeros((11, 9, 6), np.uint8)
+    labels[1:4, 2, 0:3], labels[7:, 5:8, 4], labels[0, 0, 0] = 3, 9, 1
+    image = nibabel.Nifti1Image(labels, affine)
+    image.set_sform(affine, 1)
+    image.set_qform(affine, 1)
+    nibabel.save(image, path)
+
+
+def same_volume(first, second):
+    first, second = nibabel.load(first), nibabel.load(second)
+    np.testing.assert_array_equal(np.asarray(second.dataobj), np.asarray(first.dataobj))
+    np.testing.assert_allclose(second.affine, first.affine, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["l.json", "l.jsonl"])
+@pytest.mark.parametrize("cut", [(), ("--axis", "coronal", "--slices", "1:8:3")])
+def test_a_turned_volume_comes_back_through_coco(run, tmp_path, name, cut):
+    source, coco = tmp_path / "in.nii.gz", tmp_path / name
+    oblique_labels(source)
+    back, ras = tmp_path / "back.nii.gz", tmp_path / "ras.nii.gz"
+    assert run(source, coco, "--canonical", *cut)[0] == 0
+    if not cut:
+        assert run(coco, back, "--like", source)[0] == 0
+        same_volume(source, back)
+    assert run(coco, ras)[0] == 0
+    expected = nibabel.as_closest_canonical(nibabel.load(source))
+    found = nibabel.load(ras)
+    np.testing.assert_allclose(found.affine, expected.affine, atol=1e-5)
+    inside = np.asarray(expected.dataobj).copy()
+    if cut:
+        gone = np.setdiff1d(np.arange(9), [1, 4, 7])
+        inside[:, gone] = 0
+    np.testing.assert_array_equal(np.asarray(found.dataobj), inside)
+
+
+def test_coco_as_stored_is_turned_when_asked(run, tmp_path):
+    source, coco = tmp_path / "in.nii.gz", tmp_path / "l.json"
+    oblique_labels(source)
+    assert run(source, coco)[0] == 0
+    assert run(coco, tmp_path / "back.nii.gz")[0] == 0
+    same_volume(source, tmp_path / "back.nii.gz")
+    ras = (coco, tmp_path / "ras.nii.gz", "--canonical")
+    for like in ((), ("--like", source, "--overwrite")):
+        assert run(*ras, *like)[0] == 0
+        expected = nibabel.as_closest_canonical(nibabel.load(source))
+        nibabel.save(expected, tmp_path / "expected.nii.gz")
+        same_volume(tmp_path / "expected.nii.gz", ras[1])
+    moved = nibabel.load(source)
+    moved.set_sform(moved.affine + np.eye(4, k=3), 1)
+    moved.set_qform(moved.affine, 1)
+    nibabel.save(moved, tmp_path / "moved.nii.gz")
+    like = ("--like", tmp_path / "moved.nii.gz")
+    status, _, errors = run(coco, tmp_path / "o.nii.gz", *like)
+    assert status == 2
+    assert "lie in different places" in errors
+
+
+def test_categories_keep_their_numbers_and_those_without_objects(run, tmp_path):
+    square = [1, 1, 5, 1, 5, 5, 1, 5]
+    content = {
+        "images": [{"id": 3, "file_name": "p.png", "height": 9, "width": 9}],
+        "annotations": [
+            {"id": 1, "image_id": 3, "category_id": n, "segmentation": [ring]}
+            for n, ring in ((17, square), (40, [x + 3 for x in square]))
+        ],
+        "categories": [{"id": 5, "name": "rare"}, {"id": 17, "name": "cell"}],
+    }
+    source, out = tmp_path / "in.json", tmp_path / "out.json"
+    source.write_text(json.dumps(content))
+    assert run(source, out)[0] == 0
+    found = json.loads(out.read_text())
+    names = {item["id"]: item["name"] for item in found["categories"]}
+    assert names == {5: "rare", 17: "cell", 40: "40"}
+    assert [item["category_id"] for item in found["annotations"]] == [17, 40]
+    assert found["images"][0]["file_name"] == "p.png"

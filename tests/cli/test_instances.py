@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import nibabel
 import numpy as np
 import pytest
 import tifffile
+import zarr
 from PIL import Image
 from skimage.io import imread
 from typer.testing import CliRunner
 
 from napari_samseg.cli import app
+from napari_samseg.core.instances import disk_job
+from napari_samseg.core.instances.file_job import InstancesJob, instances_file
+from napari_samseg.core.instances.watershed import watershed_from_points
+from napari_samseg.core.io.image_file import open_image_file
+from napari_samseg.core.io.instance_labels import InstanceLabels
+from napari_samseg.core.io.label_formats import ReadRequest, find_format
+from napari_samseg.core.io.ome_zarr_labels import (
+    read_ome_zarr_labels,
+    write_ome_zarr_labels,
+)
+from napari_samseg.core.settings import InstanceSettings
 
 
 @pytest.fixture
@@ -27,7 +40,8 @@ def test_the_golden_map_from_two_masks(run, shared_data, tmp_path):
     start = shared_data / "axon_sem/extras/sub-rat8_sample-V915_ads-"
     masks = ("--axon", f"{start}pred-axon.png", "--myelin", f"{start}pred-myelin.png")
     out = tmp_path / "instances.png"
-    status, output, errors = run(*masks, "--method", "axon-myelin", "--out", out)
+    # both masks say themselves which method it is
+    status, output, errors = run(*masks, "--out", out)
     assert (status, errors) == (0, "")
     assert "298 objects, 537 pixels belong to none" in output
     golden = imread(f"{start}instance-map.png")
@@ -64,10 +78,16 @@ def test_what_was_changed_is_told(run, tmp_path):
         (("{folder}/none.tif",), "there is no image"),
         (("{mask}", "--method", "magic"), "'magic' is not one of components"),
         (("{mask}", "--out", "{mask}"), "choose another name"),
-        (("{mask}", "--out", "{folder}/o.jpg"), "not as 'o.jpg'"),
+        (("{mask}", "--out", "{folder}/o.jpg"), "'o.jpg' tells no label format"),
         (("{mask}", "--spacing", "1,x"), "--spacing takes numbers"),
         (("{mask}", "--method", "watershed", "--spacing", "1,1,1"), "2 positive"),
         (("--axon", "{mask}", "--myelin", "{small}"), "not masks of one image"),
+        (("--axon", "{mask}"), "--axon goes with --myelin"),
+        (("{mask}", "--blocks"), "out.zarr"),
+        (
+            ("{mask}", "--blocks", "--before", "{mask}", "--out", "{folder}/o.zarr"),
+            "leave --before out",
+        ),
     ],
 )
 def test_wrong_uses_are_told_in_one_line(run, tmp_path, arguments, message):
@@ -86,6 +106,82 @@ def test_wrong_uses_are_told_in_one_line(run, tmp_path, arguments, message):
     np.testing.assert_array_equal(imread(places["mask"]), mask)
 
 
+def elongated(path):
+    """Two balls of sections twice as thick as pixels, that touch along z."""
+    z, y, x = np.ogrid[:26, :24, :24]
+    near = [(2 * (z - c)) ** 2 + (y - 12) ** 2 + (x - 12) ** 2 < 90 for c in (7, 15)]
+    mask = (near[0] | near[1]).astype(np.uint8)
+    angle = np.deg2rad(10)
+    affine = np.eye(4)
+    affine[:2, :2] = [
+        [-np.cos(angle), np.sin(angle)],
+        [np.sin(angle), np.cos(angle)],
+    ]
+    affine[:3, :3] *= [0.5, 0.5, 1]
+    affine[:3, 3] = 5, 6, 7
+    image = nibabel.Nifti1Image(mask.T, affine)
+    image.set_sform(affine, 1)
+    nibabel.save(image, path)
+    return mask
+
+
+WATERSHED = ("--method", "watershed", "--min-distance", 12, "--smoothing", 0)
+
+
+def test_a_volume_of_a_patient_keeps_its_place_and_its_spacing(run, tmp_path):
+    source, out = tmp_path / "m.nii.gz", tmp_path / "o.nii.gz"
+    mask = elongated(source)
+    status, output, notes = run(source, *WATERSHED, "--out", out)
+    assert status == 0
+    assert "2 objects" in output
+    assert "has pixels of 2 x 1 x 1" in notes
+    first, found = nibabel.load(source), nibabel.load(out)
+    np.testing.assert_array_equal(found.affine, first.affine)
+    labels = np.asarray(found.dataobj).T
+    np.testing.assert_array_equal(labels > 0, mask > 0)
+    # as cubes, their middles are nearer to each other than asked for
+    cubes = tmp_path / "c.tif"
+    given = ("--spacing", "1,1,1", "--out", cubes)
+    assert "1 objects" in run(source, *WATERSHED, *given)[1]
+    # and the same spacing from OME-Zarr
+    runner = CliRunner()
+    zarr = tmp_path / "m.zarr"
+    assert runner.invoke(app, ["convert", str(source), str(zarr)]).exit_code == 0
+    out = tmp_path / "o.zarr"
+    assert "2 objects" in run(zarr, *WATERSHED, "--out", out)[1]
+    back = read_ome_zarr_labels(out)
+    np.testing.assert_array_equal(back.labels[...], labels)
+    np.testing.assert_allclose(back.scale, (1, 0.5, 0.5))
+    assert back.units == ("millimeter",) * 3
+
+
+@pytest.mark.parametrize("name", ["o.png", "o.json", "o.geojson", "o.zarr", "o.zip"])
+def test_instances_in_the_formats_of_other_programs(run, tmp_path, name):
+    mask = np.zeros((40, 40), np.uint8)
+    mask[2:10, 2:10], mask[20:30, 20:30] = 1, 1
+    tifffile.imwrite(tmp_path / "m.tif", mask)
+    out = tmp_path / name
+    assert run(tmp_path / "m.tif", "--out", out)[0] == 0
+    form = find_format(out)
+    if form.read is None:
+        assert out.stat().st_size > 100
+        return
+    with form.read(out, ReadRequest(shape=(40, 40))) as found:
+        labels = np.asarray(found.labels[...])
+        np.testing.assert_array_equal(labels > 0, mask > 0)
+        assert labels.max() == 2
+    status, _, errors = run(tmp_path / "m.tif", "--out", out)
+    assert status == 2
+    assert "is there already" in errors
+
+
+def test_a_volume_is_no_picture(run, tmp_path):
+    tifffile.imwrite(tmp_path / "m.tif", np.ones((5, 9, 9), np.uint8))
+    status, _, errors = run(tmp_path / "m.tif", "--out", tmp_path / "o.png")
+    assert status == 2
+    assert "holds one plane" in errors
+
+
 def test_ids_of_before_are_no_grey_levels(run, tmp_path):
     before = np.zeros((40, 40), np.uint8)
     before[2:10, 2:10], before[20:30, 20:30] = 100, 250
@@ -95,3 +191,159 @@ def test_ids_of_before_are_no_grey_levels(run, tmp_path):
     files = (tmp_path / "mask.png", "--before", tmp_path / "before.png", "--out", out)
     assert run(*files)[0] == 0
     np.testing.assert_array_equal(tifffile.imread(out), before)
+
+
+def same_objects(found, expected):
+    """Tell whether ids of both say the same, up to their numbers."""
+    pairs = np.unique(np.stack([found.ravel(), expected.ravel()]), axis=1)
+    return len(np.unique(pairs[0])) == len(np.unique(pairs[1])) == pairs.shape[1]
+
+
+@pytest.fixture
+def bodies(shared_data):
+    volume = tifffile.imread(shared_data / "em_fib25_neuroproof/gt_bodies.tif")
+    return volume[:20, :90, :80].astype(np.uint16)
+
+
+@pytest.mark.parametrize("kind", ["tif", "zarr", "ome-zarr"])
+def test_block_by_block_as_in_memory(run, tmp_path, bodies, kind, monkeypatch):
+    from napari_samseg.core.instances import blockwise
+
+    path = tmp_path / f"bodies.{kind.removeprefix('ome-')}"
+    given = InstanceLabels(bodies, scale=(8.0, 4, 4), units=("nanometer",) * 3)
+    if kind == "tif":
+        tifffile.imwrite(path, bodies, metadata={"axes": "ZYX"})
+    elif kind == "zarr":
+        zarr.create_array(path, data=bodies, chunks=(8, 32, 32))
+    else:
+        write_ome_zarr_labels(path, given)
+    whole, parts = tmp_path / "whole.tif", tmp_path / "parts.zarr"
+    options = (path, "--min-size", 30, "--connectivity", 6)
+    status, expected, _ = run(*options, "--out", whole)
+    assert status == 0
+    # many blocks, chosen by the size of the volume
+    monkeypatch.setattr(blockwise, "BLOCK_VALUES", 40_000)
+    monkeypatch.setattr(disk_job, "MEMORY_VALUES", 100_000)
+    status, output, errors = run(*options, "--out", parts)
+    assert (status, errors) == (0, "")
+    assert output.splitlines()[0] == expected.splitlines()[0]
+    with open_image_file(parts) as source:
+        found = np.asarray(source.levels[0])
+    assert found.dtype == np.uint32
+    assert same_objects(found, tifffile.imread(whole))
+    back = read_ome_zarr_labels(parts)
+    assert back.scale == (given.scale if kind == "ome-zarr" else (1.0, 1, 1))
+    group = zarr.open_group(parts, mode="r")
+    assert len(group.attrs["ome"]["image-label"]["colors"]) == found.max()
+    # a folder is never replaced
+    status, _, errors = run(*options, "--out", parts, "--overwrite")
+    assert status == 2
+    assert "is there already" in errors
+
+
+def test_a_watershed_in_blocks_and_nothing_left_by_a_stop(run, tmp_path, bodies):
+    path, out = tmp_path / "mask.npy", tmp_path / "labels.zarr"
+    np.save(path, (bodies > 0) & (np.indices(bodies.shape)[1] % 30 > 0))
+    options = ("--method", "watershed", "--min-distance", 6, "--blocks")
+    status, output, _ = run(path, *options, "--out", out)
+    assert status == 0
+    labels = read_ome_zarr_labels(out).labels[:]
+    np.testing.assert_array_equal(labels > 0, np.load(path))
+    assert output.startswith(f"{labels.max()} objects")
+    job = InstancesJob(tmp_path / "none.zarr", labels=path, blocks=True)
+    steps = instances_file(job, InstanceSettings())
+    for step in steps:
+        if step.stage == "renumbering":
+            break
+    steps.close()
+    assert not (tmp_path / "none.zarr").exists()
+    assert list(tmp_path.glob(".samseg-*")) == []
+
+
+def test_two_masks_in_blocks(run, tmp_path):
+    yx = np.indices((80, 90))
+    axon = np.hypot(*(yx - 30)) < 8
+    for name, mask in (("axon", axon), ("myelin", (np.hypot(*(yx - 30)) < 12) & ~axon)):
+        Image.fromarray(mask.astype(np.uint8) * 255).save(tmp_path / f"{name}.png")
+    masks = ("--axon", tmp_path / "axon.png", "--myelin", tmp_path / "myelin.png")
+    options = (*masks, "--blocks", "--method", "components")
+    status, output, _ = run(*options, "--out", tmp_path / "o.zarr")
+    assert (status, output.splitlines()[0]) == (0, "2 objects")
+    status, _, errors = run(*masks, "--blocks", "--out", tmp_path / "p.zarr")
+    assert status == 2
+    assert "components or watershed" in errors
+
+
+def test_a_photograph_is_told(run, shared_data, tmp_path):
+    folder = shared_data / "dsb2018"
+    (path,) = (folder / "images").glob("1631352d*.png")
+    image = imread(path)
+    grey = image[..., 0] if image.ndim == 3 else image
+    # in the byte order of another machine
+    np.save(tmp_path / "raw.npy", grey.astype(">u2"))
+    for more in (("o.tif",), ("o.zarr", "--blocks")):
+        out, *options = more
+        status, _, notes = run(tmp_path / "raw.npy", *options, "--out", tmp_path / out)
+        assert status == 0
+        assert "looks like a photograph" in notes
+    assert run(folder / "labels" / path.name, "--out", tmp_path / "l.tif")[2] == ""
+
+
+def test_seeds_from_points_of_napari_and_from_tables_of_prompts(run, tmp_path):
+    yx = np.indices((40, 70))
+    discs = [np.hypot(yx[0] - 20, yx[1] - x) < 14 for x in (20, 44)]
+    mask = discs[0] | discs[1]
+    np.save(tmp_path / "mask.npy", mask)
+    expected, n_none = watershed_from_points(mask, [(20, 18), (20, 46)])
+    assert n_none == 0
+    (tmp_path / "napari.csv").write_text(
+        "index,axis-0,axis-1\n0,20.0,18.0\n1,20.0,46.0\n"
+    )
+    (tmp_path / "own.csv").write_text(
+        "object,y,x,label\n7,20,18,1\n7,2,2,0\n9,20,46,1\n"
+    )
+    centres = np.zeros(mask.shape, np.uint16)
+    centres[18:23, 16:21], centres[18:23, 44:49] = 4, 5
+    tifffile.imwrite(tmp_path / "centres.tif", centres)
+    prompts = CliRunner().invoke(
+        app,
+        [
+            "prompts",
+            str(tmp_path / "centres.tif"),
+            "--kind",
+            "box",
+            "--out",
+            str(tmp_path / "prompts.csv"),
+        ],
+    )
+    assert prompts.exit_code == 0
+    for name in ("napari", "own", "prompts"):
+        out = tmp_path / f"{name}.tif"
+        options = ("--seeds", tmp_path / f"{name}.csv", "--out", out)
+        status, output, errors = run(tmp_path / "mask.npy", *options)
+        assert (status, errors) == (0, "")
+        assert output.startswith("2 objects")
+        np.testing.assert_array_equal(tifffile.imread(out), expected)
+    (tmp_path / "napari.csv").write_text("index,axis-0,axis-1,axis-2\n0,1,20,18\n")
+    options = ("--seeds", tmp_path / "napari.csv", "--out", tmp_path / "v.tif")
+    status, _, errors = run(tmp_path / "mask.npy", *options)
+    assert status == 2
+    assert "3 coordinates, and the labels are a plane" in errors
+
+
+def test_the_way_back_from_objects(run, tmp_path, bodies):
+    # ids in 8 bits are no grey levels of a picture
+    labels = np.zeros((60, 60), np.uint8)
+    labels[5:25, 5:25], labels[30:50, 30:50] = 120, 250
+    Image.fromarray(labels).save(tmp_path / "objects.png")
+    out = tmp_path / "lines.tif"
+    options = ("--method", "boundaries", "--inward", 2, "--outward", 1, "--out", out)
+    status, output, errors = run(tmp_path / "objects.png", *options)
+    assert (status, errors) == (0, "")
+    lines = tifffile.imread(out)
+    assert lines.sum() == 2 * (22**2 - 4 - 16**2)
+    assert f"{lines.sum()} pixels of 2 objects" in output
+    volume = tmp_path / "bodies.tif"
+    tifffile.imwrite(volume, bodies)
+    status, _, _ = run(volume, "--method", "mask", "--out", tmp_path / "mask.tif")
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "mask.tif"), bodies > 0)

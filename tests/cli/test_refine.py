@@ -9,14 +9,18 @@ import numpy as np
 import pytest
 import tifffile
 import zarr
+from skimage.io import imread, imsave
 from typer.testing import CliRunner
 
 from napari_samseg.cli import app
+from napari_samseg.core.instances.components import label_components
 from napari_samseg.core.io.instance_labels import InstanceLabels
 from napari_samseg.core.io.ome_zarr_labels import (
     read_ome_zarr_labels,
     write_ome_zarr_labels,
 )
+from napari_samseg.core.refine.api import refine
+from napari_samseg.core.settings import RefineSettings
 
 
 @pytest.fixture
@@ -53,6 +57,8 @@ def test_from_files_to_files(stack, call):
     )  # fmt: skip
     assert (status, errors) == (0, "")
     assert output.startswith("2 objects, 4 masks in 2 planes, 4 refined, ")
+    assert "mean doubt" not in output
+    assert "doubt is 1 minus the product of the three after it" in output
     found = tifffile.imread(folder / "new.tif")
     np.testing.assert_array_equal(found[2], labels[2])
     disc = image[0] == 200
@@ -67,6 +73,15 @@ def test_from_files_to_files(stack, call):
     }  # fmt: skip
     doubts = [float(row["doubt"]) for row in rows]
     assert doubts == sorted(doubts, reverse=True)
+    listed = [line.split("│") for line in output.splitlines() if "refined │" in line]
+    shown = [(row[1].strip(), row[2].strip(), float(row[3])) for row in listed]
+    assert shown == [
+        (row["object"], row["plane_0"], round(doubt, 2))
+        for row, doubt in zip(rows, doubts, strict=True)
+    ]
+    for row in listed:
+        doubt, *parts = map(float, row[3:7])
+        assert doubt == pytest.approx(1 - np.prod(parts), abs=0.03)
     for row in rows:
         plane = found[int(row["plane_0"])]
         assert int(row["area_after"]) == (plane == int(row["object"])).sum()
@@ -157,3 +172,53 @@ def test_ome_zarr_keeps_its_pixels(stack, call):
     assert status == 0, errors
     found = read_ome_zarr_labels(folder / "new.zarr")
     assert {key: getattr(found, key) for key in known} == known
+
+
+def test_masks_are_split_and_what_the_model_does_not_see_is_listed(
+    shared_data, tmp_path, call
+):
+    folder = shared_data / "dsb2018"
+    (path,) = (folder / "images").glob("1631352d*.png")
+    true = imread(folder / "labels" / path.name)[:256, :256]
+    imsave(tmp_path / "image.png", imread(path)[:256, :256], check_contrast=False)
+    # nuclei that touch are one in the mask; and a line lies across nothing
+    mask = (true > 0).astype(np.uint8)
+    mask[-2:] = 1
+    imsave(tmp_path / "mask.png", 255 * mask, check_contrast=False)
+    status, output, errors = call(
+        "refine", tmp_path / "image.png", tmp_path / "mask.png", "--split",
+        "--out", tmp_path / "new.tif", "--report", tmp_path / "report.csv",
+        "--device", "cpu", "--precision", "exact",
+    )  # fmt: skip
+    assert (status, errors) == (0, "")
+    found = tifffile.imread(tmp_path / "new.tif")
+    np.testing.assert_array_equal(found > 0, mask > 0)
+    n_together = label_components(mask).max()
+    assert len(np.unique(found)) - 1 > n_together
+    # the largest keeps the id of the mask
+    sizes = np.bincount(found.ravel())
+    assert sizes[255] == sizes[1:].max()
+    with (tmp_path / "report.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {int(row["object"]) for row in rows} == set(np.unique(found)) - {0}
+    doubts = [float(row["doubt"]) for row in rows]
+    assert doubts == sorted(doubts, reverse=True)
+    states = {int(row["object"]): row["status"] for row in rows}
+    assert states[found[-1, -1]] == "disagrees"
+    n_split = sum(state == "split" for state in states.values())
+    assert f"{n_split} parts of objects that were split" in output
+    assert "the mask is a different object" in output
+    assert n_split >= 2
+    assert all(int(row["parts"]) > 1 for row in rows if row["status"] == "split")
+
+
+def test_new_ids_are_new_in_all_planes(tmp_path, stack):
+    """Parts of one plane do not get the ids that objects of another one have."""
+    _, image, labels = stack
+    both = np.where(labels > 0, 255, 0).astype(np.uint8)
+    found = refine(image, both, settings=RefineSettings(split=True), device="cpu")
+    assert found.labels.dtype == np.uint32
+    np.testing.assert_array_equal(found.labels > 0, both > 0)
+    ids = [set(np.unique(plane)) - {0} for plane in found.labels]
+    assert ids == [{255, 256}, {255, 257}, {255, 258}]
+    assert found.counts.n_prompted == 6

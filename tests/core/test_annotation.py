@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage.draw import disk
 
-from napari_samseg.core.annotation import Annotation, Commit, ObjectClass
+from napari_samseg.core.annotation import Annotation
+from napari_samseg.core.annotation_actions import Commit, ObjectClass
 from napari_samseg.core.annotation_file import (
     AnnotationHeader,
     Autosave,
@@ -566,7 +567,7 @@ class TestFile:
 
     @given(bits=st.lists(st.booleans(), min_size=1, max_size=40))
     def test_runs_keep_any_mask(self, bits):
-        from napari_samseg.core.annotation_file import _runs, _unpack_runs
+        from napari_samseg.core.annotation_records import _runs, _unpack_runs
 
         mask = np.array(bits)[np.newaxis]
         runs = _runs(mask)

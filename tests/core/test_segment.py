@@ -17,6 +17,7 @@ from napari_samseg.core.errors import (
 )
 from napari_samseg.core.images import open_image
 from napari_samseg.core.models.sam import SamModel
+from napari_samseg.core.prompts.stray_points import PromptWarning
 from napari_samseg.core.settings import TileSettings
 
 # the package offers the function under the name of its module
@@ -48,6 +49,11 @@ def test_points_and_boxes_pair_by_row_or_make_one_object(model, coins) -> None:
     }
     assert len(samseg.segment(coins, **prompts, model=model)) == 2
     assert len(samseg.segment(coins, **prompts, model=model, combine=True)) == 1
+
+
+def test_a_point_outside_its_box_is_warned_of(model, coins) -> None:
+    with pytest.warns(PromptWarning, match="object 1 has a point outside the box"):
+        samseg.segment(coins, points=[(80, 80)], boxes=[(5, 5, 40, 60)], model=model)
 
 
 def test_a_plane_of_a_volume_is_the_plane_alone(model, coins) -> None:

@@ -18,11 +18,8 @@ from napari_samseg.core.models import load_model
 from napari_samseg.core.models.sam import SamModel
 from napari_samseg.core.planes import measure_plane
 from napari_samseg.core.predict import Predictor
-from napari_samseg.core.prompts.from_geometry import (
-    gather_prompts,
-    label_gesture,
-    pair_prompts,
-)
+from napari_samseg.core.prompts.from_arrays import pair_prompts
+from napari_samseg.core.prompts.from_geometry import gather_prompts, label_gesture
 from napari_samseg.core.settings import TileSettings
 from napari_samseg.core.steps import run_steps
 from napari_samseg.core.tiled import TiledPlane, plan_tiles

@@ -99,6 +99,19 @@ def test_the_better_mask_wins_where_two_overlap() -> None:
     assert np.unique(labels).tolist() == [0, 4, 9]
 
 
+def test_a_prediction_is_shown_in_a_line() -> None:
+    n, crop = 7, np.ones((40, 40), bool)
+    boxes = np.tile([0, 0, 40, 40], (n, 1))
+    logits = np.zeros((n, 64, 64), np.float32)
+    found = MaskPrediction(
+        np.arange(1, n + 1), (crop,) * n, boxes, (50, 60), np.ones(n), logits
+    )
+    assert repr(found) == (
+        "<MaskPrediction of 7 objects (1, 2, 3, 4, 5, ...) in a plane of "
+        "50 x 60 pixels>"
+    )
+
+
 def test_a_prediction_needs_a_mask_per_object() -> None:
     ones = np.ones(1, np.float32)
     with pytest.raises(ValueError, match="1 objects"):

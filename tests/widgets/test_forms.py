@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QLineEdit, QListWidget, QSpinBox
 
-from napari_samseg.core.annotation import ObjectClass
+from napari_samseg.core.annotation_actions import ObjectClass
 from napari_samseg.core.settings import ImageSettings, InstanceSettings, ModelSettings
 from napari_samseg.widgets.class_table import ClassTable
 from napari_samseg.widgets.settings_form import SettingsForm

@@ -17,7 +17,7 @@ from widgets.test_segment_widget import save_screenshot
 
 from napari_samseg.adapters.prompt_layers import is_own_layer
 from napari_samseg.core.instances import volume_job
-from napari_samseg.core.instances.methods import find_instances
+from napari_samseg.core.instances.methods import Seeds, find_instances
 from napari_samseg.core.settings import InstanceSettings
 from napari_samseg.widgets.workers import RUNNING
 
@@ -348,3 +348,43 @@ def test_the_window_stays_alive(viewer, bodies, open_panel, qtbot):
     QApplication.processEvents()
     gaps = np.diff(turns)
     assert np.median(gaps) < 0.1
+
+
+def test_objects_grow_from_points(viewer, touching, open_panel, qtbot):
+    place = {"scale": (0.5, 0.5), "translate": (3, 4)}
+    viewer.add_labels(touching.astype(np.uint8), name="mask", **place)
+    widget = open_panel("points")
+    assert "or a Points layer" in widget._status.text()
+    inside = np.argwhere(touching)
+    first, last = inside[0], inside[-1]
+    points = viewer.add_points(
+        np.array([first, last]) * 0.5 + (3, 4), name="seeds", size=1
+    )
+    rest(qtbot, widget)
+    assert widget._seeds is points
+    assert widget._seeds_box.isVisible()
+    expected = find_instances(
+        touching,
+        InstanceSettings("points"),
+        seeds=Seeds(np.array([first, last], float), np.array([1, 2])),
+    )
+    np.testing.assert_array_equal(previews(viewer)[0].data, expected.labels)
+    assert widget._counts.text() == str(expected)
+    points.add((np.median(inside, axis=0)) * 0.5 + (3, 4))
+    rest(qtbot, widget)
+    assert previews(viewer)[0].data.max() == 3
+    run(qtbot, widget)
+    assert viewer.layers["mask - instances"].data.max() == 3
+
+
+def test_boundaries_of_objects(viewer, bodies, open_panel, qtbot):
+    viewer.add_labels(bodies[:3, :60, :60], name="bodies")
+    widget = open_panel("boundaries", inward=2)
+    assert not widget._form._rows["min_size"][1].isVisible()
+    run(qtbot, widget)
+    expected = find_instances(
+        bodies[:3, :60, :60], InstanceSettings("boundaries", inward=2)
+    )
+    made = viewer.layers["bodies - boundaries"]
+    np.testing.assert_array_equal(made.data, expected.labels)
+    assert "pixels of" in widget._counts.text()

@@ -245,3 +245,26 @@ def test_layers_that_do_not_fit(viewer, layers, open_panel, qtbot):
     viewer.add_labels(np.zeros((4, 4), int), name="small")
     run(qtbot, widget)
     assert "do not belong together" in widget._status.text()
+
+
+def test_masks_are_split_into_objects_to_review(viewer, layers, open_panel, qtbot):
+    _, labels = layers
+    labels.data = (labels.data > 0).astype(np.uint8)
+    widget = open_panel()
+    widget._refine_form.set_settings(RefineSettings(split=True))
+    run(qtbot, widget)
+    result = viewer.layers["bodies - refined"]
+    assert result.data.dtype == np.uint32
+    np.testing.assert_array_equal(result.data > 0, labels.data > 0)
+    review = widget.review.refinement.review
+    ids = set(np.unique(result.data[1])) - {0}
+    assert {item.score.object_id for item in review.items} == ids
+    assert len(ids) > 1
+    # what has a new id is found again, too
+    review.place = next(
+        i for i, item in enumerate(review.items) if item.score.object_id != 1
+    )
+    widget.review._redo_box.setCurrentText("box")
+    canvas.press_key(viewer, Qt.Key.Key_R)
+    rest(qtbot, widget)
+    assert "was found again" in widget._status.text()

@@ -15,7 +15,7 @@ from napari.components import ViewerModel
 from napari.utils.colormaps import DirectLabelColormap
 
 import napari_samseg as samseg
-from napari_samseg.core.annotation import ObjectClass
+from napari_samseg.core.annotation_actions import ObjectClass
 from napari_samseg.core.errors import (
     InvalidPromptError,
     LabelOverflowError,
@@ -127,6 +127,18 @@ def test_bad_prompts_add_nothing(session, prompts, message):
     assert not session.annotation.can_undo
     with pytest.raises(InvalidPromptError, match="no prompt to commit"):
         session.commit()
+
+
+def test_a_point_outside_its_box_is_told_once(session, coin_region):
+    messages = reports(session)
+    y0, x0, y1, x1 = coin_region.bbox
+    session.prompt(boxes=[coin_region.bbox])
+    session.prompt(points=[[y0 + 2, x0 + 2]], object_id=1)
+    assert messages == []
+    session.prompt(points=[[y1 + 5, x1 + 5]], object_id=1)
+    session.prompt(points=[[y0 + 3, x0 + 3]], object_id=1)
+    (message,) = messages
+    assert "object 1 has a point outside the box" in message
 
 
 def test_a_gesture_outside_the_image_is_refused_at_once(session):

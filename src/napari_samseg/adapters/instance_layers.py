@@ -12,11 +12,12 @@ from napari_samseg.adapters.prompt_layers import OWN
 from napari_samseg.adapters.read_layers import ImageView
 from napari_samseg.adapters.write_layers import check_editable, place_of, space_of
 from napari_samseg.core.errors import LayerError
+from napari_samseg.core.instances.methods import Seeds
 from napari_samseg.core.painting import Box, PlaneKey
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
-    from napari.layers import Image, Labels
+    from napari.layers import Image, Labels, Points
 
 __all__ = [
     "InstancePreview",
@@ -25,6 +26,7 @@ __all__ = [
     "layer_array",
     "plane_window",
     "relative_spacing",
+    "seeds_of",
     "write_instances",
 ]
 
@@ -75,6 +77,31 @@ def plane_window(layer: Image | Labels, plane: PlaneKey, most: int) -> Box:
         starts.append(start)
         stops.append(start + side)
     return starts[0], starts[1], stops[0], stops[1]
+
+
+def seeds_of(points: Points, source: Image | Labels) -> Seeds:
+    """Return the points of a layer in the pixels of another one.
+
+    Points with the same ``object`` among their features are seeds of one object.
+
+    Raises
+    ------
+    LayerError
+        If there are none, or the layers have different numbers of axes.
+    """
+    ndim = len(layer_array(source).shape) - int(getattr(source, "rgb", False))
+    if not len(points.data) or points.ndim != ndim:
+        what = f"{points.ndim} axes" if len(points.data) else "no points"
+        raise LayerError(
+            f"Points layer {points.name!r} has {what}, and layer {source.name!r} "
+            f"{ndim} axes: put a point on each object, in a layer of as many axes"
+        )
+    world = [points.data_to_world(place) for place in points.data]
+    places = np.array([source.world_to_data(place) for place in world], np.float64)
+    ids = np.arange(len(places))
+    if "object" in points.features:
+        ids = np.unique(points.features["object"], return_inverse=True)[1]
+    return Seeds(places, ids.astype(np.int64) + 1)
 
 
 class InstancePreview:
@@ -166,6 +193,8 @@ def add_instances(
     source: Image | Labels,
     labels: Any,
     sizes: npt.NDArray[np.int64],
+    *,
+    kind: str = "instances",
 ) -> Labels:
     """Add instances as a Labels layer that lies on their source.
 
@@ -177,11 +206,13 @@ def add_instances(
     labels : integer array
     sizes : (N,) int64
         Pixels of the objects 1 to N, which become a feature.
+    kind : str
+        What the labels are, which goes into the name of the layer.
     """
     features = {"index": np.arange(len(sizes) + 1), "pixels": np.append(0, sizes)}
     return viewer.add_labels(
         labels,
-        name=f"{source.name} - instances",
+        name=f"{source.name} - {kind}",
         features=features,
         metadata=space_of(source),
         **place_of(source),

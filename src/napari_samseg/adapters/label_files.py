@@ -11,6 +11,7 @@ import numpy as np
 
 from napari_samseg.adapters.write_layers import SPACE_KEY
 from napari_samseg.core.errors import InvalidLabelsError
+from napari_samseg.core.io.coco import read_coco, read_json_lines
 from napari_samseg.core.io.instance_labels import InstanceLabels
 from napari_samseg.core.io.label_formats import (
     LABEL_FORMATS,
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
+    "LayerData",
     "choose_reader",
+    "layer_data",
     "write_coco",
     "write_colour_png",
     "write_geojson",
@@ -48,6 +51,7 @@ HEAD_BYTES = 4096
 MOST_CLASSES = 64
 # Every so many voxels are enough to see that most images are none.
 SAMPLE_STEP = 997
+COCO_READERS = {"coco": read_coco, "jsonl": read_json_lines}
 COCO_KEYS = ('"images"', '"annotations"', '"categories"', '"licenses"')
 
 
@@ -143,31 +147,21 @@ def _read_file(path: Path) -> list[LayerData]:
         return [_read_volume(path)]
     if entry.read is None:
         raise InvalidLabelsError(f"{path}: {entry.title} cannot be read")
-    layers = []
-    for image in _images_of(path, entry.name):
-        with entry.read(path, ReadRequest(image)) as found:
-            name = path.stem if image is None else Path(image).stem
-            layers.append(_layer_data(found, name))
-            _show_notes(f"{path.name}: {name}", found.notes)
-    return layers
+    if entry.name in COCO_READERS:
+        return _read_images(path, entry.name)
+    with entry.read(path, ReadRequest()) as found:
+        _show_notes(path.name, found.notes)
+        return [layer_data(found, path.stem)]
 
 
 def _read_volume(path: Path) -> LayerData:
     """Read a NIfTI volume, as it is stored; its orientation becomes metadata."""
     volume = read_nifti(path)
     _show_notes(path.name, volume.notes)
-    n = volume.array.ndim - (volume.channel_axis is not None)
     attributes: dict[str, Any] = {
         "name": nifti_stem(path),
-        "scale": volume.scale,
-        "units": ("pixel",) * (n - 3) + ("millimeter",) * min(n, 3),
-        "metadata": {
-            SPACE_KEY: {
-                "orientation": volume.space.orientation or "unknown",
-                "affine": volume.space.affine.tolist(),
-                "code": volume.space.code,
-            }
-        },
+        **volume.steps,
+        "metadata": _space_meta(volume.space),
     }
     if volume.channel_axis is not None:
         return volume.array, attributes | {"channel_axis": volume.channel_axis}, "image"
@@ -179,6 +173,16 @@ def _read_volume(path: Path) -> LayerData:
     return volume.array, attributes | {"rgb": False}, "image"
 
 
+def _space_meta(space: VoxelSpace) -> dict[str, Any]:
+    """Return the metadata by which a layer keeps where its voxels lie."""
+    known = {
+        "orientation": space.orientation or "unknown",
+        "affine": space.affine.tolist(),
+        "code": space.code,
+    }
+    return {SPACE_KEY: known}
+
+
 def _are_labels(array: Any) -> bool:
     """Tell labels from intensities: few values, whole and not negative."""
     for step in (SAMPLE_STEP, 1):
@@ -188,27 +192,51 @@ def _are_labels(array: Any) -> bool:
     return True
 
 
-def _images_of(path: Path, format_name: str) -> list[str | None]:
-    """Return the images of a file, of which each becomes a layer."""
-    from napari_samseg.core.io.coco import read_coco, read_json_lines
+def _read_images(path: Path, format_name: str) -> list[LayerData]:
+    """Read the images of a file, of which each becomes a layer."""
+    from napari_samseg.core.io.coco_labels import coco_to_labels
 
-    if format_name == "geojson":
-        return [None]
-    read = read_coco if format_name == "coco" else read_json_lines
-    names = list(dict.fromkeys(image.file_name for image in read(path).images))
+    # once for all: data sets are large, and napari waits
+    dataset = COCO_READERS[format_name](path)
+    names = list(dict.fromkeys(image.file_name for image in dataset.images))
     if len(names) > MOST_LAYERS:
         raise InvalidLabelsError(
             f"{path} has {len(names)} images, too many to be shown as layers: take one "
             f"out with `napari-samseg convert {path.name} labels.tif --image NAME`"
         )
-    return list(names)
+    layers = []
+    for name in names:
+        found = coco_to_labels(dataset, name)
+        layers.append(layer_data(found, Path(name).stem))
+        _show_notes(f"{path.name}: {Path(name).stem}", found.notes)
+    return layers
 
 
-def _layer_data(found: InstanceLabels, name: str) -> LayerData:
+def layer_data(found: InstanceLabels, name: str) -> LayerData:
+    """Return a Labels layer with what a file says of objects, pixels and place."""
     attributes: dict[str, Any] = {"name": name}
     if found.properties:
         attributes["features"] = _features(found.properties)
+    if found.scale is not None:
+        attributes["scale"] = found.scale
+    if found.translation is not None:
+        attributes["translate"] = found.translation
+    if found.units is not None and all(map(_is_unit, found.units)):
+        attributes["units"] = found.units
+    if found.space is not None:
+        attributes["metadata"] = _space_meta(found.space)
     return found.labels, attributes, "labels"
+
+
+def _is_unit(name: str) -> bool:
+    """Tell whether napari knows a unit: it refuses layers with others."""
+    import pint
+
+    try:
+        pint.Unit(name)
+    except (pint.PintError, AttributeError, ValueError):
+        return False
+    return True
 
 
 def _features(properties: Mapping[int, Mapping[str, Any]]) -> pd.DataFrame:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Image, Labels
 
-    from napari_samseg.core.annotation import ObjectClass
+    from napari_samseg.core.annotation_actions import ObjectClass
 
 __all__ = [
     "SPACE_KEY",

@@ -7,209 +7,30 @@ and beyond a budget of memory in a temporary file, so that undo has no limit.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from napari_samseg.core.deltas import (
-    DELTA_MEMORY,
-    DeltaStore,
-    PixelChange,
-    PixelDelta,
+from napari_samseg.core.annotation_actions import (
+    Action,
+    AddGesture,
+    AnnotationState,
+    AssignClass,
+    ClearPrompts,
+    Commit,
+    ObjectClass,
+    SetClasses,
+    Stroke,
 )
-from napari_samseg.core.errors import (
-    InvalidPromptError,
-    LabelOverflowError,
-    SettingsError,
-)
-from napari_samseg.core.painting import (
-    Box,
-    Labels,
-    LabelTarget,
-    PlaneKey,
-    Region,
-    paint_objects,
-)
+from napari_samseg.core.annotation_painting import check_fits, paint_commit
+from napari_samseg.core.deltas import DELTA_MEMORY, DeltaStore, PixelChange
+from napari_samseg.core.errors import InvalidPromptError, SettingsError
+from napari_samseg.core.painting import Labels, LabelTarget, PlaneKey, Region
 from napari_samseg.core.prompts.from_geometry import Gesture
 from napari_samseg.core.types import MaskPrediction
 
-__all__ = [
-    "Action",
-    "AddGesture",
-    "Annotation",
-    "AssignClass",
-    "ClearPrompts",
-    "Commit",
-    "ObjectClass",
-    "SetClasses",
-    "Stroke",
-]
-
-
-@dataclass(frozen=True, slots=True)
-class ObjectClass:
-    """One row of the class table.
-
-    Attributes
-    ----------
-    class_id : int
-        Greater than 0; the value in semantic labels.
-    name : str
-    color : str
-        ``#rrggbb``.
-    """
-
-    class_id: int
-    name: str
-    color: str
-
-    def __post_init__(self) -> None:
-        if self.class_id < 1:
-            raise SettingsError("class ids start at 1: 0 is the background")
-        if not self.name.strip():
-            raise SettingsError(f"class {self.class_id} needs a name")
-        digits = self.color.removeprefix("#")
-        if len(self.color) != 7 or len(digits) != 6 or not _is_hex(digits):
-            raise SettingsError(f"{self.color!r} is not a colour like #33aa55")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class AddGesture:
-    """A gesture was drawn for an object."""
-
-    plane: PlaneKey
-    object_id: int
-    gesture: Gesture
-    target: LabelTarget | None
-
-    def do(self, annotation: Annotation) -> None:
-        """Apply the action, for the first time or again."""
-        annotation._objects(self.plane).setdefault(self.object_id, []).append(
-            self.gesture
-        )
-
-    def undo(self, annotation: Annotation) -> None:
-        """Bring back what was before the action."""
-        objects = annotation._objects(self.plane)
-        objects[self.object_id].pop()
-        if not objects[self.object_id]:
-            del objects[self.object_id]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ClearPrompts:
-    """The prompts of a plane were thrown away without a commit."""
-
-    plane: PlaneKey
-    removed: Mapping[int, Sequence[Gesture]]
-
-    def do(self, annotation: Annotation) -> None:
-        """Apply the action, for the first time or again."""
-        annotation._objects(self.plane).clear()
-
-    def undo(self, annotation: Annotation) -> None:
-        """Bring back what was before the action."""
-        annotation._restore(self.plane, self.removed)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Commit:
-    """Objects were painted into the labels and their prompts were cleared."""
-
-    plane: PlaneKey
-    removed: Mapping[int, Sequence[Gesture]]
-    target: LabelTarget
-    delta: PixelDelta
-    object_ids: tuple[int, ...]
-    prompted_ids: tuple[int, ...]
-    class_id: int | None
-    old_classes: Mapping[int, int]
-    old_next_id: int
-    overlap: str
-
-    def do(self, annotation: Annotation) -> None:
-        """Apply the action, for the first time or again."""
-        self.delta.get().apply(self.target)
-        self.settle(annotation)
-
-    def settle(self, annotation: Annotation) -> None:
-        """Record what a commit changes besides pixels."""
-        objects = annotation._objects(self.plane)
-        for prompted_id in self.removed:
-            objects.pop(prompted_id, None)
-        if self.class_id is not None:
-            for object_id in self.object_ids:
-                annotation._object_classes[object_id] = self.class_id
-        annotation._next_id = max(annotation._next_id, max(self.object_ids) + 1)
-
-    def undo(self, annotation: Annotation) -> None:
-        """Bring back what was before the action."""
-        self.delta.get().revert(self.target)
-        annotation._restore(self.plane, self.removed)
-        for object_id in self.object_ids:
-            annotation._object_classes.pop(object_id, None)
-        annotation._object_classes.update(self.old_classes)
-        annotation._next_id = self.old_next_id
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class SetClasses:
-    """The class table was edited."""
-
-    old: tuple[ObjectClass, ...]
-    new: tuple[ObjectClass, ...]
-    # objects of classes that were removed
-    unassigned: Mapping[int, int]
-
-    def do(self, annotation: Annotation) -> None:
-        """Apply the action, for the first time or again."""
-        annotation._classes = self.new
-        for object_id in self.unassigned:
-            annotation._put_class(object_id, None)
-
-    def undo(self, annotation: Annotation) -> None:
-        """Bring back what was before the action."""
-        annotation._classes = self.old
-        annotation._object_classes.update(self.unassigned)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class AssignClass:
-    """An object was given a class, or none."""
-
-    object_id: int
-    old: int | None
-    new: int | None
-
-    def do(self, annotation: Annotation) -> None:
-        """Apply the action, for the first time or again."""
-        annotation._put_class(self.object_id, self.new)
-
-    def undo(self, annotation: Annotation) -> None:
-        """Bring back what was before the action."""
-        annotation._put_class(self.object_id, self.old)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Stroke:
-    """A person painted on the labels by hand."""
-
-    target: LabelTarget
-    deltas: tuple[PixelDelta, ...]
-
-    def do(self, annotation: Annotation) -> None:
-        """Apply the action, for the first time or again."""
-        for delta in self.deltas:
-            delta.get().apply(self.target)
-
-    def undo(self, annotation: Annotation) -> None:
-        """Bring back what was before the action."""
-        for delta in reversed(self.deltas):
-            delta.get().revert(self.target)
-
-
-Action = AddGesture | ClearPrompts | Commit | SetClasses | AssignClass | Stroke
+__all__ = ["Annotation"]
 
 
 class Annotation:
@@ -227,11 +48,8 @@ class Annotation:
     def __init__(self, next_id: int = 1, *, delta_memory: int = DELTA_MEMORY) -> None:
         self._done: list[Action] = []
         self._undone: list[Action] = []
-        self._prompts: dict[PlaneKey, dict[int, list[Gesture]]] = {}
-        self._classes: tuple[ObjectClass, ...] = ()
-        self._object_classes: dict[int, int] = {}
+        self._state = AnnotationState(next_id)
         self._next_class_id = 1
-        self._next_id = next_id
         # ids that labels hold beside our commits: undo never gives them free
         self._floor = 0
         self._used: dict[LabelTarget, int] = {}
@@ -255,7 +73,7 @@ class Annotation:
     @property
     def classes(self) -> tuple[ObjectClass, ...]:
         """The class table."""
-        return self._classes
+        return self._state.classes
 
     @property
     def next_class_id(self) -> int:
@@ -265,22 +83,22 @@ class Annotation:
     @property
     def object_classes(self) -> dict[int, int]:
         """Class id of each object that has one."""
-        return dict(self._object_classes)
+        return dict(self._state.object_classes)
 
     @property
     def next_id(self) -> int:
         """Smallest id above all in use, committed or with prompts."""
-        pending = (i for objects in self._prompts.values() for i in objects)
-        return max(self._next_id, self._floor + 1, max(pending, default=0) + 1)
+        pending = (i for objects in self._state.prompts.values() for i in objects)
+        return max(self._state.next_id, self._floor + 1, max(pending, default=0) + 1)
 
     @property
     def planes(self) -> tuple[PlaneKey, ...]:
         """Planes that have prompts not yet committed."""
-        return tuple(plane for plane, objects in self._prompts.items() if objects)
+        return tuple(plane for plane, objects in self._state.prompts.items() if objects)
 
     def prompts(self, plane: PlaneKey) -> dict[int, list[Gesture]]:
         """Gestures not yet committed on a plane, by object id, in drawing order."""
-        return {i: list(g) for i, g in self._prompts.get(plane, {}).items()}
+        return {i: list(g) for i, g in self._state.prompts.get(plane, {}).items()}
 
     def reserve_ids(self, target: LabelTarget, used: int) -> None:
         """Give new objects ids above `used`, the largest one that labels hold.
@@ -363,7 +181,7 @@ class Annotation:
         ids = tuple(int(i) for i in prediction.object_ids)
         if not ids or all(crop.size == 0 for crop in prediction.crops):
             raise InvalidPromptError("there is no mask to commit yet")
-        _check_fits(target, max(ids))
+        check_fits(target, max(ids))
         pending = self.prompts(plane)
         removed = {i: pending[i] for i in prompted if i in pending}
         drawn = {
@@ -371,7 +189,7 @@ class Annotation:
             for new, old in zip(ids, prompted, strict=True)
             if old in removed
         }
-        change = _paint(target, plane, prediction, drawn, overlap)
+        change = paint_commit(target, plane, prediction, drawn, overlap)
         action = Commit(
             plane,
             removed,
@@ -380,12 +198,16 @@ class Annotation:
             ids,
             tuple(prompted),
             class_id,
-            {i: self._object_classes[i] for i in ids if i in self._object_classes},
-            self._next_id,
+            {
+                i: self._state.object_classes[i]
+                for i in ids
+                if i in self._state.object_classes
+            },
+            self._state.next_id,
             overlap,
         )
         target.write(change.region, change.after)
-        action.settle(self)
+        action.settle(self._state)
         self._record(action)
         return ids
 
@@ -393,7 +215,7 @@ class Annotation:
         self, target: LabelTarget, plane: PlaneKey, prediction: MaskPrediction
     ) -> MaskPrediction:
         """Give objects that were prompted for other labels ids free in these."""
-        pending, free = self._prompts.get(plane, {}), self.next_id
+        pending, free = self._state.prompts.get(plane, {}), self.next_id
         ids = []
         for object_id in (int(i) for i in prediction.object_ids):
             drawn = pending.get(object_id)
@@ -433,22 +255,24 @@ class Annotation:
         for values in ([c.class_id for c in table], [c.name for c in table]):
             if len(set(values)) != len(values):
                 raise SettingsError("each class needs an id and a name of its own")
-        if table == self._classes:
+        if table == self._state.classes:
             return
         ids = {row.class_id for row in table}
         unassigned = {
             object_id: class_id
-            for object_id, class_id in self._object_classes.items()
+            for object_id, class_id in self._state.object_classes.items()
             if class_id not in ids
         }
         self._next_class_id = max(self._next_class_id, max(ids, default=0) + 1)
-        self._perform(SetClasses(self._classes, table, unassigned))
+        self._perform(SetClasses(self._state.classes, table, unassigned))
 
     def assign_class(self, object_id: int, class_id: int | None) -> None:
         """Give an object a class, or none."""
-        if class_id is not None and class_id not in {c.class_id for c in self._classes}:
+        if class_id is not None and class_id not in {
+            c.class_id for c in self._state.classes
+        }:
             raise SettingsError(f"class {class_id} is not in the class table")
-        old = self._object_classes.get(object_id)
+        old = self._state.object_classes.get(object_id)
         if old != class_id:
             self._perform(AssignClass(object_id, old, class_id))
 
@@ -477,7 +301,7 @@ class Annotation:
         LabelOverflowError
             If a label does not fit the labels' data type; nothing is written.
         """
-        _check_fits(target, max(int(labels.max()) for _, labels in edits))
+        check_fits(target, max(int(labels.max()) for _, labels in edits))
         changes = []
         for region, labels in edits:
             before = target.read(region)
@@ -494,7 +318,7 @@ class Annotation:
         unwanted = {id(action) for action in actions}
         for action in reversed(self._done):
             if id(action) in unwanted:
-                action.undo(self)
+                action.undo(self._state)
         self._done = [action for action in self._done if id(action) not in unwanted]
 
     def undo(self) -> Action | None:
@@ -505,7 +329,7 @@ class Annotation:
         if not self._done:
             return None
         action = self._done.pop()
-        action.undo(self)
+        action.undo(self._state)
         self._undone.append(action)
         return action
 
@@ -514,7 +338,7 @@ class Annotation:
         if not self._undone:
             return None
         action = self._undone.pop()
-        action.do(self)
+        action.do(self._state)
         self._done.append(action)
         return action
 
@@ -540,13 +364,12 @@ class Annotation:
 
     def reset(self) -> None:
         """Start anew with the same class table, as for another image."""
-        classes = self._classes
+        classes = self._state.classes
         self.close()
         self._deltas = DeltaStore(self._deltas.memory_bytes)
-        self._prompts.clear()
-        self._object_classes.clear()
+        self._state = AnnotationState()
         self._used.clear()
-        self._classes, self._next_id, self._floor = (), 1, 0
+        self._floor = 0
         self.set_classes(classes)
 
     def close(self) -> None:
@@ -556,84 +379,9 @@ class Annotation:
         self._deltas.close()
 
     def _perform(self, action: Action) -> None:
-        action.do(self)
+        action.do(self._state)
         self._record(action)
 
     def _record(self, action: Action) -> None:
         self._done.append(action)
         self._undone.clear()
-
-    def _objects(self, plane: PlaneKey) -> dict[int, list[Gesture]]:
-        return self._prompts.setdefault(plane, {})
-
-    def _restore(
-        self, plane: PlaneKey, gestures: Mapping[int, Sequence[Gesture]]
-    ) -> None:
-        objects = self._objects(plane)
-        for object_id, strokes in gestures.items():
-            objects[object_id] = list(strokes)
-
-    def _put_class(self, object_id: int, class_id: int | None) -> None:
-        if class_id is None:
-            self._object_classes.pop(object_id, None)
-        else:
-            self._object_classes[object_id] = class_id
-
-
-def _check_fits(target: LabelTarget, object_id: int) -> None:
-    if object_id > target.max_id:
-        raise LabelOverflowError(
-            f"object {object_id} does not fit the labels, whose largest id is "
-            f"{target.max_id}: convert them to uint32, or commit into a new layer"
-        )
-
-
-def _paint(
-    target: LabelTarget,
-    plane: PlaneKey,
-    prediction: MaskPrediction,
-    removed: Mapping[int, Sequence[Gesture]],
-    overlap: str,
-) -> PixelChange:
-    """Paint objects into a copy of the labels; `removed` by the ids painted."""
-    gestures = [gesture for drawn in removed.values() for gesture in drawn]
-    refined = [
-        i for i, drawn in removed.items() if any(g.kind == "label" for g in drawn)
-    ]
-    box = _hull(prediction, gestures)
-    region = plane.region(box)
-    before = target.read(region)
-    after = plane.unflatten(
-        paint_objects(
-            plane.flatten(before), prediction, box, overlap=overlap, moved=refined
-        )
-    )
-    # `isin` would take a second for a large object
-    if not any((after == object_id).any() for object_id in prediction.object_ids):
-        raise InvalidPromptError(
-            "nothing was committed: the mask lies wholly on labels that are kept; "
-            "replace them, or undo"
-        )
-    return PixelChange(region, before, after)
-
-
-def _hull(prediction: MaskPrediction, gestures: Iterable[Gesture]) -> Box:
-    """Box of all masks, and of the labels that they were refined from."""
-    boxes = [
-        box
-        for box, crop in zip(prediction.boxes_yx, prediction.crops, strict=True)
-        if crop.size
-    ]
-    boxes += [
-        gesture.vertices_yx.ravel()[:4]
-        for gesture in gestures
-        if gesture.kind == "label"
-    ]
-    stacked = np.stack(boxes).astype(int)
-    y0, x0 = stacked[:, :2].min(axis=0)
-    y1, x1 = stacked[:, 2:].max(axis=0)
-    return int(y0), int(x0), int(y1), int(x1)
-
-
-def _is_hex(digits: str) -> bool:
-    return all(digit in "0123456789abcdefABCDEF" for digit in digits)

@@ -10,18 +10,18 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 
 import numpy as np
 
-from napari_samseg.core.annotation import (
+from napari_samseg.core.annotation import Annotation
+from napari_samseg.core.annotation_actions import (
     Action,
     AddGesture,
-    Annotation,
     AssignClass,
     ClearPrompts,
     ObjectClass,
     SetClasses,
 )
-from napari_samseg.core.annotation_file import (
+from napari_samseg.core.annotation_file import AnnotationDocument
+from napari_samseg.core.annotation_records import (
     RECORD_READERS,
-    AnnotationDocument,
     RecordedCommit,
     RecordedStroke,
 )

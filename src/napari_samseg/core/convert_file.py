@@ -6,7 +6,10 @@ import dataclasses
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
 
 from napari_samseg.core.errors import InvalidLabelsError
 from napari_samseg.core.io.label_formats import (
@@ -14,9 +17,11 @@ from napari_samseg.core.io.label_formats import (
     ReadRequest,
     WriteRequest,
     find_format,
+    find_writer,
 )
-from napari_samseg.core.io.output import check_output_file, check_output_folder
+from napari_samseg.core.io.output import check_output_file
 from napari_samseg.core.io.plane_cut import cut_planes
+from napari_samseg.core.io.voxel_space import turn_volume
 from napari_samseg.core.types import Progress
 
 if TYPE_CHECKING:
@@ -25,6 +30,9 @@ if TYPE_CHECKING:
     from napari_samseg.core.settings import ConvertSettings
 
 __all__ = ["ConvertJob", "SplitJob", "convert_file", "split_file"]
+
+# x, y and z as they are, in nibabel's orientations.
+UNTURNED = np.array([[0, 1], [1, 1], [2, 1]])
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,15 +106,12 @@ def convert_file(
         says which and what to do.
     """
     source = find_format(job.source, job.read_as)
-    target = find_format(job.out, job.write_as)
+    target = find_writer(job.out, job.write_as)
     if source.read is None:
         raise InvalidLabelsError(
             f"{job.source}: {source.title} cannot be read, only written"
         )
-    if target.write is None:
-        raise InvalidLabelsError(
-            f"{job.out}: {target.title} cannot be written, only read"
-        )
+    assert target.write is not None
     _check_out(job, target)
     yield Progress("reading")
     shape, space = (None, None) if job.like is None else _read_like(job, settings)
@@ -114,6 +119,8 @@ def convert_file(
     with source.read(job.source, request) as found:
         if shape is not None:
             found = _placed(found, shape, space, job)
+        elif settings.canonical:
+            found = _canonical(found)
         found = cut_planes(found, settings)
         notes = list(found.notes)
         known = sum(1 for values in found.properties.values() if values)
@@ -124,7 +131,8 @@ def convert_file(
             )
         notes += target.space_notes(found)
         yield Progress("writing")
-        name = job.source.name if job.like is None else job.like.name
+        name = found.image_name or job.source.name
+        name = name if job.like is None else job.like.name
         target.write(job.out, found, WriteRequest(name, settings))
     return tuple(notes)
 
@@ -167,14 +175,8 @@ def _check_out(job: ConvertJob, target: LabelFormat) -> None:
             f"{target.title} is written as {' or '.join(target.suffixes)}, not as "
             f"{job.out.name!r}"
         )
-    if target.is_folder:
-        from napari_samseg.core.io.ome_zarr_labels import check_zarr_path
-
-        check_zarr_path(job.out)
-        check_output_folder(job.out.parent)
-    else:
-        inputs = (job.source, job.like)
-        check_output_file(job.out, inputs=inputs, overwrite=job.overwrite)
+    inputs = (job.source, job.like)
+    target.check_out(job.out, inputs=inputs, overwrite=job.overwrite)
 
 
 def _read_like(
@@ -193,7 +195,14 @@ def _placed(
     space: VoxelSpace | None,
     job: ConvertJob,
 ) -> InstanceLabels:
-    """Put labels where their image lies, which must have the same voxels."""
+    """Put labels where their image lies, which must have the same voxels.
+
+    Their axes may run in another order or the other way, as those of volumes that were
+    turned to RAS do: they are turned back.
+    """
+    if found.space is not None and space is not None and found.space.code * space.code:
+        turn = found.space.turn_to(space)
+        found = found if turn is None else _turned(found, turn)
     if shape != found.shape:
         raise InvalidLabelsError(
             f"{job.source} has labels of shape {found.shape}, and the image "
@@ -211,4 +220,21 @@ def _placed(
             f"{job.source} and {job.like} have the same shape and lie in different "
             f"places ({found.space}; {space}): bring them to one grid first"
         )
-    return dataclasses.replace(found, space=space)
+    return dataclasses.replace(found, space=space, **space.steps(len(shape)))
+
+
+def _canonical(found: InstanceLabels) -> InstanceLabels:
+    """Turn labels to RAS, of files that say where they lie."""
+    from nibabel.orientations import io_orientation
+
+    if found.space is None or not found.space.code:
+        return found
+    return _turned(found, io_orientation(found.space.affine))
+
+
+def _turned(found: InstanceLabels, turn: npt.NDArray[Any]) -> InstanceLabels:
+    if (turn == UNTURNED).all() or found.space is None:
+        return found
+    labels, space = turn_volume(np.asarray(found.labels[...]), found.space, turn)
+    steps = space.steps(labels.ndim)
+    return dataclasses.replace(found, labels=labels, space=space, **steps)

@@ -12,7 +12,8 @@ import numpy.typing as npt
 from napari_samseg.core.errors import InvalidImageError, InvalidPromptError
 from napari_samseg.core.images import PlaneSource, open_image
 from napari_samseg.core.planes import MeasuredPlane, measure_plane
-from napari_samseg.core.prompts.from_geometry import pair_prompts
+from napari_samseg.core.prompts.from_arrays import pair_prompts
+from napari_samseg.core.prompts.stray_points import warn_stray
 from napari_samseg.core.settings import ImageSettings, TileSettings
 from napari_samseg.core.steps import run_steps
 from napari_samseg.core.types import MaskPrediction, PlanePrompts
@@ -82,6 +83,11 @@ def segment(
     MaskPrediction
         One mask per object, at the size of the plane.
 
+    Warns
+    -----
+    PromptWarning
+        If a foreground point lies outside the box of its own object.
+
     Raises
     ------
     InvalidImageError
@@ -111,6 +117,7 @@ def segment(
     tiles = TileSettings() if tiles is None else tiles
     if embeddings is not None:
         predictor = _with_store(predictor, embeddings, measured, tiles)
+    warn_stray(prompts)
     boxes_yx = plan_tiles(plane_size, predictor.model.input_size, tiles)
     tiled = TiledPlane(predictor, measured, boxes_yx)
     return run_steps(tiled.predict_steps(prompts))

@@ -17,6 +17,7 @@ from napari_samseg.core.io.output import check_output_file
 from napari_samseg.core.io.picture import check_picture_path, write_picture
 from napari_samseg.core.io.prompt_table import build_prompts, read_prompt_files
 from napari_samseg.core.planes import measure_plane
+from napari_samseg.core.prompts.stray_points import warn_stray
 from napari_samseg.core.types import Progress
 
 if TYPE_CHECKING:
@@ -107,6 +108,7 @@ def segment_file(
         except InvalidPromptError as error:
             files = ", ".join(str(path) for path in inputs[1:] if path is not None)
             raise InvalidPromptError(f"{files}: {error}") from error
+        warn_stray(prompts)
         plane = measure_plane(source, job.plane, image_settings)
         if job.embeddings is not None:
             _check_store(job.embeddings)

@@ -233,6 +233,15 @@ class MaskPrediction:
     def __len__(self) -> int:
         return len(self.object_ids)
 
+    def __repr__(self) -> str:
+        """Say what it holds: the arrays themselves are pages long."""
+        height, width = self.plane_size
+        ids = ", ".join(map(str, self.object_ids[:5])) + ", ..." * (len(self) > 5)
+        return (
+            f"<MaskPrediction of {len(self)} objects ({ids}) in a plane of {height} x "
+            f"{width} pixels>"
+        )
+
     @property
     def masks(self) -> BoolArray:
         """All masks at full size, (N, Y, X) bool; N times the memory of the plane."""

@@ -17,7 +17,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_samseg.core.annotation import ObjectClass
+from napari_samseg.core.annotation_actions import ObjectClass
 from napari_samseg.core.errors import SettingsError
 
 __all__ = ["ClassTable"]

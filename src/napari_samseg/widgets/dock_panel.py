@@ -8,7 +8,6 @@ from qtpy.QtCore import QEvent, QObject, Qt, QTimer
 from qtpy.QtWidgets import (
     QApplication,
     QComboBox,
-    QFileDialog,
     QLabel,
     QProgressBar,
     QScrollArea,
@@ -18,17 +17,17 @@ from qtpy.QtWidgets import (
 )
 from superqt import QCollapsible
 
-from napari_samseg.core.models.weights import list_models
 from napari_samseg.core.types import Progress
+from napari_samseg.widgets.workers import describe_failure
 
 __all__ = [
     "DockPanel",
     "add_section",
-    "ask_checkpoint",
     "fill_combo",
     "make_bar",
+    "make_choices",
     "make_combo",
-    "make_model_combo",
+    "make_page",
     "make_status_label",
     "select_item",
     "show_progress",
@@ -50,6 +49,8 @@ class DockPanel(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self.is_shut = False
+        # where a panel says what goes on; its layout puts it in its place
+        self._status = make_status_label()
         self._was_docked = False
         QApplication.instance().aboutToQuit.connect(self.shut)
 
@@ -92,6 +93,26 @@ class DockPanel(QWidget):
                     self.reset_choices()
         return bool(super().event(event))
 
+    def _say(self, message: str) -> None:
+        show_text(self._status, message)
+
+    def _tell(self, message: str) -> None:
+        """Say what must be noticed though the panel may be out of sight."""
+        from napari.utils.notifications import show_info
+
+        self._say(message)
+        show_info(message)
+
+    def _show_error(self, message: str) -> None:
+        from napari.utils.notifications import show_warning
+
+        show_text(self._status, message, is_error=True)
+        show_warning(message)
+
+    def _show_failure(self, error: Exception) -> None:
+        """Show what ended a job."""
+        self._show_error(describe_failure(error))
+
     def _watch_window(self) -> None:
         window: QObject = self
         while window.parent() is not None:
@@ -103,6 +124,23 @@ class DockPanel(QWidget):
         if event.type() == QEvent.Type.DeferredDelete:
             self.shut()
         return bool(super().eventFilter(watched, event))
+
+
+def make_page() -> tuple[QWidget, QVBoxLayout]:
+    """Return an empty page for `DockPanel.show_page`, and its rows."""
+    page = QWidget()
+    rows = QVBoxLayout(page)
+    rows.setContentsMargins(8, 8, 8, 8)
+    rows.setSpacing(6)
+    return page, rows
+
+
+def make_choices() -> tuple[QWidget, QVBoxLayout]:
+    """Return a part for what must not change while a job runs, and its rows."""
+    choices = QWidget()
+    rows = QVBoxLayout(choices)
+    rows.setContentsMargins(0, 0, 0, 0)
+    return choices, rows
 
 
 def add_section(rows: QVBoxLayout, title: str, content: QWidget) -> QCollapsible:
@@ -127,24 +165,6 @@ def make_combo(tip: str) -> QComboBox:
         QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
     )
     return combo
-
-
-def make_model_combo() -> QComboBox:
-    """Return a combo box of all models in the zoo, and None for a file."""
-    combo = make_combo("default comes with the plugin; others download once.")
-    for i, (name, description) in enumerate(list_models().items()):
-        combo.addItem(name, name)
-        combo.setItemData(i, description, Qt.ItemDataRole.ToolTipRole)
-    combo.addItem("a checkpoint file ...", None)
-    return combo
-
-
-def ask_checkpoint(parent: QWidget) -> str:
-    """Let a person choose a checkpoint file; empty if nothing was chosen."""
-    name, _ = QFileDialog.getOpenFileName(
-        parent, "Choose a checkpoint", "", "Checkpoints (*.pth *.pt *.safetensors)"
-    )
-    return str(name)
 
 
 def fill_combo(combo: QComboBox, items: list[tuple[str, Any]], chosen: Any) -> None:

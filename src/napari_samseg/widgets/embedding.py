@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QFileDialog
 
-from napari_samseg.adapters.plugin_settings import read_plugin_settings
 from napari_samseg.adapters.prompt_layers import is_own_layer
 from napari_samseg.adapters.read_layers import ImageView, choose_level, current_plane
 from napari_samseg.core.errors import LayerError, SamSegError
-from napari_samseg.core.settings import ModelSettings
 from napari_samseg.widgets.dock_panel import (
-    ask_checkpoint,
     fill_combo,
     select_item,
     show_progress,
@@ -29,6 +25,7 @@ from napari_samseg.widgets.embedding_words import (
     describe_progress,
     describe_report,
 )
+from napari_samseg.widgets.model_choice import ModelChoice, preferred_model
 from napari_samseg.widgets.stack_encoder import EmbedPlan, StackEncoder, Survey
 from napari_samseg.widgets.stores import choose_store, default_store, store_of
 
@@ -58,11 +55,9 @@ class EmbeddingWidget(EmbeddingLayout):
     """
 
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
-        plugin = read_plugin_settings()
-        self._model_settings = ModelSettings(
-            device=plugin.device, precision=plugin.precision
-        )
-        super().__init__(self._model_settings)
+        model_settings = preferred_model()
+        super().__init__(model_settings)
+        self._model = ModelChoice(model_settings, self._model_box, self._device_form)
         # napari may hand out a proxy, whose identity is not the viewer's
         self._viewer = getattr(napari_viewer, "__wrapped__", napari_viewer)
         self._image: Image | None = None
@@ -82,10 +77,9 @@ class EmbeddingWidget(EmbeddingLayout):
 
     def _connect(self) -> None:
         self._image_box.activated.connect(self._on_image_chosen)
-        self._model_box.activated.connect(self._on_model_chosen)
+        self._model.changed.connect(self._on_change)
         self._browse_button.clicked.connect(self._browse)
         self._place_line.editingFinished.connect(self._on_place)
-        self._device_form.changed.connect(self._on_device)
         self._image_form.changed.connect(self._on_image_settings)
         for form in (self._tile_form, self._storage_form):
             form.changed.connect(self._on_change)
@@ -209,21 +203,6 @@ class EmbeddingWidget(EmbeddingLayout):
         self._leave_image("has other pixels now")
         self._choose(image)
 
-    def _on_model_chosen(self) -> None:
-        name = self._model_box.currentData()
-        if name is None:
-            name = ask_checkpoint(self)
-            if name and self._model_box.findData(name) < 0:
-                self._model_box.insertItem(0, Path(name).name, name)
-        if name:
-            self._model_settings = replace(self._model_settings, model=name)
-        select_item(self._model_box, self._model_settings.model)
-        self._on_change()
-
-    def _on_device(self, settings: ModelSettings) -> None:
-        self._model_settings = replace(settings, model=self._model_settings.model)
-        self._on_change()
-
     def _on_image_settings(self) -> None:
         level = self._image_form.settings.level
         if self._image is not None and self._view is not None:
@@ -281,7 +260,7 @@ class EmbeddingWidget(EmbeddingLayout):
             location=self._location,
             planes=(self._start_box.value(), self._stop_box.value()),
             image_settings=self._image_form.settings,
-            model_settings=self._model_settings,
+            model_settings=self._model.settings,
             tile_settings=self._tile_form.settings,
             settings=self._storage_form.settings,
         )
@@ -355,8 +334,7 @@ class EmbeddingWidget(EmbeddingLayout):
 
     def _on_failed(self, error: Exception) -> None:
         self._starts_when_ready = False
-        known = isinstance(error, SamSegError)
-        self._show_error(str(error) if known else f"{type(error).__name__}: {error}")
+        self._show_failure(error)
         if not self._encoder.is_running:
             show_text(self._estimate, "")
             self._refresh()
@@ -422,22 +400,6 @@ class EmbeddingWidget(EmbeddingLayout):
             self._show_error(message)
         else:
             self._say(message)
-
-    def _say(self, message: str) -> None:
-        show_text(self._status, message)
-
-    def _tell(self, message: str) -> None:
-        """Say what must be noticed though the panel may be out of sight."""
-        from napari.utils.notifications import show_info
-
-        self._say(message)
-        show_info(message)
-
-    def _show_error(self, message: str) -> None:
-        from napari.utils.notifications import show_warning
-
-        show_text(self._status, message, is_error=True)
-        show_warning(message)
 
     def leave(self) -> None:
         """Stop the job; what is finished is written."""

@@ -24,17 +24,17 @@ from napari_samseg.widgets.dock_panel import (
     DockPanel,
     add_section,
     make_bar,
+    make_choices,
     make_combo,
-    make_model_combo,
+    make_page,
     make_status_label,
 )
+from napari_samseg.widgets.model_choice import make_device_form, make_model_combo
 from napari_samseg.widgets.plane_strip import PlaneStrip
 from napari_samseg.widgets.settings_form import SettingsForm, align_labels
 from napari_samseg.widgets.store_list import StoreList
 
 __all__ = ["EmbeddingLayout"]
-
-DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
 class EmbeddingLayout(DockPanel):
@@ -48,14 +48,8 @@ class EmbeddingLayout(DockPanel):
 
     def __init__(self, model_settings: ModelSettings) -> None:
         super().__init__()
-        page = QWidget()
-        rows = QVBoxLayout(page)
-        rows.setContentsMargins(8, 8, 8, 8)
-        rows.setSpacing(6)
-        # what must not change while planes are encoded
-        self._choices = QWidget()
-        choices = QVBoxLayout(self._choices)
-        choices.setContentsMargins(0, 0, 0, 0)
+        page, rows = make_page()
+        self._choices, choices = make_choices()
         choices.addLayout(self._build_choices())
         add_section(choices, "Tiles and storage", self._build_storage())
         add_section(
@@ -122,11 +116,7 @@ class EmbeddingLayout(DockPanel):
         rows = QVBoxLayout(panel)
         rows.setContentsMargins(0, 0, 0, 0)
         self._image_form = SettingsForm(ImageSettings())
-        self._device_form = SettingsForm(
-            model_settings,
-            names=("device", "precision"),
-            suggestions={"device": DEVICES},
-        )
+        self._device_form = make_device_form(model_settings)
         align_labels(self._image_form, self._device_form)
         rows.addWidget(self._image_form)
         rows.addWidget(self._device_form)
@@ -156,7 +146,6 @@ class EmbeddingLayout(DockPanel):
         rows.setSpacing(3)
         self._bar = make_bar()
         self._strip = PlaneStrip()
-        self._status = make_status_label()
         rows.addWidget(self._bar)
         rows.addWidget(self._strip)
         rows.addWidget(self._status)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_samseg.core.instances.class_source import ClassSource, open_classes_steps
-from napari_samseg.core.instances.methods import find_instances_steps
+from napari_samseg.core.instances.methods import Seeds, find_instances_steps
 from napari_samseg.core.instances.tidy import count_pixels, narrow_labels
 from napari_samseg.core.instances.volume_job import (
     SizedInstances,
@@ -40,6 +40,8 @@ class ClassInputs:
         See `napari_samseg.core.instances.class_source.open_classes_steps`.
     myelin : ClassInputs or None
         A second mask.
+    seeds : Seeds or None
+        Points that objects grow from.
     """
 
     array: Any
@@ -47,6 +49,7 @@ class ClassInputs:
     is_colour: bool
     is_image: bool
     myelin: ClassInputs | None = None
+    seeds: Seeds | None = None
 
     def open_steps(
         self, *, is_mask: bool = False
@@ -125,10 +128,25 @@ def preview_steps(
         settings = replace(settings, connectivity=near)
     if spacing is not None:
         spacing = tuple(spacing[axis] for axis in plane.axes)
-    found = yield from find_instances_steps(part, settings, spacing=spacing)
+    seeds = None if inputs.seeds is None else _seeds_in(inputs.seeds, plane, box)
+    found = yield from find_instances_steps(
+        part, settings, spacing=spacing, seeds=seeds
+    )
     lengths = tuple(source.shape[axis] for axis in plane.axes)
     result = SizedInstances(found, count_pixels(found.labels)[1])
     return Preview(source, plane, box, result, lengths != (box[2], box[3]))
+
+
+def _seeds_in(seeds: Seeds, plane: PlaneKey, box: Box) -> Seeds:
+    """Return the seeds in a part of a plane, in its pixels."""
+    points = seeds.points
+    lead = [axis for axis in range(points.shape[1]) if axis not in plane.axes]
+    # as napari rounds points to slices
+    is_here = (np.floor(points[:, lead] + 0.5) == plane.index).all(axis=1)
+    within = points[:, plane.axes] - box[:2]
+    sides = np.subtract(box[2:], box[:2])
+    is_here &= ((within >= -0.5) & (within < sides - 0.5)).all(axis=1)
+    return Seeds(within[is_here], seeds.ids[is_here])
 
 
 def run_steps(
@@ -142,7 +160,11 @@ def run_steps(
     if source is None:
         source = yield from inputs.open_steps()
     result = yield from volume_instances_steps(
-        source, settings, spacing=spacing, make_out=make_out
+        source,
+        settings,
+        spacing=spacing,
+        seeds=inputs.seeds,
+        make_out=make_out,
     )
     return source, result
 
@@ -162,7 +184,7 @@ def edit_steps(
         source = yield from inputs.open_steps()
     before = np.asarray(target[...])
     result = yield from volume_instances_steps(
-        source, settings, spacing=spacing, before=before
+        source, settings, spacing=spacing, before=before, seeds=inputs.seeds
     )
     yield Progress("comparing")
     labels = narrow_labels(result.found.labels, before.dtype)

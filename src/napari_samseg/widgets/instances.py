@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QTimer
@@ -14,6 +15,7 @@ from napari_samseg.adapters.instance_layers import (
     layer_array,
     plane_window,
     relative_spacing,
+    seeds_of,
     write_instances,
 )
 from napari_samseg.adapters.plugin_settings import read_plugin_settings
@@ -40,7 +42,7 @@ from napari_samseg.widgets.workers import LatestJob
 
 if TYPE_CHECKING:
     import napari.viewer
-    from napari.layers import Image, Labels
+    from napari.layers import Image, Labels, Points
 
     from napari_samseg.core.instances.class_source import ClassSource
     from napari_samseg.core.instances.volume_job import SizedInstances
@@ -73,6 +75,7 @@ class InstancesWidget(InstancesLayout):
         self._viewer = getattr(napari_viewer, "__wrapped__", napari_viewer)
         self._input: Image | Labels | None = None
         self._myelin: Image | Labels | None = None
+        self._seeds: Points | None = None
         self._target: Labels | None = None
         self._watched: list[Image | Labels] = []
         # what the values of the layers mean, until these have others
@@ -97,6 +100,9 @@ class InstancesWidget(InstancesLayout):
     def _connect(self) -> None:
         self._input_box.activated.connect(self._on_input_chosen)
         self._myelin_box.activated.connect(self._on_input_chosen)
+        self._seeds_box.activated.connect(
+            lambda: self._use_seeds(self._seeds_box.currentData())
+        )
         self._target_box.activated.connect(self._on_target_chosen)
         self._form.changed.connect(self._on_settings)
         self._form.refused.connect(self._show_error)
@@ -145,7 +151,39 @@ class InstancesWidget(InstancesLayout):
         fill_combo(self._myelin_box, [("in the same layer", None), *named], myelin)
         if chosen is not self._input or myelin is not self._myelin:
             self._use(chosen, myelin)
+        self._fill_seeds()
         self._fill_targets()
+
+    def _fill_seeds(self) -> None:
+        from napari.layers import Points as PointsLayer
+
+        layers = [
+            layer
+            for layer in self._viewer.layers
+            if isinstance(layer, PointsLayer) and not is_own_layer(layer)
+        ]
+        seeds = self._seeds
+        if seeds not in layers:
+            seeds = layers[-1] if layers else None
+        first = [] if seeds is not None else [("add a Points layer ...", None)]
+        named = [(layer.name, layer) for layer in layers]
+        fill_combo(self._seeds_box, first + named, seeds)
+        if seeds is not self._seeds:
+            self._use_seeds(seeds)
+
+    def _use_seeds(self, seeds: Points | None) -> None:
+        """Grow objects from other points from now on."""
+        if self._seeds is not None:
+            self._seeds.events.data.disconnect(self._on_seeds)
+        self._seeds = seeds
+        if seeds is not None:
+            seeds.events.data.connect(self._on_seeds)
+        self._on_seeds()
+
+    def _on_seeds(self) -> None:
+        if self._settings.method == "points":
+            self._is_resting = False
+            self._ask_preview()
 
     def _fill_targets(self) -> None:
         from napari.layers import Labels as LabelsLayer
@@ -291,9 +329,12 @@ class InstancesWidget(InstancesLayout):
         return self._form.settings
 
     def _inputs(self, layer: Image | Labels) -> ClassInputs:
-        takes_two = self._settings.method == "axon-myelin"
-        myelin = self._myelin if takes_two else None
-        return _class_inputs(layer, None if myelin is None else _class_inputs(myelin))
+        method = self._settings.method
+        myelin = self._myelin if method == "axon-myelin" else None
+        inputs = _class_inputs(layer, None if myelin is None else _class_inputs(myelin))
+        if method == "points" and self._seeds is not None:
+            return replace(inputs, seeds=seeds_of(self._seeds, layer))
+        return inputs
 
     def _start(self) -> None:
         """Find the instances of the whole layer."""
@@ -303,9 +344,9 @@ class InstancesWidget(InstancesLayout):
             return
         self._rest.stop()
         self._previewing.cancel()
-        asked = (self._inputs(layer), self._source, self._settings)
         spacing = relative_spacing(layer)
         try:
+            asked = (self._inputs(layer), self._source, self._settings)
             if self._target is not None:
                 check_target(self._target, layer)
         except SamSegError as error:
@@ -348,16 +389,15 @@ class InstancesWidget(InstancesLayout):
 
     def _on_found(
         self,
-        found: tuple[ClassSource, SizedInstances | Edit],
+        answered: tuple[ClassSource, SizedInstances | Edit],
         source_of: weakref.ref[Image | Labels],
         target: Labels | None,
     ) -> None:
-        source, layer = found[0], source_of()
+        (source, answer), layer = answered, source_of()
         self._is_running, self._is_resting = False, True
         self._preview.remove()
         if layer is None:
             return
-        answer = found[1]
         if isinstance(answer, Edit):
             result = answer.result
             try:
@@ -368,7 +408,11 @@ class InstancesWidget(InstancesLayout):
             written = f"Written into {target.name!r}; Ctrl+Z there takes it back."
         else:
             result = answer
-            made = add_instances(self._viewer, layer, result.found.labels, result.sizes)
+            found = result.found
+            kind = "instances" if found.n_pixels is None else self._settings.method
+            made = add_instances(
+                self._viewer, layer, found.labels, result.sizes, kind=kind
+            )
             written = f"Layer {made.name!r} was added."
         self._refresh()
         self._say(" ".join((written, *source.notes)))
@@ -402,7 +446,7 @@ class InstancesWidget(InstancesLayout):
         show_text(self._counts, str(result.found))
         limits = self._settings.min_size, self._settings.max_size
         self._plot.show_sizes(result.sizes, limits)
-        self._plot.setVisible(len(result.sizes) > 0)
+        self._plot.setVisible(len(result.sizes) > 0 and result.found.n_pixels is None)
 
     def _say(self, message: str) -> None:
         show_text(self._status, message)
@@ -420,6 +464,7 @@ class InstancesWidget(InstancesLayout):
         self._previewing.cancel()
         self._running.cancel()
         self._unwatch()
+        self._use_seeds(None)
         self._preview.remove()
         self._input = self._myelin = self._target = self._source = None
 

@@ -8,16 +8,20 @@ from qtpy.QtWidgets import (
     QHBoxLayout,
     QLabel,
     QPushButton,
-    QVBoxLayout,
-    QWidget,
 )
 
-from napari_samseg.core.instances.methods import METHOD_SETTINGS, TIDY_SETTINGS
+from napari_samseg.core.instances.methods import (
+    INSTANCE_METHODS,
+    METHOD_SETTINGS,
+    TIDY_SETTINGS,
+)
 from napari_samseg.core.settings import InstanceSettings
 from napari_samseg.widgets.dock_panel import (
     DockPanel,
     make_bar,
+    make_choices,
     make_combo,
+    make_page,
     make_status_label,
 )
 from napari_samseg.widgets.settings_form import SettingsForm, align_labels
@@ -40,27 +44,23 @@ class InstancesLayout(DockPanel):
 
     def __init__(self) -> None:
         super().__init__()
-        page = QWidget()
-        rows = QVBoxLayout(page)
-        rows.setContentsMargins(8, 8, 8, 8)
-        rows.setSpacing(6)
-        # what must not change while instances are looked for
-        self._choices = QWidget()
-        choices = QVBoxLayout(self._choices)
-        choices.setContentsMargins(0, 0, 0, 0)
+        page, rows = make_page()
+        self._choices, choices = make_choices()
         choices.addLayout(self._build_inputs())
         self._form = SettingsForm(
             InstanceSettings(), named={"connectivity": NEIGHBOURS}
         )
         choices.addWidget(self._form)
         choices.addLayout(self._build_target())
-        labels = (self._input_label, self._myelin_label, self._target_label)
+        labels = (
+            *(self._input_label, self._myelin_label, self._seeds_label),
+            self._target_label,
+        )
         align_labels(self._form, others=labels)
         rows.addWidget(self._choices)
         rows.addLayout(self._build_actions())
         self._bar = make_bar()
         rows.addWidget(self._bar)
-        self._status = make_status_label()
         rows.addWidget(self._status)
         self._counts_title = QLabel()
         rows.addWidget(self._counts_title)
@@ -80,10 +80,16 @@ class InstancesLayout(DockPanel):
             "layer above is then the axons."
         )
         self._input_label, self._myelin_label = QLabel("Labels"), QLabel("Myelin")
+        self._seeds_box = make_combo(
+            "Points that objects grow from, one on each; those with the same feature "
+            "object are of one."
+        )
+        self._seeds_label = QLabel("Points")
         form = QFormLayout()
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         form.addRow(self._input_label, self._input_box)
         form.addRow(self._myelin_label, self._myelin_box)
+        form.addRow(self._seeds_label, self._seeds_box)
         return form
 
     def _build_target(self) -> QFormLayout:
@@ -114,7 +120,9 @@ class InstancesLayout(DockPanel):
 
     def show_method(self, method: str, *, has_myelin: bool) -> None:
         """Show what a method reads, and nothing else."""
-        shown = {"method", *METHOD_SETTINGS[method], *TIDY_SETTINGS}
+        shown = {"method", *METHOD_SETTINGS[method]}
+        if method in INSTANCE_METHODS:
+            shown |= set(TIDY_SETTINGS)
         if has_myelin:
             # two masks say themselves which of them is the seeds
             shown.discard("seed_class")
@@ -123,4 +131,6 @@ class InstancesLayout(DockPanel):
         is_axons = method == "axon-myelin"
         for widget in (self._myelin_label, self._myelin_box):
             widget.setVisible(is_axons)
+        for widget in (self._seeds_label, self._seeds_box):
+            widget.setVisible(method == "points")
         self._input_label.setText("Axons" if is_axons and has_myelin else "Labels")

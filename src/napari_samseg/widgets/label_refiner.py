@@ -222,6 +222,9 @@ def _target_steps(
     """Copy the rough labels, so that planes that are not reached are as they were."""
     rough = plan.rough
     dtype = np.uint8 if rough.dtype == bool else rough.dtype
+    if plan.settings.split:
+        # there may be more objects than ids of the rough labels
+        dtype = np.uint32
     folder = plugin.cache_path / "labels"
     labels = empty_labels(tuple(rough.shape), folder, plan.name, dtype)
     lead = tuple(int(n) for n in rough.shape[:-2])
@@ -245,6 +248,9 @@ def _redo_steps(
     yield Progress("reading the plane")
     tiled = open_tiled(plan.task(), predictor, plane)
     rough = plan.read_labels(plane)
+    if plan.settings.split or not (rough == object_id).any():
+        # parts of objects that were split are in the new labels alone
+        rough = now
     return (
         yield from redo_object(
             tiled, rough, now, object_id, plan.prompts, plan.settings, others

@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -25,7 +24,7 @@ from napari_samseg.adapters.read_layers import (
     current_plane,
     world_to_canvas,
 )
-from napari_samseg.adapters.write_layers import ClassColors, LayerLabels, show_classes
+from napari_samseg.adapters.write_layers import LayerLabels
 from napari_samseg.core.annotation import Annotation
 from napari_samseg.core.annotation_file import AnnotationDocument, AnnotationHeader
 from napari_samseg.core.annotation_replay import replay_annotation
@@ -35,21 +34,21 @@ from napari_samseg.core.errors import (
     SamSegError,
 )
 from napari_samseg.core.painting import Box, PlaneKey
-from napari_samseg.core.prompts.from_geometry import (
-    Gesture,
-)
+from napari_samseg.core.prompts.from_geometry import Gesture
+from napari_samseg.core.prompts.stray_points import describe_stray
 from napari_samseg.core.settings import ImageSettings, ModelSettings, TileSettings
 from napari_samseg.widgets.autosaver import Autosaver
 from napari_samseg.widgets.commit_target import CommitTarget
+from napari_samseg.widgets.object_colors import ObjectColors
 from napari_samseg.widgets.plane_masks import DrawnMasks, PlaneMasks
 from napari_samseg.widgets.replayer import Replayer
 from napari_samseg.widgets.stores import store_of
 from napari_samseg.widgets.waiting_steps import WaitingSteps
+from napari_samseg.widgets.workers import describe_failure
 
 if TYPE_CHECKING:
     from napari import Viewer
     from napari.layers import Image, Labels
-    from napari.utils.colormaps import CyclicLabelColormap
 
     from napari_samseg.core.models.protocol import PromptableModel
     from napari_samseg.core.types import MaskPrediction, Progress
@@ -128,7 +127,7 @@ class LiveSession:
         self.several = False
         self.hover_enabled = True
         self.tools: CanvasTools | None = None
-        self._class_colors: ClassColors | None = None
+        self._object_colors = ObjectColors(self.annotation)
         self._model: PromptableModel | ModelSettings | None = None
         self._masks = PlaneMasks(lambda: store_of(image))
         self._target = CommitTarget(self.annotation)
@@ -137,8 +136,8 @@ class LiveSession:
             self._replay_steps, self._on_replayed, self.progressed.emit
         )
         self._waiting = WaitingSteps()
-        self._shown_classes: tuple[Any, Any, Any] = (None, (), {})
         self._holders: set[int] = set()
+        self._told_stray: set[tuple[PlaneKey, int]] = set()
         self._panels: list[Questions] = []
         self._is_open = True
         self._rest = QTimer()
@@ -428,9 +427,8 @@ class LiveSession:
 
     def _on_failed(self, error: Exception) -> None:
         self._waiting.give_up()
-        known = isinstance(error, SamSegError)
-        message = str(error) if known else f"{type(error).__name__}: {error}"
-        self.report(message, is_error=not isinstance(error, InvalidPromptError))
+        is_error = not isinstance(error, InvalidPromptError)
+        self.report(describe_failure(error), is_error=is_error)
 
     # -- masks ---------------------------------------------------------------------
 
@@ -464,7 +462,17 @@ class LiveSession:
 
     def _on_predicted(self, drawn: DrawnMasks) -> None:
         self._show_preview(drawn.plane, drawn.picture)
+        self._tell_stray(drawn)
         self._settle()
+
+    def _tell_stray(self, drawn: DrawnMasks) -> None:
+        """Say of each object once that a point lies outside its box."""
+        stray = {(drawn.plane, object_id) for object_id in drawn.stray}
+        new = sorted(object_id for _, object_id in stray - self._told_stray)
+        if new:
+            self.report(describe_stray(np.array(new)))
+        # what is put right may go wrong again
+        self._told_stray = stray
 
     def _on_hovered(self, drawn: DrawnMasks) -> None:
         if drawn.plane == self.plane and drawn.plane not in self.annotation.planes:
@@ -479,20 +487,11 @@ class LiveSession:
     def _after_change(self, *, predict: bool = True) -> None:
         """Show, save and predict after the history has changed."""
         self._show_prompts()
-        self._show_classes()
+        self._object_colors.show(self.target)
         self._autosaver.save_soon()
         if predict:
             self._request_prediction()
         self.changed.emit()
-
-    def _show_classes(self) -> None:
-        state = (self.target, self.annotation.classes, self.annotation.object_classes)
-        if self._class_colors is not None and state != self._shown_classes:
-            self._class_colors.show(*state)
-        if self.target is not None and state != self._shown_classes:
-            if any(state[1:]) or self._shown_classes[0] is self.target:
-                show_classes(*state)
-            self._shown_classes = state
 
     def _show_preview(
         self, plane: PlaneKey, picture: tuple[npt.NDArray[np.uint8], Box] | None
@@ -562,13 +561,7 @@ class LiveSession:
 
     def _colors(self, object_ids: list[int]) -> npt.NDArray[np.uint8]:
         """RGB of objects as napari will show them once committed."""
-        rows = {row.class_id: row for row in self.annotation.classes}
-        if self._class_colors is not None and self.class_id in rows:
-            rgb = bytes.fromhex(rows[self.class_id].color.removeprefix("#"))
-            return np.tile(np.frombuffer(rgb, np.uint8), (len(object_ids), 1))
-        colormap = _new_colormap() if self.target is None else self.target.colormap
-        mapped = np.reshape(colormap.map(np.array(object_ids, np.uint32)), (-1, 4))
-        return np.asarray(mapped[:, :3] * 255).astype(np.uint8)
+        return self._object_colors.pick(object_ids, self.target, self.class_id)
 
     # -- replay --------------------------------------------------------------------
 
@@ -635,14 +628,6 @@ class LiveSession:
         tools, self.tools = self.tools, None
         if tools is not None:
             tools.close()
-
-
-@cache
-def _new_colormap() -> CyclicLabelColormap:
-    """Return what napari gives to a new Labels layer: 49 colours."""
-    from napari.utils.colormaps import label_colormap
-
-    return label_colormap(49)
 
 
 def _promptable(prompts: dict[int, list[Gesture]]) -> dict[int, list[Gesture]]:

@@ -24,6 +24,7 @@ from napari_samseg.core.errors import InvalidPromptError
 from napari_samseg.core.painting import Box, PlaneKey, render_objects
 from napari_samseg.core.planes import measure_plane
 from napari_samseg.core.prompts.from_geometry import Gesture, gather_prompts
+from napari_samseg.core.prompts.stray_points import find_stray
 from napari_samseg.core.settings import ImageSettings, ModelSettings, TileSettings
 from napari_samseg.core.steps import run_steps
 from napari_samseg.core.types import MaskPrediction, Progress
@@ -66,10 +67,14 @@ class EncodedPlane:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DrawnMasks:
-    """Masks of a plane, and the picture of them (`core.painting.render_objects`)."""
+    """Masks of a plane, and the picture of them (`core.painting.render_objects`).
+
+    `stray` are the objects with a point outside their box.
+    """
 
     plane: PlaneKey
     prediction: MaskPrediction
+    stray: tuple[int, ...]
     picture: tuple[npt.NDArray[np.uint8], Box] | None
 
 
@@ -300,7 +305,8 @@ def _predict_steps(
     prediction = yield from tiled.predict_steps(given)
     outline = max(1, round(max(size) / 400))
     picture = render_objects(prediction, colors, fill_alpha=fill_alpha, outline=outline)
-    return DrawnMasks(encoded.plane, prediction, picture)
+    stray = tuple(find_stray(given).tolist())
+    return DrawnMasks(encoded.plane, prediction, stray, picture)
 
 
 def _hover_steps(

@@ -256,8 +256,7 @@ class PromptsWidget(PromptsLayout):
 
     def _on_failed(self, error: Exception) -> None:
         self._end()
-        known = isinstance(error, SamSegError)
-        self._show_error(str(error) if known else f"{type(error).__name__}: {error}")
+        self._show_failure(error)
 
     def _on_progress(self, progress: Progress) -> None:
         show_progress(self._bar, progress)
@@ -376,18 +375,9 @@ class PromptsWidget(PromptsLayout):
         if not runs:
             show_progress(self._bar, None)
 
-    def _say(self, message: str) -> None:
-        show_text(self._status, message)
-
     def _warn(self, message: str) -> None:
         show_text(self._warning, message, is_error=True)
         self._warning.setVisible(bool(message))
-
-    def _show_error(self, message: str) -> None:
-        from napari.utils.notifications import show_warning
-
-        show_text(self._status, message, is_error=True)
-        show_warning(message)
 
     def leave(self) -> None:
         """Stop the job; the prompts stay with the layer of labels."""

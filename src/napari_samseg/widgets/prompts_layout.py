@@ -7,15 +7,15 @@ from qtpy.QtWidgets import (
     QGridLayout,
     QLabel,
     QPushButton,
-    QVBoxLayout,
-    QWidget,
 )
 
 from napari_samseg.core.settings import PromptSettings
 from napari_samseg.widgets.dock_panel import (
     DockPanel,
     make_bar,
+    make_choices,
     make_combo,
+    make_page,
     make_status_label,
 )
 from napari_samseg.widgets.settings_form import SettingsForm
@@ -28,14 +28,8 @@ class PromptsLayout(DockPanel):
 
     def __init__(self) -> None:
         super().__init__()
-        page = QWidget()
-        rows = QVBoxLayout(page)
-        rows.setContentsMargins(8, 8, 8, 8)
-        rows.setSpacing(6)
-        # what must not change while prompts are made
-        self._choices = QWidget()
-        choices = QVBoxLayout(self._choices)
-        choices.setContentsMargins(0, 0, 0, 0)
+        page, rows = make_page()
+        self._choices, choices = make_choices()
         self._labels_box = make_combo("Instance labels: each id is an object.")
         form = QFormLayout()
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
@@ -47,7 +41,6 @@ class PromptsLayout(DockPanel):
         rows.addLayout(self._build_actions())
         self._bar = make_bar()
         rows.addWidget(self._bar)
-        self._status = make_status_label()
         rows.addWidget(self._status)
         self._warning = make_status_label()
         rows.addWidget(self._warning)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_samseg.adapters.plugin_settings import read_plugin_settings
 from napari_samseg.adapters.prompt_layers import is_own_layer
 from napari_samseg.adapters.read_layers import ImageView, current_plane
 from napari_samseg.adapters.refined_layer import (
@@ -19,14 +17,12 @@ from napari_samseg.core.embed.order import select_planes
 from napari_samseg.core.embed.stack import Stack
 from napari_samseg.core.errors import InvalidLabelsError, LayerError, SamSegError
 from napari_samseg.core.refine.volume import PlaneRefined
-from napari_samseg.core.settings import ModelSettings, PromptSettings
+from napari_samseg.core.settings import PromptSettings
 from napari_samseg.widgets.dock_panel import (
-    ask_checkpoint,
     fill_combo,
-    select_item,
-    show_text,
 )
 from napari_samseg.widgets.label_refiner import LabelRefiner, RefinePlan, TargetMade
+from napari_samseg.widgets.model_choice import ModelChoice, preferred_model
 from napari_samseg.widgets.refine_layout import (
     PLANE,
     VOLUME,
@@ -58,14 +54,12 @@ class RefineWidget(RefineLayout):
     """
 
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
-        plugin = read_plugin_settings()
-        self._model_settings = ModelSettings(
-            device=plugin.device, precision=plugin.precision
-        )
+        model_settings = preferred_model()
         # napari may hand out a proxy, whose identity is not the viewer's
         viewer = getattr(napari_viewer, "__wrapped__", napari_viewer)
         review = ReviewPanel(viewer)
-        super().__init__(self._model_settings, review)
+        super().__init__(model_settings, review)
+        self._model = ModelChoice(model_settings, self._model_box, self._device_form)
         self._viewer, self._review = viewer, review
         self._refiner = LabelRefiner()
         # of the job that runs
@@ -82,8 +76,6 @@ class RefineWidget(RefineLayout):
         for box in (self._image_box, self._labels_box, self._scope_box):
             box.activated.connect(self._on_choice)
         self._into_box.activated.connect(self._on_result)
-        self._model_box.activated.connect(self._on_model_chosen)
-        self._device_form.changed.connect(self._on_device)
         for form in (self._refine_form, self._image_form, self._tile_form):
             form.refused.connect(self._show_error)
         self._start_button.clicked.connect(self._start)
@@ -167,19 +159,6 @@ class RefineWidget(RefineLayout):
         if layer is not None:
             self._review.show_layer(layer)
 
-    def _on_model_chosen(self) -> None:
-        name = self._model_box.currentData()
-        if name is None:
-            name = ask_checkpoint(self)
-            if name and self._model_box.findData(name) < 0:
-                self._model_box.insertItem(0, Path(name).name, name)
-        if name:
-            self._model_settings = replace(self._model_settings, model=name)
-        select_item(self._model_box, self._model_settings.model)
-
-    def _on_device(self, settings: ModelSettings) -> None:
-        self._model_settings = replace(settings, model=self._model_settings.model)
-
     # -- the job -------------------------------------------------------------------
 
     def _start(self) -> None:
@@ -210,8 +189,12 @@ class RefineWidget(RefineLayout):
             planes = select_planes(stack.lengths)
         if target is not None:
             known = refinement_of(target)
+            splits = self._refine_form.settings.split
             if labels is target or known is None or known.rough_layer is not labels:
                 # other labels are no later version of these
+                target = None
+            elif splits and str(target.data.dtype) != "uint32":
+                # there may be more objects than its ids
                 target = None
             elif known.review.axes != plane.axes:
                 raise LayerError(
@@ -224,7 +207,7 @@ class RefineWidget(RefineLayout):
             rough=data,
             name=labels.name,
             planes=planes,
-            model_settings=self._model_settings,
+            model_settings=self._model.settings,
             tiles=self._tile_form.settings,
             prompts=PROMPT_KINDS[self._prompt_box.currentText()],
             settings=self._refine_form.settings,
@@ -270,8 +253,7 @@ class RefineWidget(RefineLayout):
         self._review.show_current()
 
     def _on_failed(self, error: Exception) -> None:
-        known = isinstance(error, SamSegError)
-        self._show_error(str(error) if known else f"{type(error).__name__}: {error}")
+        self._show_failure(error)
 
     def _on_ended(self, was_cancelled: bool) -> None:
         if was_cancelled:
@@ -301,7 +283,7 @@ class RefineWidget(RefineLayout):
             rough=known.rough,
             name=known.rough_layer.name,
             planes=(score.plane,),
-            model_settings=self._model_settings,
+            model_settings=self._model.settings,
             tiles=self._tile_form.settings,
             prompts=prompts,
             settings=self._refine_form.settings,
@@ -336,15 +318,6 @@ class RefineWidget(RefineLayout):
             self._bar.setVisible(False)
         if not has_both and not self._status.text():
             self._say("Add an image and rough labels of it to begin.")
-
-    def _say(self, message: str) -> None:
-        show_text(self._status, message)
-
-    def _show_error(self, message: str) -> None:
-        from napari.utils.notifications import show_warning
-
-        show_text(self._status, message, is_error=True)
-        show_warning(message)
 
     def leave(self) -> None:
         """Stop the job; the result and its review stay with the layer."""

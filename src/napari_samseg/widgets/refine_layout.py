@@ -6,7 +6,6 @@ from qtpy.QtWidgets import (
     QFormLayout,
     QHBoxLayout,
     QLabel,
-    QProgressBar,
     QPushButton,
     QVBoxLayout,
     QWidget,
@@ -21,16 +20,17 @@ from napari_samseg.core.settings import (
 from napari_samseg.widgets.dock_panel import (
     DockPanel,
     add_section,
+    make_bar,
+    make_choices,
     make_combo,
-    make_model_combo,
-    make_status_label,
+    make_page,
 )
+from napari_samseg.widgets.model_choice import make_device_form, make_model_combo
 from napari_samseg.widgets.review_panel import PROMPT_KINDS, ReviewPanel
 from napari_samseg.widgets.settings_form import SettingsForm, align_labels
 
 __all__ = ["PLANE", "VOLUME", "RefineLayout"]
 
-DEVICES = ("auto", "cpu", "cuda", "mps")
 PLANE, VOLUME = "plane", "volume"
 
 
@@ -46,17 +46,11 @@ class RefineLayout(DockPanel):
 
     def __init__(self, model_settings: ModelSettings, review: ReviewPanel) -> None:
         super().__init__()
-        page = QWidget()
-        rows = QVBoxLayout(page)
-        rows.setContentsMargins(8, 8, 8, 8)
-        rows.setSpacing(6)
-        # what must not change while labels are refined
-        self._choices = QWidget()
-        choices = QVBoxLayout(self._choices)
-        choices.setContentsMargins(0, 0, 0, 0)
+        page, rows = make_page()
+        self._choices, choices = make_choices()
         choices.addLayout(self._build_choices())
         self._refine_form = SettingsForm(RefineSettings())
-        add_section(choices, "Overlaps and margins", self._refine_form)
+        add_section(choices, "Overlaps, margins, splitting", self._refine_form)
         add_section(
             choices, "Contrast, tiles, device", self._build_settings(model_settings)
         )
@@ -97,11 +91,7 @@ class RefineLayout(DockPanel):
             names=("normalisation", "low", "high", "scope", "channels"),
         )
         self._tile_form = SettingsForm(TileSettings())
-        self._device_form = SettingsForm(
-            model_settings,
-            names=("device", "precision"),
-            suggestions={"device": DEVICES},
-        )
+        self._device_form = make_device_form(model_settings)
         align_labels(self._image_form, self._tile_form, self._device_form)
         for form in (self._image_form, self._tile_form, self._device_form):
             rows.addWidget(form)
@@ -123,14 +113,7 @@ class RefineLayout(DockPanel):
         rows = QVBoxLayout(panel)
         rows.setContentsMargins(0, 0, 0, 0)
         rows.setSpacing(3)
-        self._bar = QProgressBar()
-        self._bar.setTextVisible(False)
-        self._bar.setFixedHeight(6)
-        # what comes and goes must not move what lies below
-        policy = self._bar.sizePolicy()
-        policy.setRetainSizeWhenHidden(True)
-        self._bar.setSizePolicy(policy)
-        self._status = make_status_label()
+        self._bar = make_bar()
         rows.addWidget(self._bar)
         rows.addWidget(self._status)
         return panel

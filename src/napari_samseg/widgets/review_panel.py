@@ -23,7 +23,7 @@ from napari_samseg.adapters.refined_layer import (
 )
 from napari_samseg.core.errors import SamSegError
 from napari_samseg.core.refine.review import ACCEPTED, DELETED, ReviewItem
-from napari_samseg.core.refine.scores import KEPT
+from napari_samseg.core.refine.scores import KEPT, SPLIT
 from napari_samseg.core.settings import PromptSettings
 from napari_samseg.widgets.dock_panel import make_combo, make_status_label, show_text
 
@@ -278,6 +278,9 @@ def describe_item(item: ReviewItem) -> str:
         f"predicted IoU {score.predicted_iou:.2f}, IoU with the old one "
         f"{score.agreement:.2f}; {score.area_before} px before, {score.area_after} now"
     )
+    if score.status in SPLIT:
+        n = score.parts
+        lines.append("Whole." if n == 1 else f"One of {n} parts of what was one.")
     if score.status in KEPT:
         what = (
             "Keeps its old pixels"

@@ -17,11 +17,11 @@ from napari_samseg.adapters.prompt_layers import is_own_layer
 from napari_samseg.core.errors import SamSegError
 from napari_samseg.core.settings import ImageSettings, ModelSettings, TileSettings
 from napari_samseg.widgets.dock_panel import (
-    ask_checkpoint,
     fill_combo,
     select_item,
     show_text,
 )
+from napari_samseg.widgets.model_choice import ask_checkpoint, preferred_model
 from napari_samseg.widgets.segment_layout import SegmentLayout
 from napari_samseg.widgets.session import Session
 from napari_samseg.widgets.settings_form import SettingsForm
@@ -48,10 +48,7 @@ class SegmentWidget(SegmentLayout):
     """
 
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
-        plugin = read_plugin_settings()
-        self._model_settings = ModelSettings(
-            device=plugin.device, precision=plugin.precision
-        )
+        self._model_settings = preferred_model()
         super().__init__(self._model_settings)
         # napari may hand out a proxy, whose identity is not the viewer's
         self._viewer = getattr(napari_viewer, "__wrapped__", napari_viewer)
@@ -398,12 +395,6 @@ class SegmentWidget(SegmentLayout):
 
     def _show(self, message: str) -> None:
         show_text(self._status, message)
-
-    def _show_error(self, message: str) -> None:
-        from napari.utils.notifications import show_warning
-
-        show_text(self._status, message, is_error=True)
-        show_warning(message)
 
 
 def _show_settings(form: SettingsForm, settings: Any) -> None:

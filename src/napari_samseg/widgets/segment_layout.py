@@ -25,14 +25,13 @@ from napari_samseg.widgets.dock_panel import (
     DockPanel,
     add_section,
     make_combo,
-    make_model_combo,
-    make_status_label,
+    make_page,
 )
+from napari_samseg.widgets.model_choice import make_device_form, make_model_combo
 from napari_samseg.widgets.settings_form import SettingsForm, align_labels
 
 __all__ = ["OVERLAP_TITLES", "SegmentLayout"]
 
-DEVICES = ("auto", "cpu", "cuda", "mps")
 OVERLAP_TITLES = {
     "keep": "keep other labels",
     "replace": "replace other labels",
@@ -57,10 +56,7 @@ class SegmentLayout(DockPanel):
 
     def __init__(self, model_settings: ModelSettings) -> None:
         super().__init__()
-        page = QWidget()
-        rows = QVBoxLayout(page)
-        rows.setContentsMargins(8, 8, 8, 8)
-        rows.setSpacing(6)
+        page, rows = make_page()
         rows.addLayout(self._build_choices())
         rows.addWidget(self._build_tools())
         rows.addLayout(self._build_switches())
@@ -166,7 +162,6 @@ class SegmentLayout(DockPanel):
             widget.setSizePolicy(policy)
             widget.setVisible(False)
             progress.addWidget(widget)
-        self._status = make_status_label()
         rows.addLayout(progress)
         rows.addWidget(self._status)
         return panel
@@ -191,11 +186,7 @@ class SegmentLayout(DockPanel):
         panel = QWidget()
         rows = QVBoxLayout(panel)
         rows.setContentsMargins(0, 0, 0, 0)
-        self._device_form = SettingsForm(
-            model_settings,
-            names=("device", "precision"),
-            suggestions={"device": DEVICES},
-        )
+        self._device_form = make_device_form(model_settings)
         self._tile_form = SettingsForm(TileSettings(), names=("tiling",))
         self._image_form = SettingsForm(ImageSettings())
         align_labels(self._device_form, self._tile_form, self._image_form)

@@ -21,8 +21,8 @@ from napari_samseg.adapters.read_layers import (
     ImageView,
     label_on_plane,
 )
-from napari_samseg.adapters.write_layers import ClassColors, add_semantic_labels
-from napari_samseg.core.annotation import ObjectClass
+from napari_samseg.adapters.write_layers import add_semantic_labels
+from napari_samseg.core.annotation_actions import ObjectClass
 from napari_samseg.core.annotation_file import (
     read_annotation,
     write_annotation,
@@ -35,11 +35,11 @@ from napari_samseg.core.errors import (
     SamSegError,
 )
 from napari_samseg.core.painting import overlapped_labels
+from napari_samseg.core.prompts.from_arrays import pair_prompts
 from napari_samseg.core.prompts.from_geometry import (
     Gesture,
     check_gesture,
     label_gesture,
-    pair_prompts,
     prompts_to_gestures,
 )
 from napari_samseg.core.settings import ImageSettings, ModelSettings, TileSettings
@@ -376,21 +376,13 @@ class Session(LiveSession):
     @property
     def color_by_class(self) -> bool:
         """Whether the target shows objects in the colours of their classes."""
-        return self._class_colors is not None
+        return self._object_colors.is_by_class
 
     def set_color_by_class(self, is_on: bool) -> None:
         """Show objects in the colours of their classes, or in the layer's own."""
         if is_on == self.color_by_class:
             return
-        if self._class_colors is not None:
-            self._class_colors.restore()
-            self._class_colors = None
-        else:
-            self._class_colors = ClassColors()
-            history = self.annotation
-            self._class_colors.show(
-                self.target, history.classes, history.object_classes
-            )
+        self._object_colors.switch(self.target)
         self.changed.emit()
 
     def semantic_labels(self) -> Any:

@@ -26,9 +26,9 @@ from napari_samseg.core.cache.lookup import has_store
 from napari_samseg.core.cache.manage import delete, list_entries
 from napari_samseg.core.cache.place import free_bytes
 from napari_samseg.core.cache.zarr_store import EmbeddingStore
-from napari_samseg.core.errors import CacheError, SamSegError
+from napari_samseg.core.errors import CacheError
 from napari_samseg.core.types import Progress
-from napari_samseg.widgets.workers import LatestJob
+from napari_samseg.widgets.workers import LatestJob, describe_failure
 
 if TYPE_CHECKING:
     from napari_samseg.core.cache.health import EntryReport, VerifyReport
@@ -210,10 +210,7 @@ class StoreList(QWidget):
         )
 
     def _refuse(self, error: Exception) -> None:
-        known = isinstance(error, SamSegError)
-        self.reported.emit(
-            str(error) if known else f"{type(error).__name__}: {error}", True
-        )
+        self.reported.emit(describe_failure(error), True)
         self._enable()
 
 

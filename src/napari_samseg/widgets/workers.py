@@ -19,9 +19,10 @@ from typing import Any
 from napari.qt.threading import GeneratorWorker, create_worker
 from qtpy.QtCore import QCoreApplication, QThreadPool
 
+from napari_samseg.core.errors import SamSegError
 from napari_samseg.core.types import Progress
 
-__all__ = ["RUNNING", "Job", "LatestJob"]
+__all__ = ["RUNNING", "Job", "LatestJob", "describe_failure"]
 
 # Qt holds the methods it calls back only weakly: jobs live here until they end.
 RUNNING: set[Job] = set()
@@ -29,6 +30,16 @@ RUNNING: set[Job] = set()
 PAUSE_SECONDS = 0.01
 
 Steps = Generator[Progress, None, Any]
+
+
+def describe_failure(error: Exception) -> str:
+    """Return what a person is told of an error that ended a job.
+
+    One of ours speaks for itself; of another, the kind is said too.
+    """
+    if isinstance(error, SamSegError):
+        return str(error)
+    return f"{type(error).__name__}: {error}"
 
 
 @dataclass(frozen=True, slots=True)

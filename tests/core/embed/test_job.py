@@ -26,7 +26,7 @@ from napari_samseg.core.models.sam import SamModel
 from napari_samseg.core.models.speed import recall_speed
 from napari_samseg.core.planes import measure_plane
 from napari_samseg.core.predict import Predictor
-from napari_samseg.core.prompts.from_geometry import pair_prompts
+from napari_samseg.core.prompts.from_arrays import pair_prompts
 from napari_samseg.core.settings import (
     EmbedSettings,
     ImageSettings,

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 
 import numpy as np
 import pytest
@@ -133,6 +134,21 @@ def test_nothing_is_overwritten_unless_asked(tree):
     assert contents(maps(tree)) != before
 
 
+@pytest.mark.parametrize("content", [{"Samseg": 5}, {"Samseg": None}, [5], 5])
+def test_a_record_of_somebody_else_stops_nothing(tree, content):
+    tree.add("sub-1")
+    tree.add("sub-2")
+    record = maps(tree) / "sub-1_sample-1_instance-map.json"
+    record.parent.mkdir(parents=True)
+    record.write_text(json.dumps(content))
+    report = make(tree)
+    assert [name for name, _ in report.made] == ["sub-2_sample-1"]
+    ((name, reason),) = report.failed
+    assert name == "sub-1_sample-1"
+    assert f"{record} and what belongs to it was made elsewhere" in reason
+    assert len(make(tree, overwrite=True).made) == 1
+
+
 def test_labels_that_changed_are_noticed(tree):
     tree.add("sub-1")
     make(tree)
@@ -225,6 +241,10 @@ def test_pixels_of_unknown_size_and_labels_without_objects(tree):
     )
     assert "axon_diam (px)" in header
     assert rows == []
+    # they are as true of files that a second run leaves alone
+    second = make(tree)
+    assert second.kept == ["sub-1_sample-1", "sub-2_sample-1"]
+    assert second.notes == report.notes
     report = make(tree, pixel_size=(0.2,), overwrite=True)
     assert report.notes == [("sub-2_sample-1", "its labels hold no object")]
     text = (maps(tree) / "sub-1_sample-1_morphometrics.csv").read_text()
@@ -314,6 +334,10 @@ def test_folders_of_images_are_not_written_to(tree):
     for out in (tree.root, tree.root / "sub-1" / "micr"):
         with pytest.raises(OutputError, match="holds the images of the dataset"):
             make(tree, out=out)
+    labels = tree.root / "derivatives" / "labels"
+    for out in (labels, labels / "sub-1"):
+        with pytest.raises(OutputError, match="holds the labels of the dataset"):
+            make(tree, out=out)
     other = tree.root.parent / "other"
     BidsTree(other)
     with pytest.raises(OutputError, match="of type 'raw', not of derivatives"):
@@ -331,8 +355,9 @@ def test_wrong_jobs_are_refused(tree):
             BidsJob(tree.root, **names)
     with pytest.raises(SettingsError, match="png or tif"):
         BidsJob(tree.root, labels="l", map_format="gif")
-    with pytest.raises(SettingsError, match="one number, or y and x"):
-        BidsJob(tree.root, labels="l", pixel_size=(1, 2, 3))
+    for sides in ((1, 2, 3), (0,), (0.1, -1), (math.nan,), (math.inf, 1), ()):
+        with pytest.raises(SettingsError, match="the size of a pixel is one number"):
+            BidsJob(tree.root, labels="l", pixel_size=sides)
     job = BidsJob(tree.root / "none", labels="l")
     with pytest.raises(MissingFileError, match="there is no folder"):
         list(bids_derivatives(job, InstanceSettings()))

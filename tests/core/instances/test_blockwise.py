@@ -100,6 +100,19 @@ def test_foreground_beyond_the_halo_is_reached_all_the_same():
     np.testing.assert_array_equal(out > 0, bar)
 
 
+def test_small_objects_beside_large_ones_are_not_lost():
+    """Their only peak is too close to the higher one of another object."""
+    mask = np.zeros((60, 120), bool)
+    mask[10:40, 10:40] = mask[20:27, 41:46] = mask[3:8, 80:85] = True
+    expected = split_touching(mask, min_distance=25)
+    out = np.zeros(mask.shape, np.uint8)
+    report = run_steps(split_blockwise(mask, out, min_distance=25, block=(20, 44)))
+    assert report.n_objects == expected.max() == 3
+    assert report.n_foreground == mask.sum()
+    pairs = np.unique(np.stack([out.ravel(), expected.ravel()]), axis=1)
+    assert pairs.shape[1] == 4
+
+
 def test_ids_must_fit_and_shapes_agree():
     board = (np.indices((20, 30)).sum(axis=0) % 2).astype(np.uint8)
     with pytest.raises(LabelOverflowError, match="more than 255"):

@@ -8,8 +8,14 @@ import numpy as np
 import pytest
 from skimage.io import imread
 
-from napari_samseg.core.errors import SettingsError
-from napari_samseg.core.instances.methods import INSTANCE_METHODS, find_instances
+from napari_samseg.core.errors import InvalidPromptError, SettingsError
+from napari_samseg.core.instances.membranes import boundaries_of
+from napari_samseg.core.instances.methods import (
+    INSTANCE_METHODS,
+    SEMANTIC_METHODS,
+    Seeds,
+    find_instances,
+)
 from napari_samseg.core.settings import InstanceSettings, describe
 
 
@@ -37,7 +43,9 @@ def classes_of(method: str) -> np.ndarray:
 
 @pytest.mark.parametrize("method", INSTANCE_METHODS)
 def test_each_method_finds_two_objects(method):
-    found = find_instances(classes_of(method), InstanceSettings(method))
+    points = Seeds(np.array([(20.0, 20), (20, 46)]), np.array([1, 2]))
+    seeds = points if method == "points" else None
+    found = find_instances(classes_of(method), InstanceSettings(method), seeds=seeds)
     assert found.n_objects == 2
     assert found.labels.dtype == np.uint32
     assert sorted(np.unique(found.labels)) == [0, 1, 2]
@@ -46,7 +54,62 @@ def test_each_method_finds_two_objects(method):
 
 def test_the_choices_of_the_setting_are_the_methods():
     info = next(i for i in describe(InstanceSettings) if i.name == "method")
-    assert info.choices == tuple(INSTANCE_METHODS)
+    assert info.choices == (*INSTANCE_METHODS, *SEMANTIC_METHODS)
+
+
+def test_back_to_maps_of_one_class():
+    labels = classes_of("components").astype(np.uint8)
+    labels[:, 33:] *= 2
+    found = find_instances(labels, InstanceSettings("mask", min_size=10**6))
+    np.testing.assert_array_equal(found.labels, labels > 0)
+    assert str(found) == f"{np.count_nonzero(labels)} pixels of 2 objects"
+    inner, outer, wide = (
+        find_instances(
+            labels, InstanceSettings("boundaries", inward=inward, outward=outward)
+        ).labels
+        for inward, outward in ((1, 0), (0, 1), (3, 2))
+    )
+    np.testing.assert_array_equal(inner, boundaries_of(labels, "inner"))
+    assert not (outer[labels > 0]).any()
+    np.testing.assert_array_equal(
+        outer > 0, boundaries_of(labels > 0, "outer") & (labels == 0)
+    )
+    assert (wide >= inner).all()
+    assert wide.sum() > 2 * inner.sum()
+    assert set(np.unique(wide)) == {0, 1}
+    with pytest.raises(SettingsError, match="of no width"):
+        find_instances(labels, InstanceSettings("boundaries", inward=0))
+
+
+@pytest.mark.parametrize(
+    ("points", "message"),
+    [
+        (None, "give a file with --seeds"),
+        ([(20.0, 20.0), (20.0, 900.0)], "1 of 2 points lie outside"),
+        ([(0.0, 20.0, 20.0)], "with 3 coordinates do not lie"),
+    ],
+)
+def test_seeds_that_do_not_fit_say_so(points, message):
+    seeds = None if points is None else Seeds(np.array(points), np.ones(len(points)))
+    with pytest.raises(InvalidPromptError, match=message):
+        find_instances(classes_of("points"), InstanceSettings("points"), seeds=seeds)
+
+
+def test_points_of_one_object_grow_together():
+    classes = classes_of("watershed")
+    points = np.array([(20.0, 20), (20, 46), (20, 33)])
+    apart = find_instances(
+        classes, InstanceSettings("points"), seeds=Seeds(points, np.array([1, 2, 1]))
+    )
+    assert apart.n_objects == 2
+    assert apart.labels[20, 33] == apart.labels[20, 20] != apart.labels[20, 46]
+    few = find_instances(
+        classes_of("components"),
+        InstanceSettings("points"),
+        seeds=Seeds(points[:1], np.array([9])),
+    )
+    assert few.n_unassigned > 400
+    assert "pixels belong to none" in str(few)
 
 
 def test_what_is_removed_is_counted():

@@ -17,6 +17,7 @@ from napari_samseg.core.instances.class_source import (
 from napari_samseg.core.instances.methods import (
     INSTANCE_METHODS,
     METHOD_SETTINGS,
+    SEMANTIC_METHODS,
     TIDY_SETTINGS,
     find_instances,
 )
@@ -82,7 +83,7 @@ def test_what_does_not_go_block_by_block_says_so(blobs):
 def test_every_setting_is_read_by_a_method_or_after_all_of_them():
     read = {name for names in METHOD_SETTINGS.values() for name in names}
     fields = {field.name for field in dataclasses.fields(InstanceSettings)}
-    assert set(METHOD_SETTINGS) == set(INSTANCE_METHODS)
+    assert set(METHOD_SETTINGS) == {*INSTANCE_METHODS, *SEMANTIC_METHODS}
     assert read | set(TIDY_SETTINGS) | {"method"} == fields
 
 

@@ -14,6 +14,7 @@ from napari_samseg.core.errors import InvalidLabelsError, SettingsError
 from napari_samseg.core.instances.components import label_components
 from napari_samseg.core.instances.watershed import (
     distance_inside,
+    distant_peaks,
     grow_seeds,
     interior_points,
     split_touching,
@@ -66,6 +67,38 @@ def test_interior_points_lie_inside(mask):
     points = interior_points(labels, distance_inside(labels))
     found = labels[tuple(points.T)]
     assert found.tolist() == list(range(1, int(labels.max()) + 1))
+
+
+@pytest.mark.parametrize(("away", "spacing"), [(4.0, None), (7.0, (3.0, 1.0, 1.0))])
+def test_peaks_are_the_highest_within_a_ball(away, spacing):
+    """As a filter over the whole ball finds them, in each part by itself."""
+    rng = np.random.default_rng(5)
+    height = ndimage.gaussian_filter(rng.random((20, 40, 41)), 1.5).astype(np.float32)
+    parts = np.zeros(height.shape, np.uint32)
+    parts[:, :20], parts[:, 20:, :30], parts[2:5, 30:33, 36:39] = 1, 2, 3
+    steps = np.array(spacing or (1, 1, 1))
+    reach = np.floor(away / steps).astype(int)
+    grid = (np.indices(2 * reach + 1).T - reach) * steps
+    ball = (np.square(grid).sum(axis=-1) <= away**2).T
+    expected = np.zeros(parts.shape, bool)
+    for part in (1, 2, 3):
+        alone = np.where(parts == part, height, 0)
+        highest = ndimage.maximum_filter(alone, footprint=ball, mode="nearest")
+        expected |= (parts == part) & (alone == highest)
+    found = distant_peaks(height, parts, away, spacing)
+    # the lower of two close peaks of touching parts goes
+    assert set(map(tuple, found.tolist())) <= set(
+        map(tuple, np.argwhere(expected).tolist())
+    )
+    assert len(found) > 40
+    lost = [p for p in np.argwhere(expected) if not (found == p).all(axis=1).any()]
+    for place in lost:
+        near = np.linalg.norm((found - place) * steps, axis=1) <= away
+        assert (height[tuple(found[near].T)] >= height[tuple(place)]).any()
+
+
+def test_what_is_as_high_everywhere_is_one():
+    assert split_touching(np.ones((9, 60, 60), bool)).max() == 1
 
 
 @pytest.mark.parametrize(

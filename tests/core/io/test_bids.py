@@ -130,11 +130,15 @@ def test_a_broken_link_is_told(tree):
     label = tree.label("sub-2", "sample-1", "axon")
     label.unlink()
     label.symlink_to(tree.root / "gone")
+    sidecar = tree.stem("sub-2", "sample-1").with_suffix(".json")
+    sidecar.unlink()
+    sidecar.symlink_to(tree.root / "gone")
     dataset = index_bids(tree.root, LABELS)
     assert len(dataset.images) == 1
     found = "\n".join(texts(dataset))
     assert "SEM.png is a link to a file that is not here (git annex get" in found
     assert "seg-axon-manual.png is a link to a file that is not here" in found
+    assert "sub-2_sample-1_SEM.json is a link to a file that is not here" in found
 
 
 @pytest.mark.parametrize(
@@ -146,6 +150,7 @@ def test_a_broken_link_is_told(tree):
         ({"PixelSize": [0.1, 0.1]}, "PixelSizeUnits is None"),
         ({"PixelSize": [0.1, 0.1], "PixelSizeUnits": ["um"]}, "not one of mm, um, nm"),
         ({"PixelSize": [0.1, -1], "PixelSizeUnits": "um"}, "not two or three positive"),
+        ({"PixelSize": [True, 1], "PixelSizeUnits": "um"}, "PixelSize is [True, 1]"),
         ({"PixelSize": "0.1", "PixelSizeUnits": "um"}, "PixelSize is '0.1'"),
         ({"PixelSizeUnits": "um"}, "has no PixelSize"),
         ([0.1], "is no JSON object"),

@@ -11,6 +11,8 @@ from napari_samseg.core.errors import (
     InvalidLabelsError,
     LabelOverflowError,
 )
+from napari_samseg.core.io.class_image import read_class_image, read_mask_image
+from napari_samseg.core.io.label_formats import LABEL_FORMATS, ReadRequest
 from napari_samseg.core.io.label_image import open_label_image, write_label_image
 from napari_samseg.core.io.label_planes import PictureWarning, open_label_planes
 from napari_samseg.core.io.picture import write_colour_labels, write_picture
@@ -70,6 +72,85 @@ def test_other_suffixes_are_refused():
         write_label_image(Path("labels.jpg"), np.zeros((2, 2), int))
     with pytest.raises(InvalidImageError, match=r"not as 'picture\.jpg'"):
         write_picture(Path("picture.jpg"), np.zeros((2, 2, 3), np.uint8))
+
+
+def voc_palette():
+    """The colours of PASCAL VOC: bits of the class, three by three from the top."""
+    classes = np.arange(256)
+    colours = np.zeros((256, 3), int)
+    for bit in range(8):
+        for channel in range(3):
+            colours[:, channel] |= ((classes >> channel) & 1) << (7 - bit)
+        classes = classes >> 3
+    return colours.astype(np.uint8)
+
+
+def save_palette(path, index, palette):
+    from PIL import Image
+
+    picture = Image.fromarray(index, "P")
+    picture.putpalette(palette.ravel().tolist())
+    picture.save(path)
+
+
+@pytest.fixture
+def voc(tmp_path):
+    classes = np.zeros((40, 50), np.uint8)
+    # cat and train, of which the latter is grey; void around
+    classes[4:20, 4:20], classes[5:19, 5:19], classes[25:35, 30:45] = 255, 8, 7
+    save_palette(tmp_path / "voc.png", classes, voc_palette())
+    return tmp_path / "voc.png", classes
+
+
+def test_the_indices_of_a_palette_are_labels(voc):
+    path, classes = voc
+    assert voc_palette()[[7, 8, 255]].tolist() == [
+        [128, 128, 128],
+        [64, 0, 0],
+        [224, 224, 192],
+    ]
+    with open_label_image(path) as labels:
+        np.testing.assert_array_equal(labels, classes)
+    found = read_class_image(path)
+    np.testing.assert_array_equal(found.classes, classes)
+    assert (found.values, found.has_palette) == ((0, 7, 8, 255), True)
+    assert read_mask_image(path).classes.sum() == (classes > 0).sum()
+    told = r"its indices \(0, 7, 8, 255\) are taken for labels.* 255 is one of them"
+    with pytest.warns(PictureWarning, match=told), open_label_planes(path) as planes:
+        np.testing.assert_array_equal(planes.read(()), classes)
+    with LABEL_FORMATS["png"].read(path, ReadRequest()) as read:
+        assert "are taken for labels" in read.notes[0]
+        np.testing.assert_array_equal(read.labels, classes)
+
+
+def test_a_class_that_is_shown_grey_is_a_class(tmp_path):
+    train = np.zeros((30, 30), np.uint8)
+    train[5:20, 5:20] = 7
+    save_palette(tmp_path / "train.png", train, voc_palette())
+    with open_label_image(tmp_path / "train.png") as labels:
+        np.testing.assert_array_equal(labels, train)
+
+
+def test_a_palette_is_not_always_one_of_labels(tmp_path):
+    from PIL import Image
+    from skimage.data import astronaut
+
+    mask = np.zeros((30, 30), np.uint8)
+    mask[5:20, 5:20] = 1
+    greys = np.array([[0, 0, 0], [255, 255, 255]], np.uint8)
+    save_palette(tmp_path / "grey.png", mask, greys)
+    # of programs with a palette of their own, in which black is somewhere
+    web = np.vstack([[[255, 0, 0]], greys])
+    save_palette(tmp_path / "web.png", mask + np.uint8(1), web)
+    for name in ("grey.png", "web.png"):
+        with open_label_image(tmp_path / name) as labels:
+            np.testing.assert_array_equal(labels, mask * 255)
+    Image.fromarray(astronaut()).quantize(256).save(tmp_path / "photo.png")
+    with (
+        pytest.raises(InvalidLabelsError, match="is a coloured picture"),
+        open_label_image(tmp_path / "photo.png"),
+    ):
+        pass
 
 
 def test_labels_for_people_are_coloured(tmp_path):

@@ -62,7 +62,7 @@ def test_axes_are_those_of_the_file_backwards(tmp_path, volume, name):
     found = read_nifti(path)
     np.testing.assert_array_equal(found.array, volume)
     assert found.space.orientation == "LIA"
-    assert found.scale == (4, 3, 2)
+    assert found.steps["scale"] == (4, 3, 2)
     assert str(found.space) == (
         "voxels (z, y, x) of 4 x 3 x 2 mm; x, y, z run to L, I, A"
     )
@@ -80,7 +80,7 @@ def test_a_voxel_stays_where_it_is_in_the_patient(tmp_path, volume):
     path = save(tmp_path / "v.nii.gz", volume.T)
     canonical = read_nifti(path, canonical=True)
     assert canonical.space.orientation == "RAS"
-    assert canonical.scale == (3, 4, 2)
+    assert canonical.steps["scale"] == (3, 4, 2)
     expected = nibabel.as_closest_canonical(nibabel.load(path))
     np.testing.assert_array_equal(canonical.array, np.asarray(expected.dataobj).T)
     np.testing.assert_allclose(canonical.space.affine, expected.affine)
@@ -118,7 +118,7 @@ def test_scaled_values_series_and_channels(tmp_path, volume):
     np.testing.assert_allclose(found, stored.get_fdata().T, rtol=1e-6)
     series = np.stack([volume, volume + 1])
     found = read_nifti(save(tmp_path / "t.nii", series.T))
-    assert found.scale == (1, 4, 3, 2)
+    assert found.steps["scale"] == (1, 4, 3, 2)
     np.testing.assert_array_equal(found.array, series)
     single = read_nifti(save(tmp_path / "one.nii", series[:1].T))
     assert single.array.shape == volume.shape
@@ -145,7 +145,7 @@ def test_an_unknown_orientation_is_told_and_not_guessed(tmp_path, volume):
     path = save(tmp_path / "v.nii", volume.T, code=0, pixdim=[1, 2, 3, 4, 1, 1, 1, 1])
     found = read_nifti(path)
     assert found.space.orientation == ""
-    assert found.scale == (4, 3, 2)
+    assert found.steps["scale"] == (4, 3, 2)
     assert "v.nii does not say how it is oriented" in found.notes[0]
     with (
         pytest.warns(OrientationWarning, match="left, right, front"),
@@ -178,7 +178,7 @@ def test_a_broken_affine_is_as_good_as_none(tmp_path, volume):
     nibabel.save(broken, tmp_path / "b.nii")
     found = read_nifti(tmp_path / "b.nii")
     assert found.space.orientation == ""
-    assert np.isfinite(found.scale).all()
+    assert np.isfinite(found.steps["scale"]).all()
     assert found.notes
 
 
@@ -200,7 +200,7 @@ def test_written_and_read_again(tmp_path, volume):
         np.testing.assert_array_equal(found.array, array)
         assert found.array.dtype == np.int16
         assert found.space.code == code
-        assert found.scale[-2:] == (3, 2)
+        assert found.steps["scale"][-2:] == (3, 2)
         assert not found.is_label
         if code:
             np.testing.assert_array_equal(found.space.affine, AFFINE)
@@ -241,7 +241,7 @@ def test_spacing_of_other_formats_is_written_in_millimetres(tmp_path):
         tmp_path / "v.nii", InstanceLabels(labels, scale=(50.0, 4, 2), units=units)
     )
     found = read_nifti(tmp_path / "v.nii")
-    np.testing.assert_allclose(found.scale, (0.05, 0.004, 0.002), rtol=1e-6)
+    np.testing.assert_allclose(found.steps["scale"], (0.05, 0.004, 0.002), rtol=1e-6)
     assert found.space.orientation == ""
 
 
@@ -255,15 +255,46 @@ def test_other_units_become_millimetres(tmp_path, unit, step):
     instances = InstanceLabels(labels, scale=(1, 2, 2, 2), units=units)
     write_nifti_labels(tmp_path / "v.nii", instances)
     found = read_nifti(tmp_path / "v.nii")
-    np.testing.assert_allclose(found.scale, (1, *(step,) * 3), rtol=1e-6)
+    np.testing.assert_allclose(found.steps["scale"], (1, *(step,) * 3), rtol=1e-6)
 
 
 def test_a_unit_that_is_no_length_is_refused(tmp_path):
     instances = InstanceLabels(
-        np.ones((2, 3, 4), np.uint16), scale=(1, 1, 1), units=("second", "mm", "mm")
+        np.ones((2, 3, 4), np.uint16),
+        scale=(1, 1, 1),
+        units=("micrometer", "second", "micrometer"),
     )
     with pytest.raises(InvalidLabelsError, match="have the unit 'second'"):
         write_nifti_labels(tmp_path / "v.nii", instances)
+
+
+@pytest.mark.parametrize(
+    ("unit", "stated", "step", "kept"),
+    [
+        ("second", "sec", 0.5, (0.5, "second")),
+        ("millisecond", "msec", 250, (250, "millisecond")),
+        ("minute", "sec", 2, (120, "second")),
+    ],
+)
+def test_planes_in_time_are_a_series(tmp_path, unit, stated, step, kept):
+    labels = np.arange(24, dtype=np.uint16).reshape(2, 3, 4)
+    units = (unit, "micrometer", "micrometer")
+    for given in (labels, labels[:, np.newaxis]):
+        n = given.ndim - 3
+        placed = InstanceLabels(
+            given,
+            scale=(step, *(5.0,) * n, 2.0, 4.0),
+            units=(unit, *("micrometer",) * n, *units[1:]),
+        )
+        write_nifti_labels(tmp_path / "t.nii", placed)
+        header = nibabel.load(tmp_path / "t.nii").header
+        assert header.get_xyzt_units() == ("mm", stated)
+        assert header.get_data_shape() == (4, 3, 1, 2)
+        found = read_nifti_labels(tmp_path / "t.nii")
+        np.testing.assert_array_equal(found.labels[:, 0], labels)
+        assert (found.scale[0], found.units[0]) == kept
+        np.testing.assert_allclose(found.scale[2:], (0.002, 0.004), rtol=1e-6)
+        assert found.units[1:] == ("millimeter",) * 3
 
 
 def test_what_cannot_be_read(tmp_path, volume):

@@ -185,7 +185,7 @@ def test_a_wrong_table_names_the_row(tmp_path, rows, message):
         ("p.npz", b"no zip", "holds no prompts"),
         ("p.json", b"{}", "must hold a list"),
         ("p.json", b'[{"box": [1, 1, 2, 2], "plane": 3}]', "whole numbers from 0"),
-        ("p.xlsx", b"", r"read from \.csv, \.json, \.npy, \.parquet, not from 'p"),
+        ("p.xlsx", b"", r"\.npy, \.npz, \.parquet, not from 'p"),
     ],
 )
 def test_files_that_are_something_else(tmp_path, name, content, message):

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from napari_samseg.core.prompts.framing import frame_prompts, prompted_extents
-from napari_samseg.core.prompts.from_geometry import mask_to_logits, pair_prompts
+from napari_samseg.core.prompts.from_arrays import pair_prompts
+from napari_samseg.core.prompts.mask_logits import mask_to_logits
 from napari_samseg.core.types import PlanePrompts
 
 SIZE = (200, 300)

@@ -10,15 +10,15 @@ from skimage.draw import disk
 from skimage.transform import resize
 
 from napari_samseg.core.errors import InvalidPromptError, UnknownNameError
+from napari_samseg.core.prompts.from_arrays import pair_prompts
 from napari_samseg.core.prompts.from_geometry import (
     PROMPT_READERS,
     Gesture,
     check_gesture,
     gather_prompts,
     label_gesture,
-    mask_to_logits,
-    pair_prompts,
 )
+from napari_samseg.core.prompts.mask_logits import mask_to_logits
 
 SIZE = (60, 80)
 

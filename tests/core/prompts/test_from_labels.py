@@ -13,7 +13,6 @@ from hypothesis.extra import numpy as hnp
 from skimage.io import imread
 
 from napari_samseg.core.errors import InvalidLabelsError, SettingsError
-from napari_samseg.core.prompts.from_geometry import mask_to_logits
 from napari_samseg.core.prompts.from_labels import (
     BOX_SAMPLERS,
     NEGATIVE_SAMPLERS,
@@ -25,6 +24,7 @@ from napari_samseg.core.prompts.from_labels import (
     sample_random_point,
 )
 from napari_samseg.core.prompts.inside_points import random_pixels
+from napari_samseg.core.prompts.mask_logits import mask_to_logits
 from napari_samseg.core.prompts.object_index import index_objects
 from napari_samseg.core.settings import PromptSettings, describe
 from napari_samseg.core.types import BACKGROUND, FOREGROUND
@@ -117,6 +117,7 @@ def test_boxes_hold_the_middle_of_their_objects(labels, box, jitter, seed):
     middles = (objects.boxes_yx[:, :2] + objects.boxes_yx[:, 2:]) / 2
     assert (prompts.boxes_yx[:, :2] <= middles - 0.4).all()
     assert (prompts.boxes_yx[:, 2:] >= middles + 0.4).all()
+    np.testing.assert_array_equal(prompts.boxes_yx % 1, 0)
     if box == "box":
         np.testing.assert_array_equal(prompts.boxes_yx, objects.boxes_yx)
     if box == "jittered-box":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,12 @@ import numpy.typing as npt
 
 from napari_samseg.core.errors import InvalidLabelsError, SamSegError, SettingsError
 from napari_samseg.core.instances.file_job import read_classes
-from napari_samseg.core.instances.methods import Instances, find_instances
+from napari_samseg.core.instances.measure_job import read_picture
+from napari_samseg.core.instances.methods import (
+    SEMANTIC_METHODS,
+    Instances,
+    find_instances,
+)
 from napari_samseg.core.instances.morphometrics import (
     measure_instances,
     write_morphometrics,
@@ -33,11 +39,9 @@ from napari_samseg.core.io.bids_derivatives import (
     source_uri,
 )
 from napari_samseg.core.io.bids_names import Missing
-from napari_samseg.core.io.image_file import open_image_file
 from napari_samseg.core.io.label_image import write_label_image
 from napari_samseg.core.io.prompt_writer import open_prompt_writer
-from napari_samseg.core.io.qc_picture import MAX_SIDE, write_qc_page, write_qc_picture
-from napari_samseg.core.planes import read_plane
+from napari_samseg.core.io.qc_picture import write_qc_page, write_qc_picture
 from napari_samseg.core.prompts.from_labels import sample_prompts
 from napari_samseg.core.prompts.object_index import index_objects
 from napari_samseg.core.settings import InstanceSettings, PromptSettings
@@ -89,10 +93,8 @@ class BidsJob:
                 f"maps are written as {' or '.join(MAP_FORMATS)}, not as "
                 f"{self.map_format!r}"
             )
-        if self.pixel_size is not None and len(self.pixel_size) not in (1, 2):
-            raise SettingsError(
-                f"the size of a pixel is one number, or y and x, not {self.pixel_size}"
-            )
+        if self.pixel_size is not None:
+            _check_pixel_size(self.pixel_size)
         given = self.labels is not None, self.axon is not None, self.myelin is not None
         if given not in ((True, False, False), (False, True, True)):
             raise SettingsError(
@@ -110,6 +112,15 @@ class BidsJob:
         """The label files that each image needs."""
         names = (self.labels, self.axon, self.myelin)
         return tuple(name for name in names if name is not None)
+
+
+def _check_pixel_size(sides: tuple[float, ...]) -> None:
+    if len(sides) not in (1, 2) or not all(0 < side < math.inf for side in sides):
+        given = ", ".join(f"{side:g}" for side in sides)
+        raise SettingsError(
+            "the size of a pixel is one number of micrometres above 0, or one of its "
+            f"height and one of its width, not {given}"
+        )
 
 
 @dataclass(slots=True)
@@ -178,19 +189,25 @@ def bids_derivatives(
     SamSegError
         If there is no such dataset, or its derivatives cannot be written there.
     """
+    if settings.method in ("points", *SEMANTIC_METHODS):
+        raise SettingsError(
+            f"the method {settings.method!r} does not find objects in semantic labels "
+            "alone: choose another"
+        )
     yield Progress("looking for images")
     dataset = index_bids(job.root, job.label_names, labels_folder=job.labels_folder)
     out = job.out_folder
-    open_derivatives(out, dataset)
+    open_derivatives(out, dataset, job.labels_folder)
     report = BidsReport(missing=dataset.missing)
     stems = derivative_stems(dataset.images)
-    n = len(dataset.images)
+    n_images = len(dataset.images)
     for i, (image, stem) in enumerate(zip(dataset.images, stems, strict=True)):
-        yield Progress("images", i, n, stem)
+        yield Progress("images", i, n_images, stem)
         try:
             task = _plan(job, settings, dataset, image, out / image.folder, stem)
             if not task.write:
                 report.kept.append(stem)
+                report.notes += [(stem, note) for note in task.derivative.read_notes()]
                 continue
             found, notes = _make(task, job, settings)
         except SamSegError as error:
@@ -198,7 +215,7 @@ def bids_derivatives(
             continue
         report.made.append((stem, found))
         report.notes += [(stem, note) for note in notes]
-    yield Progress("images", n, n)
+    yield Progress("images", n_images, n_images)
     return report
 
 
@@ -248,7 +265,7 @@ def _make(
         *(None if name is None else labels[name] for name in names)
     )
     classes = _as_plane(classes, task.image.path)
-    plane = _read_image(task.image.path, classes.shape)
+    plane = read_picture(task.image.path, classes.shape)
     found = find_instances(classes, settings, spacing=_spacing(task.pixel_size))
     is_axon = is_myelin = None
     if settings.method == "axon-myelin":
@@ -258,7 +275,7 @@ def _make(
         notes.append("its labels hold no object")
     if task.pixel_size is None:
         notes.append("measured in pixels: the size of a pixel is not known")
-    _write(task, found, is_axon, is_myelin, plane)
+    _write(task, found, is_axon, is_myelin, plane, notes)
     return found, notes
 
 
@@ -268,6 +285,7 @@ def _write(
     is_axon: npt.NDArray[np.bool_] | None,
     is_myelin: npt.NDArray[np.bool_] | None,
     plane: FloatArray,
+    notes: list[str],
 ) -> None:
     labels, derivative = found.labels, task.derivative
     writers: dict[str, Callable[[Path], None]] = {
@@ -294,7 +312,7 @@ def _write(
     for what, ending in task.endings.items():
         if ending in task.write:
             writers[what](derivative.path(ending))
-    derivative.write_record(complete=True, **fields)
+    derivative.write_record(complete=True, notes=notes, **fields)
 
 
 def _as_plane(classes: npt.NDArray[Any], path: Path) -> npt.NDArray[Any]:
@@ -306,18 +324,6 @@ def _as_plane(classes: npt.NDArray[Any], path: Path) -> npt.NDArray[Any]:
             "planes: use `napari-samseg instances` for it"
         )
     return classes
-
-
-def _read_image(path: Path, shape: tuple[int, ...]) -> FloatArray:
-    """Read an image for a picture, after a look at whether the labels are its own."""
-    with open_image_file(path) as source:
-        lead = source.shape[:-2]
-        if set(lead) - {1} or source.plane_size() != shape:
-            raise InvalidLabelsError(
-                f"{path.name} has {' x '.join(map(str, source.shape))} pixels, and its "
-                f"labels {' x '.join(map(str, shape))}: they are not labels of it"
-            )
-        return read_plane(source, (0,) * len(lead), max_pixels=MAX_SIDE**2)
 
 
 def _spacing(pixel_size: tuple[float, float] | None) -> tuple[float, ...] | None:

@@ -52,8 +52,11 @@ Block = tuple[slice, ...]
 class Writable(Protocol):
     """An array that is written block by block, such as one of zarr."""
 
-    shape: tuple[int, ...]
-    dtype: Any
+    @property
+    def shape(self) -> tuple[int, ...]: ...  # noqa: D102
+
+    @property
+    def dtype(self) -> Any: ...  # noqa: D102
 
     def __getitem__(self, key: Any, /) -> Any: ...
 
@@ -191,47 +194,103 @@ def split_blockwise(
         peaks.append(found[is_inside])
         heights.append(height[is_inside])
     seeds = thin_out(np.concatenate(peaks), np.concatenate(heights), away, spacing)
-    if len(seeds) > np.iinfo(out.dtype).max:
-        raise LabelOverflowError(
-            f"{len(seeds)} objects are more than {np.dtype(out.dtype)} can count: "
-            "write into a wider type"
-        )
+    largest = int(np.iinfo(out.dtype).max)
+    _check_count(len(seeds), largest)
+    flooded = _Flood(mask, seeds, spacing, smoothing, largest)
     n_foreground = 0
     for done, where in enumerate(blocks):
         yield Progress("flooding", done, len(blocks))
-        labels = _flood_block(mask, where, seeds, spacing, smoothing, halo)
+        labels = flooded.block(where, halo)
         out[where] = labels.astype(out.dtype)
         n_foreground += int((labels > 0).sum())
-    return BlockwiseReport(len(seeds), n_foreground)
+    return BlockwiseReport(flooded.n_objects, n_foreground)
 
 
-def _flood_block(
-    mask: ArrayLike,
-    where: Block,
-    seeds: npt.NDArray[np.int64],
-    spacing: Sequence[float] | None,
-    smoothing: float,
-    halo: int,
-) -> npt.NDArray[np.uint32]:
-    shape = tuple(int(n) for n in mask.shape)
-    while True:
-        around = _grow(where, shape, halo)
-        parts = label_components(np.asarray(mask[around]))
-        distance = smoothed_distance(parts, spacing, smoothing)
-        here = np.flatnonzero(_is_inside(seeds, around))
-        markers = np.zeros(parts.shape, np.int32)
-        markers[tuple((seeds[here] - [s.start for s in around]).T)] = here + 1
-        labels = flood(-distance, markers, parts != 0, parts.ndim)
-        core = tuple(
-            slice(s.start - a.start, s.stop - a.start)
-            for s, a in zip(where, around, strict=True)
+class _Flood:
+    """Floods blocks, in which an object has the same id."""
+
+    def __init__(
+        self,
+        mask: ArrayLike,
+        seeds: npt.NDArray[np.int64],
+        spacing: Sequence[float] | None,
+        smoothing: float,
+        largest: int,
+    ) -> None:
+        self._mask, self._seeds = mask, seeds
+        self._spacing, self._smoothing = spacing, smoothing
+        self._largest = largest
+        # ids of components without a seed, by their first pixel in the volume
+        self._bare: dict[int, int] = {}
+
+    @property
+    def n_objects(self) -> int:
+        """Objects that were found up to now."""
+        return len(self._seeds) + len(self._bare)
+
+    def block(self, where: Block, halo: int) -> npt.NDArray[np.uint32]:
+        """Return the labels of a block."""
+        shape = tuple(int(n) for n in self._mask.shape)
+        while True:
+            around = _grow(where, shape, halo)
+            parts = label_components(np.asarray(self._mask[around]))
+            distance = smoothed_distance(parts, self._spacing, self._smoothing)
+            here = np.flatnonzero(_is_inside(self._seeds, around))
+            markers = np.zeros(parts.shape, np.int32)
+            starts = [s.start for s in around]
+            markers[tuple((self._seeds[here] - starts).T)] = here + 1
+            core = tuple(
+                slice(s.start - a.start, s.stop - a.start)
+                for s, a in zip(where, around, strict=True)
+            )
+            self._mark_bare(markers, parts, core, around, shape)
+            labels = flood(-distance, markers, parts != 0, parts.ndim)
+            is_whole = all(
+                s.start == 0 and s.stop == n for s, n in zip(around, shape, strict=True)
+            )
+            if is_whole or not ((labels[core] == 0) & (parts[core] != 0)).any():
+                return labels[core]
+            halo *= 2
+
+    def _mark_bare(
+        self,
+        markers: npt.NDArray[np.int32],
+        parts: npt.NDArray[np.uint32],
+        core: Block,
+        around: Block,
+        shape: tuple[int, ...],
+    ) -> None:
+        """Give components that are seen whole and have no seed one of their own.
+
+        Such are the small ones beside the higher seed of another.
+        """
+        is_bare = np.zeros(int(parts.max(initial=0)) + 1, bool)
+        is_bare[parts[core]] = True
+        is_bare[parts[markers > 0]] = False
+        for axis, (side, n) in enumerate(zip(around, shape, strict=True)):
+            for end, is_cut in ((0, side.start > 0), (-1, side.stop < n)):
+                if is_cut:
+                    is_bare[parts.take(end, axis)] = False
+        is_bare[0] = False
+        if not is_bare.any():
+            return
+        flat = parts.ravel()
+        places = np.flatnonzero(is_bare[flat])
+        _, first = np.unique(flat[places], return_index=True)
+        for place in np.transpose(np.unravel_index(places[first], parts.shape)):
+            there = place + [s.start for s in around]
+            key = int(np.ravel_multi_index(tuple(there), shape))
+            object_id = self._bare.setdefault(key, self.n_objects + 1)
+            _check_count(object_id, self._largest)
+            markers[tuple(place)] = object_id
+
+
+def _check_count(n: int, largest: int) -> None:
+    if n > largest:
+        raise LabelOverflowError(
+            f"{n} objects are more than ids up to {largest} can count: write into a "
+            "wider type"
         )
-        is_whole = all(
-            s.start == 0 and s.stop == n for s, n in zip(around, shape, strict=True)
-        )
-        if is_whole or not ((labels[core] == 0) & (parts[core] != 0)).any():
-            return labels[core]
-        halo *= 2
 
 
 def _grow(where: Block, shape: tuple[int, ...], halo: int) -> Block:

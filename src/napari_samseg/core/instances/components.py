@@ -63,7 +63,7 @@ def check_semantic(classes: npt.NDArray[Any]) -> npt.NDArray[Any]:
     Returns
     -------
     (Y, X) or (Z, Y, X) bool or integer
-        The array, without an axis of length 1 in front of a plane.
+        The array, in the byte order of this machine.
 
     Raises
     ------
@@ -90,7 +90,8 @@ def check_semantic(classes: npt.NDArray[Any]) -> npt.NDArray[Any]:
         raise InvalidLabelsError(
             f"labels must not be negative, and the lowest is {classes.min()}"
         )
-    return classes
+    # libraries do not know the byte order of other machines, in which ImageJ writes
+    return classes.astype(classes.dtype.newbyteorder("="), copy=False)
 
 
 def label_components(

@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from napari_samseg.core.errors import InvalidLabelsError
-from napari_samseg.core.instances.class_source import join_masks
+from napari_samseg.core.instances.class_source import join_masks, photograph_notes
 from napari_samseg.core.io.class_image import (
     ClassImage,
     read_class_image,
     read_mask_image,
 )
-from napari_samseg.core.io.label_image import (
-    check_label_path,
-    open_label_image,
-    write_label_image,
-)
-from napari_samseg.core.io.output import check_output_file
+from napari_samseg.core.io.instance_labels import InstanceLabels
+from napari_samseg.core.io.label_formats import WriteRequest, find_writer
+from napari_samseg.core.io.label_image import open_label_image, palette_note
+from napari_samseg.core.io.placement import read_placement, relative_spacing
 from napari_samseg.core.types import Progress
 
 if TYPE_CHECKING:
     from napari_samseg.core.instances.methods import Instances
     from napari_samseg.core.settings import InstanceSettings
 
-__all__ = ["InstancesJob", "instances_file", "read_classes"]
+__all__ = ["InstancesJob", "choose_spacing", "instances_file", "read_classes"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,17 +37,24 @@ class InstancesJob:
     Attributes
     ----------
     out : Path
-        Instance labels to write, ``.tif`` or ``.png``.
+        Instance labels to write, in any format of
+        `napari_samseg.core.io.label_formats` that can be written.
     labels : Path or None
         Semantic labels; see `napari_samseg.core.io.class_image.read_class_image`.
     axon, myelin : Path or None
         Instead: one mask for each of the two classes.
     before : Path or None
         Instance labels made earlier, whose ids are to stay.
+    seeds : Path or None
+        Points for the method of this name; see
+        `napari_samseg.core.io.seed_points.read_seeds`.
     spacing : tuple of float or None
-        Size of a pixel along each axis.
+        Size of a pixel along each axis; as the file of labels says if not given,
+        counted in pixels of its finest axis.
     overwrite : bool
         Replace a file that is there already.
+    blocks : bool or None
+        Work block by block, straight onto disk; None does so where memory ends.
     """
 
     out: Path
@@ -57,14 +62,19 @@ class InstancesJob:
     axon: Path | None = None
     myelin: Path | None = None
     before: Path | None = None
+    seeds: Path | None = None
     spacing: tuple[float, ...] | None = None
     overwrite: bool = False
+    blocks: bool | None = None
 
 
 def instances_file(
     job: InstancesJob, settings: InstanceSettings
 ) -> Generator[Progress, None, tuple[Instances, list[str]]]:
     """Find the instances in label files, and write them.
+
+    Volumes that do not fit in memory are worked on block by block, see
+    `napari_samseg.core.instances.disk_job`.
 
     Returns
     -------
@@ -77,19 +87,63 @@ def instances_file(
     SamSegError
         If a file is missing or of the wrong kind; the message says which.
     """
-    from napari_samseg.core.instances.methods import find_instances
+    from napari_samseg.core.instances.disk_job import goes_to_disk, instances_on_disk
+    from napari_samseg.core.instances.methods import SEMANTIC_METHODS, find_instances
+    from napari_samseg.core.io.seed_points import read_seeds
 
-    inputs = (job.labels, job.axon, job.myelin, job.before)
-    check_label_path(job.out)
-    check_output_file(job.out, inputs=inputs, overwrite=job.overwrite)
+    if goes_to_disk(job):
+        return (yield from instances_on_disk(job, settings))
+    inputs = (job.labels, job.axon, job.myelin, job.before, job.seeds)
+    target = find_writer(job.out)
+    assert target.write is not None
+    target.check_out(job.out, inputs=inputs, overwrite=job.overwrite)
     yield Progress("reading")
-    classes, notes = read_classes(job.labels, job.axon, job.myelin)
+    if settings.method in SEMANTIC_METHODS and job.labels is not None:
+        classes, notes = _read_ids(job.labels), list[str]()
+    else:
+        classes, notes = read_classes(job.labels, job.axon, job.myelin)
+    target.check_shape(job.out, classes.shape)
+    source = job.labels or job.axon or job.out
+    place = read_placement(source, classes.ndim)
+    spacing, more = choose_spacing(job, settings, place)
+    notes += more
     before = None if job.before is None else _read_ids(job.before)
+    seeds = None if job.seeds is None else read_seeds(job.seeds, classes.ndim)
     yield Progress("finding instances")
-    found = find_instances(classes, settings, spacing=job.spacing, before=before)
+    found = find_instances(
+        classes, settings, spacing=spacing, before=before, seeds=seeds
+    )
     yield Progress("writing")
-    write_label_image(job.out, found.labels)
-    return found, notes
+    placed = InstanceLabels(found.labels, **place)
+    target.write(job.out, placed, WriteRequest(source.name))
+    return found, [*notes, *target.space_notes(placed)]
+
+
+def choose_spacing(
+    job: InstancesJob, settings: InstanceSettings, place: Mapping[str, Any]
+) -> tuple[tuple[float, ...] | None, list[str]]:
+    """Return the spacing that was asked for, or else that of the file, and notes.
+
+    Parameters
+    ----------
+    job : InstancesJob
+    settings : InstanceSettings
+    place : mapping
+        See `napari_samseg.core.io.placement.read_placement`.
+    """
+    from napari_samseg.core.instances.methods import METHOD_SETTINGS
+
+    if job.spacing is not None:
+        return job.spacing, []
+    spacing = relative_spacing(place)
+    if spacing is None or "min_distance" not in METHOD_SETTINGS[settings.method]:
+        return spacing, []
+    sizes = " x ".join(f"{size:.4g}" for size in spacing)
+    note = (
+        f"{job.labels or job.axon} has pixels of {sizes}, and distances count in "
+        "pixels of its finest axis: --spacing gives others"
+    )
+    return spacing, [note]
 
 
 def read_classes(
@@ -110,18 +164,13 @@ def read_classes(
         If a file is missing or of the wrong kind, or the masks do not fit each other;
         the message says which.
     """
+    check_inputs(labels, axon, myelin)
     notes: list[str] = []
     if labels is not None:
-        if axon is not None or myelin is not None:
-            raise InvalidLabelsError(
-                "give either one file of labels, or a mask of axons and one of myelin"
-            )
-        return _tell(labels, read_class_image(labels), notes), notes
-    if axon is None or myelin is None:
-        raise InvalidLabelsError(
-            "there is nothing to read: give a file of labels, or a mask of axons and "
-            "one of myelin"
-        )
+        classes = _tell(labels, read_class_image(labels), notes)
+        return classes, notes + photograph_notes(classes, str(labels))
+    # both are there, as was checked
+    axon, myelin = cast("Path", axon), cast("Path", myelin)
     is_axon, is_myelin = (
         _tell(path, read_mask_image(path), notes) > 0 for path in (axon, myelin)
     )
@@ -133,6 +182,26 @@ def read_classes(
     if n_both := int((is_axon & is_myelin).sum()):
         notes.append(f"{n_both} pixels are in both masks, and count as axon")
     return join_masks(is_axon, is_myelin), notes
+
+
+def check_inputs(labels: Path | None, axon: Path | None, myelin: Path | None) -> None:
+    """Raise `InvalidLabelsError` unless there is one file, or one for each mask."""
+    if labels is not None:
+        if axon is not None or myelin is not None:
+            raise InvalidLabelsError(
+                "give either one file of labels, or a mask of axons and one of myelin"
+            )
+    elif axon is None and myelin is None:
+        raise InvalidLabelsError(
+            "there is nothing to read: give a file of labels, or a mask of axons and "
+            "one of myelin"
+        )
+    elif axon is None or myelin is None:
+        given, lacking = ("axon", "myelin") if myelin is None else ("myelin", "axon")
+        raise InvalidLabelsError(
+            f"--{given} goes with --{lacking}, the mask of the other class, which is "
+            f"missing: add it, or give {axon or myelin} by itself, without --{given}"
+        )
 
 
 def _read_ids(path: Path) -> npt.NDArray[Any]:
@@ -148,4 +217,6 @@ def _tell(path: Path, image: ClassImage, notes: list[str]) -> npt.NDArray[Any]:
             f"{path}: {image.n_snapped} pixels had values between those of the classes "
             f"{', '.join(str(v) for v in image.values)}, and went to the nearest"
         )
+    if image.has_palette:
+        notes.append(palette_note(path, image.values))
     return image.classes

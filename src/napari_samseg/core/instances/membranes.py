@@ -146,8 +146,9 @@ def membranes_of(
         band &= False
     if outward:
         outer = boundaries_of(labels, "outer") & (labels == 0)
-        grown = ndimage.binary_dilation(outer, iterations=max(1, outward - 1))
-        band |= (outer | grown) & (labels == 0)
+        if outward > 1:
+            outer = ndimage.binary_dilation(outer, iterations=outward - 1)
+        band |= outer & (labels == 0)
     return band
 
 

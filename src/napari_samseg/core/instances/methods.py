@@ -9,11 +9,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_samseg.core.errors import UnknownNameError
+from napari_samseg.core.errors import (
+    InvalidPromptError,
+    SettingsError,
+    UnknownNameError,
+)
 from napari_samseg.core.instances.components import check_semantic, label_components
 from napari_samseg.core.instances.membranes import (
     cells_from_membranes,
     instances_from_contours,
+    membranes_of,
 )
 from napari_samseg.core.instances.tidy import (
     count_pixels,
@@ -23,7 +28,11 @@ from napari_samseg.core.instances.tidy import (
     keep_ids,
     relabel,
 )
-from napari_samseg.core.instances.watershed import grow_seeds, split_touching
+from napari_samseg.core.instances.watershed import (
+    grow_seeds,
+    split_touching,
+    watershed_from_points,
+)
 from napari_samseg.core.settings import InstanceSettings
 from napari_samseg.core.steps import run_steps
 from napari_samseg.core.types import Progress
@@ -31,15 +40,36 @@ from napari_samseg.core.types import Progress
 __all__ = [
     "INSTANCE_METHODS",
     "METHOD_SETTINGS",
+    "SEMANTIC_METHODS",
     "TIDY_SETTINGS",
     "Instances",
+    "Seeds",
     "find_instances",
     "find_instances_steps",
 ]
 
 Spacing = Sequence[float] | None
 Found = tuple[npt.NDArray[np.uint32], int]
-Method = Callable[[npt.NDArray[Any], InstanceSettings, Spacing], Found]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Seeds:
+    """Points that objects grow from.
+
+    Attributes
+    ----------
+    points : (N, D) float
+        In pixels of the labels; an integer is the centre of one.
+    ids : (N,) int64
+        Object of each, from 1; several may have the same.
+    """
+
+    points: npt.NDArray[np.float64]
+    ids: npt.NDArray[np.int64]
+
+
+Method = Callable[[npt.NDArray[Any], InstanceSettings, Spacing, Seeds | None], Found]
+SemanticMethod = Callable[[npt.NDArray[Any], InstanceSettings], npt.NDArray[np.bool_]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,6 +85,8 @@ class Instances:
         Foreground pixels that belong to no object.
     n_too_small, n_too_large, n_at_border : int
         Objects that were removed.
+    n_pixels : int or None
+        Of a map of one class that was made of objects; None where objects were found.
     """
 
     labels: Any
@@ -63,8 +95,11 @@ class Instances:
     n_too_small: int = 0
     n_too_large: int = 0
     n_at_border: int = 0
+    n_pixels: int | None = None
 
     def __str__(self) -> str:
+        if self.n_pixels is not None:
+            return f"{self.n_pixels} pixels of {self.n_objects} objects"
         parts = [f"{self.n_objects} objects"]
         for n, what in (
             (self.n_too_small, "too small"),
@@ -84,6 +119,7 @@ def find_instances(
     *,
     spacing: Spacing = None,
     before: npt.NDArray[Any] | None = None,
+    seeds: Seeds | None = None,
 ) -> Instances:
     """Turn semantic labels into instance labels and put them in order.
 
@@ -96,6 +132,8 @@ def find_instances(
         Size of a pixel along each axis; 1 if not given.
     before : integer, of the same shape, optional
         Instance labels made earlier: objects that are still there keep their ids.
+    seeds : Seeds, optional
+        For the method ``points``.
 
     Raises
     ------
@@ -103,10 +141,14 @@ def find_instances(
         If there is no such method.
     InvalidLabelsError, SettingsError
         If the labels are none, or a setting does not fit them.
+    InvalidPromptError
+        If seeds are asked for and not there, or lie outside.
     """
     settings = InstanceSettings() if settings is None else settings
     return run_steps(
-        find_instances_steps(classes, settings, spacing=spacing, before=before)
+        find_instances_steps(
+            classes, settings, spacing=spacing, before=before, seeds=seeds
+        )
     )
 
 
@@ -116,16 +158,24 @@ def find_instances_steps(
     *,
     spacing: Spacing = None,
     before: npt.NDArray[Any] | None = None,
+    seeds: Seeds | None = None,
 ) -> Generator[Progress, None, Instances]:
     """Do what `find_instances` does, step by step."""
-    if settings.method not in INSTANCE_METHODS:
+    method = settings.method
+    if method not in METHOD_SETTINGS:
         raise UnknownNameError(
-            f"there is no method {settings.method!r} to find instances; there are: "
-            f"{', '.join(INSTANCE_METHODS)}"
+            f"there is no method {method!r} to find instances; there are: "
+            f"{', '.join(METHOD_SETTINGS)}"
         )
     classes = check_semantic(classes)
-    yield Progress(f"finding instances: {settings.method}")
-    labels, n_unassigned = INSTANCE_METHODS[settings.method](classes, settings, spacing)
+    if method in SEMANTIC_METHODS:
+        yield Progress(f"making a map of one class: {method}")
+        mask = SEMANTIC_METHODS[method](classes, settings)
+        n_objects, n_pixels = len(count_pixels(classes)[0]), int(np.count_nonzero(mask))
+        return Instances(mask.astype(np.uint32), n_objects, 0, n_pixels=n_pixels)
+    yield Progress(f"finding instances: {method}")
+    found_by = INSTANCE_METHODS[method]
+    labels, n_unassigned = found_by(classes, settings, spacing, seeds)
     found: npt.NDArray[Any] = labels
     if settings.fill_holes:
         yield Progress("filling holes")
@@ -148,13 +198,19 @@ def find_instances_steps(
 
 
 def _components(
-    classes: npt.NDArray[Any], settings: InstanceSettings, spacing: Spacing
+    classes: npt.NDArray[Any],
+    settings: InstanceSettings,
+    spacing: Spacing,
+    seeds: Seeds | None,
 ) -> Found:
     return label_components(classes, settings.connectivity or None), 0
 
 
 def _watershed(
-    classes: npt.NDArray[Any], settings: InstanceSettings, spacing: Spacing
+    classes: npt.NDArray[Any],
+    settings: InstanceSettings,
+    spacing: Spacing,
+    seeds: Seeds | None,
 ) -> Found:
     labels = split_touching(
         classes,
@@ -168,7 +224,10 @@ def _watershed(
 
 
 def _seeded(
-    classes: npt.NDArray[Any], settings: InstanceSettings, spacing: Spacing
+    classes: npt.NDArray[Any],
+    settings: InstanceSettings,
+    spacing: Spacing,
+    seeds: Seeds | None,
 ) -> Found:
     """Grow components of the seed class into everything that is not background."""
     is_seed = classes == settings.seed_class
@@ -181,7 +240,10 @@ def _seeded(
 
 
 def _membranes(
-    classes: npt.NDArray[Any], settings: InstanceSettings, spacing: Spacing
+    classes: npt.NDArray[Any],
+    settings: InstanceSettings,
+    spacing: Spacing,
+    seeds: Seeds | None,
 ) -> Found:
     cells = cells_from_membranes(
         classes,
@@ -195,9 +257,57 @@ def _membranes(
 
 
 def _contours(
-    classes: npt.NDArray[Any], settings: InstanceSettings, spacing: Spacing
+    classes: npt.NDArray[Any],
+    settings: InstanceSettings,
+    spacing: Spacing,
+    seeds: Seeds | None,
 ) -> Found:
     return instances_from_contours(classes)
+
+
+def _points(
+    classes: npt.NDArray[Any],
+    settings: InstanceSettings,
+    spacing: Spacing,
+    seeds: Seeds | None,
+) -> Found:
+    """Grow points into everything that is not background."""
+    if seeds is None:
+        raise InvalidPromptError(
+            "the method points grows objects from points: give a file with --seeds, or "
+            "a Points layer"
+        )
+    if seeds.points.shape[1:] != (classes.ndim,):
+        raise InvalidPromptError(
+            f"points with {seeds.points.shape[-1]} coordinates do not lie in labels of "
+            f"shape {classes.shape}"
+        )
+    last = np.array(classes.shape) - 0.5
+    is_inside = np.all((seeds.points >= -0.5) & (seeds.points <= last), axis=1)
+    if not is_inside.all():
+        first = np.flatnonzero(~is_inside)[0]
+        raise InvalidPromptError(
+            f"{np.count_nonzero(~is_inside)} of {len(seeds.points)} points lie outside "
+            f"labels of shape {classes.shape}, such as {seeds.points[first].tolist()}: "
+            "are they points of another image, or in micrometres?"
+        )
+    return watershed_from_points(classes, seeds.points, ids=seeds.ids, spacing=spacing)
+
+
+def _mask(
+    labels: npt.NDArray[Any], settings: InstanceSettings
+) -> npt.NDArray[np.bool_]:
+    return np.asarray(labels != 0)
+
+
+def _boundaries(
+    labels: npt.NDArray[Any], settings: InstanceSettings
+) -> npt.NDArray[np.bool_]:
+    if not settings.inward and not settings.outward:
+        raise SettingsError(
+            "boundaries of no width: let them reach into the objects, or out of them"
+        )
+    return membranes_of(labels, inward=settings.inward, outward=settings.outward)
 
 
 INSTANCE_METHODS: dict[str, Method] = {
@@ -206,14 +316,25 @@ INSTANCE_METHODS: dict[str, Method] = {
     "axon-myelin": _seeded,
     "membranes": _membranes,
     "contours": _contours,
+    "points": _points,
 }
 
-# What each method reads of the settings, and what is done after all of them.
+# The way back: every way from instance labels to a map of one class.
+SEMANTIC_METHODS: dict[str, SemanticMethod] = {
+    "mask": _mask,
+    "boundaries": _boundaries,
+}
+
+# What each method reads of the settings, and what is done after those that find
+# objects.
 METHOD_SETTINGS: Mapping[str, tuple[str, ...]] = {
     "components": ("connectivity",),
     "watershed": ("connectivity", "smoothing", "min_distance", "h"),
     "axon-myelin": ("connectivity", "seed_class"),
     "membranes": ("smoothing", "min_distance", "h", "into_membranes"),
     "contours": (),
+    "points": (),
+    "mask": (),
+    "boundaries": ("inward", "outward"),
 }
 TIDY_SETTINGS = ("fill_holes", "clear_border", "min_size", "max_size")

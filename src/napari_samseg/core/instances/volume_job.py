@@ -20,13 +20,13 @@ from napari_samseg.core.instances.blockwise import (
     split_blockwise,
 )
 from napari_samseg.core.instances.class_source import ClassSource
-from napari_samseg.core.instances.methods import Instances, find_instances_steps
+from napari_samseg.core.instances.methods import Instances, Seeds, find_instances_steps
 from napari_samseg.core.instances.tidy import count_pixels
 from napari_samseg.core.memory import free_memory
 from napari_samseg.core.settings import InstanceSettings
 from napari_samseg.core.types import Progress
 
-__all__ = ["SizedInstances", "volume_instances_steps"]
+__all__ = ["MEMORY_VALUES", "SizedInstances", "fits_memory", "volume_instances_steps"]
 
 # Volumes up to this many pixels are worked on at once: some 5 GB with all distances.
 MEMORY_VALUES = 1 << 28
@@ -56,6 +56,7 @@ def volume_instances_steps(
     *,
     spacing: Sequence[float] | None = None,
     before: npt.NDArray[Any] | None = None,
+    seeds: Seeds | None = None,
     make_out: Callable[[tuple[int, ...]], Writable] | None = None,
     memory_values: int = MEMORY_VALUES,
 ) -> Generator[Progress, None, SizedInstances]:
@@ -65,7 +66,7 @@ def volume_instances_steps(
     ----------
     classes : ClassSource
     settings : InstanceSettings
-    spacing, before
+    spacing, before, seeds
         See `napari_samseg.core.instances.methods.find_instances`.
     make_out : callable, optional
         Gets the shape, and returns an array of uint32 on disk: where volumes above
@@ -93,7 +94,7 @@ def volume_instances_steps(
         yield Progress("reading", done, len(slabs))
         whole[slab] = classes[slab]
     found = yield from find_instances_steps(
-        whole, settings, spacing=spacing, before=before
+        whole, settings, spacing=spacing, before=before, seeds=seeds
     )
     return SizedInstances(found, count_pixels(found.labels)[1])
 
@@ -116,6 +117,11 @@ def _check_blockwise(settings: InstanceSettings, n: int) -> None:
             "pixels, which is worked on block by block; leave it out, or take a part "
             "of the volume"
         )
+
+
+def fits_memory(n: int) -> bool:
+    """Tell whether so many pixels can be worked on at once."""
+    return n * BYTES_PER_PIXEL <= free_memory()
 
 
 def _check_memory(n: int) -> None:

@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 from scipy.spatial import cKDTree
-from skimage.feature import peak_local_max
 from skimage.morphology import reconstruction
 from skimage.segmentation import watershed
 
@@ -22,6 +21,7 @@ from napari_samseg.core.instances.components import (
     label_components,
     neighbourhood,
 )
+from napari_samseg.core.types import IntArray
 
 __all__ = [
     "distance_inside",
@@ -40,6 +40,8 @@ Spacing = Sequence[float]
 
 # Seeds of one object lie closer together than this, in pixels, unless told otherwise.
 DEFAULT_DISTANCE = 5.0
+# Heights that are compared at once: some 100 MB with their places.
+COMPARED_VALUES = 1 << 21
 
 
 def distance_inside(
@@ -180,9 +182,10 @@ def watershed_from_points(
     mask: npt.NDArray[Any],
     points: npt.ArrayLike,
     *,
+    ids: npt.ArrayLike | None = None,
     spacing: Spacing | None = None,
 ) -> tuple[Labels, int]:
-    """Split objects so that each point has one.
+    """Split objects so that each point, or each group of points, has one.
 
     Parameters
     ----------
@@ -190,13 +193,15 @@ def watershed_from_points(
     points : (N, D) float
         In pixels; one beyond the foreground goes to the nearest pixel of it. Of
         several in one pixel the first counts.
+    ids : (N,) integer, optional
+        Object of each point, from 1: several of one object are its seeds together.
     spacing : sequence of float, optional
         As in `split_touching`.
 
     Returns
     -------
     labels : uint32
-        Id i + 1 for point i.
+        Id i + 1 for point i, unless `ids` are given.
     n_unassigned : int
         Foreground pixels in components without a point, which stay 0.
 
@@ -219,8 +224,9 @@ def watershed_from_points(
     )
     places = nearest[(slice(None), *places.T)].T
     seeds = np.zeros(mask.shape, np.int32)
+    names = np.arange(1, len(places) + 1) if ids is None else np.asarray(ids, np.int32)
     # the first of several at one place is written last
-    seeds[tuple(places[::-1].T)] = np.arange(len(places), 0, -1)
+    seeds[tuple(places[::-1].T)] = names[::-1]
     labels = flood(-distance_inside(is_foreground, spacing), seeds, is_foreground)
     return labels, int((is_foreground & (labels == 0)).sum())
 
@@ -302,15 +308,52 @@ def distant_peaks(
         Pixels, the highest first.
     """
     steps = np.array(spacing or [1.0] * parts.ndim)
-    size = np.maximum(1, np.floor(away / steps)).astype(int)
-    footprint = np.ones(2 * size + 1, bool)
-    offsets = np.indices(footprint.shape).T - size
-    footprint &= (np.square(offsets * steps).sum(axis=-1) <= away**2).T
-    peaks = peak_local_max(
-        distance, footprint=footprint, labels=parts, exclude_border=False
-    )
-    peaks = peaks.reshape(-1, parts.ndim)  # none have one axis only
+    # the largest box within the ball is cheap to search, and leaves few to compare
+    box = np.floor(away / np.sqrt(parts.ndim) / steps).astype(int)
+    beyond = _ball_offsets(away, steps)
+    beyond = beyond[(np.abs(beyond) > box).any(axis=1)]
+    found = [np.zeros((0, parts.ndim), np.int64)]
+    for part, where in enumerate(ndimage.find_objects(parts), start=1):
+        if where is None:
+            continue
+        is_part = parts[where] == part
+        inside = np.where(is_part, distance[where], -np.inf)
+        if inside.size > 1 and np.ptp(inside[is_part]) == 0:
+            # as high everywhere: there is no waist
+            continue
+        highest = ndimage.maximum_filter(inside, 2 * box + 1, mode="nearest")
+        is_peak = is_part & (inside == highest)
+        peaks = _highest_of(np.argwhere(is_peak), inside, beyond)
+        found.append(peaks + [side.start for side in where])
+    peaks = np.concatenate(found)
     return thin_out(peaks, distance[tuple(peaks.T)], away, spacing)
+
+
+def _ball_offsets(away: float, steps: npt.NDArray[np.float64]) -> IntArray:
+    """Return the steps (K, D) in pixels that are no longer than a distance."""
+    reach = np.floor(away / steps).astype(int)
+    grid: IntArray = np.indices(tuple((2 * reach + 1).tolist()))
+    offsets = grid.reshape(len(steps), -1).T - reach
+    near = np.square(offsets * steps).sum(axis=1) <= away**2
+    return np.asarray(offsets[near], np.int64)
+
+
+def _highest_of(
+    peaks: IntArray, heights: npt.NDArray[Any], offsets: IntArray
+) -> IntArray:
+    """Keep the pixels (N, D) that none at some offsets (K, D) from them exceeds."""
+    last = np.array(heights.shape) - 1
+    start = 0
+    while start < len(offsets) and len(peaks):
+        # many offsets for few peaks: all at once that fit
+        step = max(1, COMPARED_VALUES // len(peaks))
+        # cut to the array, a place is still within the ball
+        around = peaks[:, np.newaxis] + offsets[start : start + step]
+        places = np.clip(around, 0, last)
+        highest = heights[tuple(np.moveaxis(places, -1, 0))].max(axis=1)
+        peaks = peaks[heights[tuple(peaks.T)] >= highest]
+        start += step
+    return peaks
 
 
 def thin_out(

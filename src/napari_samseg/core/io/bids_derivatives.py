@@ -12,7 +12,7 @@ from typing import Any
 
 import xxhash
 
-from napari_samseg.core.errors import InvalidImageError, OutputError
+from napari_samseg.core.errors import InvalidImageError, MissingFileError, OutputError
 from napari_samseg.core.io.bids import BidsDataset, BidsImage
 from napari_samseg.core.io.bids_metadata import read_json
 from napari_samseg.core.io.output import check_output_folder
@@ -32,7 +32,7 @@ SOURCE = "raw"
 DESCRIPTION = "dataset_description.json"
 
 
-def open_derivatives(out: Path, dataset: BidsDataset) -> None:
+def open_derivatives(out: Path, dataset: BidsDataset, labels_folder: Path) -> None:
     """Make sure that derivatives can be written to a folder, and describe them there.
 
     A description that is there already stays.
@@ -43,19 +43,23 @@ def open_derivatives(out: Path, dataset: BidsDataset) -> None:
         Made if need be.
     dataset : BidsDataset
         Where they come from.
+    labels_folder : Path
+        Where its labels lie, from the root of the dataset.
 
     Raises
     ------
     OutputError
-        If the folder is that of a raw dataset, or inside its images.
+        If the folder is that of a raw dataset, or holds its images or labels.
     """
     root, place = dataset.root.resolve(), out.resolve()
     check_output_folder(out)
-    if place == root or _is_raw_folder(place, root):
-        raise OutputError(
-            f"{out} holds the images of the dataset: choose a folder of its own, such "
-            f"as {dataset.root / 'derivatives' / 'maps'}"
-        )
+    labels = (root / labels_folder).resolve()
+    for inputs, what in ((root, "images"), (labels, "labels")):
+        if _holds_inputs(place, inputs):
+            raise OutputError(
+                f"{out} holds the {what} of the dataset: choose a folder of its own, "
+                f"such as {dataset.root / 'derivatives' / 'maps'}"
+            )
     path = out / DESCRIPTION
     if path.exists():
         try:
@@ -142,8 +146,7 @@ class Derivative:
         """
         there = [e for e in endings if self.path(e).exists()]
         absent = [e for e in endings if e not in there]
-        record = self._read_record()
-        state = record.get("Samseg", {})
+        state = self._read_state()
         if state and not state.get("Complete"):
             return list(endings)
         if state and state.get("Recipe") == dict(self.recipe):
@@ -156,13 +159,22 @@ class Derivative:
             "and stays: --overwrite makes it anew"
         )
 
-    def write_record(self, *, complete: bool, **fields: Any) -> None:
+    def read_notes(self) -> list[str]:
+        """Return what a person was told when the files were made."""
+        notes = self._read_state().get("Notes")
+        return [str(note) for note in notes] if isinstance(notes, list) else []
+
+    def write_record(
+        self, *, complete: bool, notes: Sequence[str] = (), **fields: Any
+    ) -> None:
         """Write the record, with more BIDS fields.
 
         Parameters
         ----------
         complete : bool
             All files are written.
+        notes : sequence of str
+            What a person should know about the files.
         **fields
             Written as they are.
         """
@@ -171,17 +183,21 @@ class Derivative:
             "Description": "Instance labels: 0 is background, each id one object",
             "GeneratedBy": [_generator()],
             **fields,
-            "Samseg": {"Complete": complete, "Recipe": dict(self.recipe)},
+            "Samseg": {
+                "Complete": complete,
+                "Recipe": dict(self.recipe),
+                "Notes": list(notes),
+            },
         }
         _write_json(self.record_path, content)
 
-    def _read_record(self) -> dict[str, Any]:
-        if not self.record_path.exists():
-            return {}
+    def _read_state(self) -> dict[str, Any]:
+        """Return what the record says of the making; {} if it is somebody else's."""
         try:
-            return read_json(self.record_path)
-        except ValueError:
+            state = read_json(self.record_path).get("Samseg")
+        except (MissingFileError, ValueError):
             return {}
+        return state if isinstance(state, dict) else {}
 
 
 def digest_file(path: Path) -> str:
@@ -225,11 +241,12 @@ def source_uri(place: str) -> str:
     return f"bids:{SOURCE}:{place}" if is_inside else place
 
 
-def _is_raw_folder(place: Path, root: Path) -> bool:
-    """Tell whether a folder lies among the images, ``root/sub-…``."""
+def _holds_inputs(place: Path, root: Path) -> bool:
+    """Tell whether a folder is the root of files of BIDS, or lies in ``root/sub-…``."""
     if not place.is_relative_to(root):
         return False
-    return place.relative_to(root).parts[0].startswith("sub-")
+    below = place.relative_to(root).parts
+    return not below or below[0].startswith("sub-")
 
 
 def _generator() -> dict[str, str]:

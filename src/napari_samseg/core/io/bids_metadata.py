@@ -75,6 +75,9 @@ class SidecarReader:
         for path in sidecars:
             try:
                 fields |= read_json(path)
+            except MissingFileError:
+                what = f"{path.name} is a link to a file that is not here"
+                self._missing.append(Missing(sample, what))
             except ValueError as error:
                 self._missing.append(Missing(sample, str(error)))
         if not sidecars:
@@ -118,7 +121,8 @@ def _pixel_size(fields: Mapping[str, Any]) -> tuple[tuple[float, float] | None, 
     """Return height and width of a pixel in micrometres, or why there are none."""
     stated, unit = fields["PixelSize"], fields.get("PixelSizeUnits")
     sizes = stated if isinstance(stated, list) else [stated]
-    numbers = [s for s in sizes if isinstance(s, int | float) and 0 < s < math.inf]
+    # JSON's true is 1 to Python
+    numbers = [s for s in sizes if type(s) in (int, float) and 0 < s < math.inf]
     if not 1 <= len(sizes) <= 3 or len(numbers) != len(sizes):
         return None, f"PixelSize is {stated!r}, not two or three positive numbers"
     scale = MICROMETRES.get(str(unit))

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from napari_samseg.core.io.label_image import open_label_image
+from napari_samseg.core.io.label_image import holds_palette_labels, open_label_image
 
 __all__ = [
     "ClassImage",
@@ -66,11 +66,14 @@ class ClassImage:
         classes.
     n_snapped : int
         Pixels whose value lay between those of classes.
+    has_palette : bool
+        The classes are the indices of a palette.
     """
 
     classes: npt.NDArray[Any]
     values: tuple[int, ...]
     n_snapped: int = 0
+    has_palette: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -106,7 +109,7 @@ def read_class_image(path: Path) -> ClassImage:
     8-bit pictures of masks, grey or RGB with equal channels, whose values are spread
     over 0..255 (0, 127, 255 of AxonDeepSeg; 0, 255 of ImageJ), become classes 0, 1, 2
     in the order of their values, see `snap_classes`. All other labels stay as they
-    are.
+    are, indices of a palette among them.
 
     Parameters
     ----------
@@ -120,10 +123,11 @@ def read_class_image(path: Path) -> ClassImage:
     InvalidLabelsError
         If it holds colours, or real numbers that are not whole.
     """
-    array = _read(path)
-    if is_picture(array):
+    array, has_palette = _read(path), holds_palette_labels(path)
+    if not has_palette and is_picture(array):
         return snap_classes(array)
-    return ClassImage(array, tuple(np.unique(array).tolist()))
+    values = tuple(np.unique(array).tolist())
+    return ClassImage(array, values, has_palette=has_palette)
 
 
 def read_mask_image(path: Path) -> ClassImage:
@@ -135,10 +139,12 @@ def read_mask_image(path: Path) -> ClassImage:
         8-bit pictures are cut at half of their maximum, see `mask_table`; of all
         other labels, what is above 0 is the mask. Errors as in `read_class_image`.
     """
-    array = _read(path)
-    table = mask_table(count_levels(array)) if _may_be_picture(array) else None
+    array, has_palette = _read(path), holds_palette_labels(path)
+    is_shades = _may_be_picture(array) and not has_palette
+    table = mask_table(count_levels(array)) if is_shades else None
     if table is None:
-        return ClassImage((array > 0).astype(np.uint8), (0, 1))
+        mask = (array > 0).astype(np.uint8)
+        return ClassImage(mask, (0, 1), has_palette=has_palette)
     top = int(array.max())
     n_snapped = int(((array > 0) & (array < top)).sum())
     return ClassImage(table[array], (0, top), n_snapped)

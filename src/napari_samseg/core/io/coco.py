@@ -2,9 +2,11 @@
 
 COCO, https://cocodataset.org/#format-data: ``images``, ``annotations`` with a
 ``segmentation`` (run lengths of pycocotools, or polygons), a ``bbox`` ``[x, y, width,
-height]`` and a ``category_id``, and ``categories``. Three keys are ours, and ignored by
+height]`` and a ``category_id``, and ``categories``. Four keys are ours, and ignored by
 others: ``object_id`` of an annotation is the id in the label map, ``plane`` of an image
-its position in a volume, and ``plane_axis`` the axis across which it lies there.
+its position in a volume, ``plane_axis`` the axis across which it lies there, and
+``volume`` the volume's ``shape`` and where its voxels lie, of those that say so:
+``affine`` and ``code`` of NIfTI, for the axes x, y, z of the shape read backwards.
 
 JSON-lines are what Hugging Face calls ``metadata.jsonl``: ``file_name``, ``width``,
 ``height``, and ``objects`` with a list for each key (``bbox``, ``category``, ``area``,
@@ -19,12 +21,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from napari_samseg.core.errors import InvalidLabelsError
 from napari_samseg.core.io.json_file import read_json, read_text, write_lines
+from napari_samseg.core.io.voxel_space import VoxelSpace
 
 __all__ = [
     "CocoDataset",
     "CocoImage",
+    "CocoVolume",
     "join_coco",
     "read_coco",
     "read_json_lines",
@@ -41,6 +47,34 @@ NOT_COLUMNS = ("id", "image_id", "category_id")
 
 
 @dataclass(frozen=True, slots=True)
+class CocoVolume:
+    """The volume of which an image is a plane, and where it lies in the patient.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        (..., Y, X) in voxels.
+    affine : four tuples of four float
+        See `napari_samseg.core.io.voxel_space.VoxelSpace`.
+    code : int
+    """
+
+    shape: tuple[int, ...]
+    affine: tuple[tuple[float, ...], ...]
+    code: int
+
+    @classmethod
+    def of(cls, shape: tuple[int, ...], space: VoxelSpace) -> CocoVolume:
+        """Return what is to be written of a volume."""
+        return cls(shape, tuple(map(tuple, space.affine.tolist())), space.code)
+
+    @property
+    def space(self) -> VoxelSpace:
+        """Where its voxels lie."""
+        return VoxelSpace(np.array(self.affine, np.float64), self.code)
+
+
+@dataclass(frozen=True, slots=True)
 class CocoImage:
     """An image, or a plane of a volume, that annotations belong to.
 
@@ -54,6 +88,8 @@ class CocoImage:
         Position in a volume, along each axis before (Y, X).
     axis : int
         Of a volume (Z, Y, X) across which the plane lies.
+    volume : CocoVolume or None
+        Of files that were made of one whose space was known.
     """
 
     image_id: int
@@ -61,6 +97,7 @@ class CocoImage:
     size: tuple[int, int]
     plane: tuple[int, ...] = ()
     axis: int = 0
+    volume: CocoVolume | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -260,7 +297,23 @@ def _read_image(item: Any, where: object) -> CocoImage:
     if axis not in (0, 1, 2) or (axis and len(plane) != 1):
         raise InvalidLabelsError(f"{where}: image {image_id} is no plane of a volume")
     name = str(item.get("file_name", ""))
-    return CocoImage(image_id, name, (height, width), plane, axis)
+    volume = _read_volume(item.get("volume"), f"{where}: image {image_id}")
+    return CocoImage(image_id, name, (height, width), plane, axis, volume)
+
+
+def _read_volume(known: Any, where: str) -> CocoVolume | None:
+    # others may mean something else by this key
+    if not isinstance(known, dict) or "affine" not in known:
+        return None
+    try:
+        affine = np.array(known["affine"], np.float64)
+        shape, code = tuple(map(int, known["shape"])), int(known["code"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise InvalidLabelsError(f"{where}: its volume is {known!r:.120}") from error
+    is_affine = affine.shape == (4, 4) and np.isfinite(affine).all()
+    if not is_affine or not np.linalg.det(affine) or min(shape, default=0) < 1:
+        raise InvalidLabelsError(f"{where}: its volume is {known!r:.120}")
+    return CocoVolume.of(shape, VoxelSpace(affine, code))
 
 
 def _image_entry(image: CocoImage) -> dict[str, Any]:
@@ -272,7 +325,15 @@ def _image_entry(image: CocoImage) -> dict[str, Any]:
         "height": height,
     }
     entry |= {"plane": list(image.plane)} if image.plane else {}
-    return entry | ({"plane_axis": image.axis} if image.axis else {})
+    entry |= {"plane_axis": image.axis} if image.axis else {}
+    if image.volume is not None:
+        volume = image.volume
+        entry["volume"] = {
+            "shape": list(volume.shape),
+            "affine": [list(row) for row in volume.affine],
+            "code": volume.code,
+        }
+    return entry
 
 
 def _read_columns(

@@ -11,7 +11,12 @@ import numpy as np
 
 from napari_samseg.core.errors import InvalidLabelsError, SettingsError
 from napari_samseg.core.instances.components import label_components
-from napari_samseg.core.io.coco import Annotation, CocoDataset, CocoImage
+from napari_samseg.core.io.coco import (
+    Annotation,
+    CocoDataset,
+    CocoImage,
+    CocoVolume,
+)
 from napari_samseg.core.io.coco_masks import ENCODERS, LeftOut, decode_mask
 from napari_samseg.core.io.instance_labels import (
     InstanceLabels,
@@ -53,7 +58,8 @@ def labels_to_coco(
     Parameters
     ----------
     instances : InstanceLabels
-        The property ``category`` of an object names its category; others go along.
+        The property ``category`` of an object names its category; others go along, and
+        so do the numbers of `categories`.
     file_name : str
         Of the image that the labels belong to.
     masks : "rle" or "polygon"
@@ -76,14 +82,20 @@ def labels_to_coco(
         raise SettingsError(
             f"masks are written as {' or '.join(ENCODERS)}, not {masks!r}"
         )
-    names: dict[str, int] = {}
+    categories = dict(instances.categories)
+    names = {name: number for number, name in reversed(categories.items())}
     images, kept = [], {}
     cut = instances.cut
+    volume = (
+        None
+        if instances.space is None
+        else CocoVolume.of(instances.volume_shape, instances.space)
+    )
     for number, (index, plane) in enumerate(label_planes(instances.labels), start=1):
         size = (plane.shape[0], plane.shape[1])
         place = index if cut is None else (cut.numbers[index[0]],)
         axis = 0 if cut is None else cut.axis
-        images.append(CocoImage(number, file_name, size, place, axis))
+        images.append(CocoImage(number, file_name, size, place, axis, volume))
         pieces = label_components(plane, 8) if parts else plane
         mask_of = ENCODERS[masks](pieces)
         items = []
@@ -92,12 +104,15 @@ def labels_to_coco(
             object_id = int(plane[y0:y1, x0:x1][item.crop][0])
             properties = dict(instances.properties.get(object_id, {}))
             category = str(properties.pop("category", None) or default_category)
+            if category not in names:
+                names[category] = max(categories, default=0) + 1
+                categories[names[category]] = category
             more = {k: plain_value(v) for k, v in properties.items()}
             items.append(
                 {k: v for k, v in more.items() if k not in KNOWN_KEYS}
                 | {
                     "object_id": object_id,
-                    "category_id": names.setdefault(category, len(names) + 1),
+                    "category_id": names[category],
                     "segmentation": mask_of(item),
                     "bbox": [x0, y0, x1 - x0, y1 - y0],
                     "area": int(item.crop.sum()),
@@ -105,10 +120,7 @@ def labels_to_coco(
                 }
             )
         kept[number] = tuple(items)
-    if not names:
-        names[default_category] = 1
-    categories = {number: name for name, number in names.items()}
-    return CocoDataset(tuple(images), kept, categories)
+    return CocoDataset(tuple(images), kept, categories or {1: default_category})
 
 
 def choose_images(dataset: CocoDataset, name: str | None = None) -> list[CocoImage]:
@@ -130,7 +142,9 @@ def choose_images(dataset: CocoDataset, name: str | None = None) -> list[CocoIma
     ] or [image for image in dataset.images if image.file_name.endswith(name or "")]
     files = list(dict.fromkeys(image.file_name for image in found))
     planes = Counter((image.file_name, image.plane) for image in found)
-    sizes = {(image.size, len(image.plane), image.axis) for image in found}
+    sizes = {
+        (image.size, len(image.plane), image.axis, image.volume) for image in found
+    }
     if not found:
         raise InvalidLabelsError(
             f"there is no image {name!r} among {_names(dataset.images)}"
@@ -145,7 +159,7 @@ def choose_images(dataset: CocoDataset, name: str | None = None) -> list[CocoIma
     if len(sizes) > 1 or max(planes.values()) > 1:
         raise InvalidLabelsError(
             f"the {len(found)} images called {files[0]!r} are not the planes of one "
-            "volume: they have different sizes, or no plane of their own"
+            "volume: they have different sizes or places, or no plane of their own"
         )
     return found
 
@@ -168,7 +182,14 @@ def coco_to_labels(
     name : str, optional
         File name of the image, or its end, where there are several.
     shape : tuple of int, optional
-        Of the image. Without it a volume ends with the last plane in the file.
+        Of the image. Without it a volume whose shape is not in the file ends with the
+        last plane there.
+
+    Returns
+    -------
+    InstanceLabels
+        With the categories of the whole dataset, and the space of the volume if the
+        file has it.
 
     Raises
     ------
@@ -178,8 +199,8 @@ def coco_to_labels(
         If an id does not fit 32 bits.
     """
     images = choose_images(dataset, name)
-    axis = images[0].axis
-    stack = _stack_shape(images, shape)
+    axis, volume = images[0].axis, images[0].volume
+    stack = _stack_shape(images, shape if volume is None else volume.shape)
     left_out: Counter[str] = Counter()
     properties: dict[int, dict[str, Any]] = {}
     objects = []
@@ -199,15 +220,46 @@ def coco_to_labels(
         properties[drawn.object_id] = _properties(item, dataset.categories)
     labels, notes = paint_objects(objects, stack)
     counted = [f"{count} {reason}" for reason, count in left_out.items()]
+    categories = _all_categories(dataset)
+    shared += [
+        f"{n} categories are called {name!r}: their objects are taken for one"
+        for name, n in Counter(categories.values()).items()
+        if n > 1
+    ]
     n_missing = math.prod(stack[:-2]) - len(images)
     if n_missing:
         counted.append(
             f"{n_missing} planes of the volume are not in the file, and stay empty"
         )
     whole = np.ascontiguousarray(np.moveaxis(labels, 0, axis)) if axis else labels
+    space = None if volume is None else volume.space
+    if volume is not None and whole.shape != volume.shape:
+        counted.append(
+            f"the planes do not fit the volume of shape {volume.shape} that the file "
+            "names: where it lies is left out"
+        )
+        space = None
     return InstanceLabels(
-        whole, properties, notes=(*dataset.notes, *counted, *shared, *notes)
+        whole,
+        properties,
+        notes=(*dataset.notes, *counted, *shared, *notes),
+        space=space,
+        categories=categories,
+        image_name=images[0].file_name,
+        **({} if space is None else space.steps(whole.ndim)),
     )
+
+
+def _all_categories(dataset: CocoDataset) -> dict[int, str]:
+    """Return the categories of a file, and those that it numbers and does not name."""
+    used = {
+        item["category_id"]
+        for image in dataset.images
+        for item in dataset.of(image)
+        if isinstance(item.get("category_id"), int)
+    }
+    unnamed = {number: str(number) for number in sorted(used - set(dataset.categories))}
+    return {**dataset.categories, **unnamed}
 
 
 def _stack_shape(

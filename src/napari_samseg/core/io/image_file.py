@@ -27,6 +27,7 @@ def open_image_file(
     rgb: bool | None = None,
     channel_axis: int | None = None,
     canonical: bool = False,
+    indices: bool = False,
 ) -> Iterator[PlaneSource]:
     """Open an image file as a source of planes, until the ``with`` block ends.
 
@@ -43,6 +44,8 @@ def open_image_file(
     canonical : bool
         Turn NIfTI volumes to RAS, see `napari_samseg.core.io.nifti.read_nifti`; other
         formats do not say how they are oriented.
+    indices : bool
+        Of a picture with a palette, take the indices rather than the colours.
 
     Warns
     -----
@@ -65,7 +68,7 @@ def open_image_file(
         return
     with ExitStack() as stack:
         try:
-            data, found_axis = _open(path, stack)
+            data, found_axis = _open(path, stack, indices=indices)
         # each library has its own errors for files that are not what they seem
         except Exception as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -123,7 +126,7 @@ def _open_nifti(
         raise InvalidImageError(f"{path}: {error}") from error
 
 
-def _open(path: Path, stack: ExitStack) -> tuple[Any, int | None]:
+def _open(path: Path, stack: ExitStack, *, indices: bool) -> tuple[Any, int | None]:
     """Return an array or levels, and the axis of the channels if the file says so."""
     import zarr
 
@@ -139,10 +142,10 @@ def _open(path: Path, stack: ExitStack) -> tuple[Any, int | None]:
 
             return open_ome_zarr(opened)
         return opened, None
-    return _open_file(path, stack), None
+    return _open_file(path, stack, indices=indices), None
 
 
-def _open_file(path: Path, stack: ExitStack) -> Any:
+def _open_file(path: Path, stack: ExitStack, *, indices: bool) -> Any:
     import numpy as np
     import zarr
 
@@ -158,6 +161,8 @@ def _open_file(path: Path, stack: ExitStack) -> Any:
     from PIL import Image
 
     with Image.open(path) as picture:
+        if indices and picture.mode == "P":
+            return np.asarray(picture)
         # a palette's indices are no intensities, and transparency is no channel
         shown = {"P": "RGB", "LA": "L"}.get(picture.mode, picture.mode)
         return np.asarray(picture.convert(shown))

@@ -38,10 +38,13 @@ class PlaneCut:
         Of the volume, across which the planes lie.
     numbers : tuple of int
         Positions of the planes along that axis, rising.
+    length : int
+        Planes of the whole volume along that axis.
     """
 
     axis: int
     numbers: tuple[int, ...]
+    length: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,6 +67,10 @@ class InstanceLabels:
         Where the first pixel lies along each axis, in the units of `scale`.
     cut : PlaneCut or None
         The labels are planes of that volume; None if they are the whole of it.
+    categories : mapping of category id to name
+        All that a file numbers, also those of which there is no object.
+    image_name : str
+        File name of the image that the labels belong to; empty if not known.
     """
 
     labels: Any
@@ -74,11 +81,22 @@ class InstanceLabels:
     space: VoxelSpace | None = None
     cut: PlaneCut | None = None
     translation: tuple[float, ...] | None = None
+    categories: Mapping[int, str] = field(default_factory=dict)
+    image_name: str = ""
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of the labels, in pixels."""
         return tuple(int(n) for n in self.labels.shape)
+
+    @property
+    def volume_shape(self) -> tuple[int, ...]:
+        """Shape of the volume of which these may be planes."""
+        if self.cut is None:
+            return self.shape
+        _, *others = self.shape
+        others.insert(self.cut.axis, self.cut.length)
+        return tuple(others)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_samseg.core.errors import UnknownNameError
+from napari_samseg.core.errors import InvalidLabelsError, UnknownNameError
 from napari_samseg.core.io.instance_labels import InstanceLabels
+from napari_samseg.core.io.output import check_output_file, check_output_folder
 from napari_samseg.core.settings import ConvertSettings
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ __all__ = [
     "ReadRequest",
     "WriteRequest",
     "find_format",
+    "find_writer",
     "list_formats",
 ]
 
@@ -82,6 +84,8 @@ class LabelFormat:
     keeps_space : bool
         Where the voxels lie in the patient goes along.
     is_folder : bool
+    is_plane : bool
+        Holds one plane, and no volume.
     """
 
     name: str
@@ -92,6 +96,34 @@ class LabelFormat:
     keeps_properties: bool = False
     keeps_space: bool = False
     is_folder: bool = False
+    is_plane: bool = False
+
+    def check_out(
+        self, path: Path, *, inputs: tuple[Path | None, ...] = (), overwrite: bool
+    ) -> None:
+        """Make sure that labels can be written without harm to what is there.
+
+        Raises
+        ------
+        OutputError
+            See `napari_samseg.core.io.output.check_output_file`; a folder is never
+            replaced.
+        """
+        if not self.is_folder:
+            check_output_file(path, inputs=inputs, overwrite=overwrite)
+            return
+        from napari_samseg.core.io.ome_zarr_labels import check_zarr_path
+
+        check_zarr_path(path)
+        check_output_folder(path.parent)
+
+    def check_shape(self, path: Path, shape: tuple[int, ...]) -> None:
+        """Raise `InvalidLabelsError` if a volume is to become a picture."""
+        if self.is_plane and len(shape) > 2:
+            raise InvalidLabelsError(
+                f"{path}: a .png holds one plane, not labels of shape {shape}: write a "
+                ".tif or .zarr"
+            )
 
     def space_notes(self, found: InstanceLabels) -> tuple[str, ...]:
         """Return what a person should know if labels go into a file without a space."""
@@ -112,12 +144,18 @@ class LabelFormat:
 @contextmanager
 def _read_image(path: Path, request: ReadRequest) -> Iterator[InstanceLabels]:
     from napari_samseg.core.io.class_image import is_picture, picture_note
-    from napari_samseg.core.io.label_image import open_label_image
+    from napari_samseg.core.io.label_image import (
+        holds_palette_labels,
+        open_label_image,
+        palette_note,
+    )
 
     del request
     with open_label_image(path) as labels:
         notes = []
-        if len(labels.shape) == 2 and is_picture(np.asarray(labels[...])):
+        if holds_palette_labels(path):
+            notes.append(palette_note(path, np.unique(labels).tolist()))
+        elif len(labels.shape) == 2 and is_picture(np.asarray(labels[...])):
             notes.append(picture_note(path))
         yield InstanceLabels(labels, notes=tuple(notes))
 
@@ -234,7 +272,9 @@ LABEL_FORMATS: Mapping[str, LabelFormat] = {
     entry.name: entry
     for entry in (
         LabelFormat("tiff", "TIFF", (".tif", ".tiff"), _read_image, _write_image),
-        LabelFormat("png", "16-bit PNG", (".png",), _read_image, _write_image),
+        LabelFormat(
+            "png", "16-bit PNG", (".png",), _read_image, _write_image, is_plane=True
+        ),
         LabelFormat("npy", "NumPy array", (".npy",), _read_image, None),
         LabelFormat(
             "nifti",
@@ -284,6 +324,7 @@ LABEL_FORMATS: Mapping[str, LabelFormat] = {
             (".colour.png", ".png"),
             None,
             _write_colours,
+            is_plane=True,
         ),
     )
 }
@@ -314,6 +355,22 @@ def find_format(path: Path, name: str = "") -> LabelFormat:
         f"{path.name!r} tells no label format: give it the suffix of one, or name one "
         f"({list_formats()})"
     )
+
+
+def find_writer(path: Path, name: str = "") -> LabelFormat:
+    """Return a format that can be written, as `find_format`.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is none.
+    InvalidLabelsError
+        If it can only be read.
+    """
+    found = find_format(path, name)
+    if found.write is None:
+        raise InvalidLabelsError(f"{path}: {found.title} cannot be written, only read")
+    return found
 
 
 def list_formats() -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,20 @@ from napari_samseg.core.io.image_file import may_hold_colours, open_image_file
 __all__ = [
     "check_label_path",
     "grey_values",
+    "holds_palette_labels",
     "open_label_image",
+    "palette_note",
     "whole_numbers",
     "write_label_image",
 ]
 
 SUFFIXES = (".tif", ".tiff", ".png")
+# Share of the pixels that equal their 3 x 3 neighbourhood in any map of labels (0.64
+# and more were found); photographs brought to 256 colours have less (up to 0.28).
+SOLID_SHARE = 0.3
+# Pillow's formats with palettes that lose nothing.
+PALETTE_SUFFIXES = (".png", ".gif", ".bmp")
+MOST_NAMED = 12
 
 
 def check_label_path(path: Path) -> None:
@@ -114,7 +122,8 @@ def open_label_image(path: Path) -> Iterator[Any]:
     Yields
     ------
     (..., Y, X) bool or integer array-like
-        The ids as they are; read plane by plane where the format allows it.
+        The ids as they are; read plane by plane where the format allows it. Of a
+        picture with a palette, see `holds_palette_labels`, the indices.
 
     Raises
     ------
@@ -123,14 +132,62 @@ def open_label_image(path: Path) -> Iterator[Any]:
     InvalidLabelsError
         If it holds colours, or real numbers that are not whole.
     """
-    rgb = None if may_hold_colours(path) else False
-    with open_image_file(path, rgb=rgb) as source:
+    indices = holds_palette_labels(path)
+    rgb = None if may_hold_colours(path) and not indices else False
+    with open_image_file(path, rgb=rgb, indices=indices) as source:
         labels = source.levels[0]
         if source.rgb:
             labels = grey_values(np.asarray(labels[...]), path)
         if np.dtype(labels.dtype).kind == "f":
             labels = whole_numbers(np.asarray(labels[...]), path)
         yield labels
+
+
+def holds_palette_labels(path: Path) -> bool:
+    """Tell whether a picture has a palette whose indices are labels.
+
+    So masks are stored that people are to look at as well, such as those of PASCAL VOC
+    and DAVIS. Not so greys that happen to have a palette, in which black has another
+    index than 0 or no colour is defined, and photographs of 256 colours.
+    """
+    from PIL import Image, UnidentifiedImageError
+    from scipy import ndimage
+
+    if not path.is_file() or path.suffix.lower() not in PALETTE_SUFFIXES:
+        return False
+    try:
+        with Image.open(path) as picture:
+            if picture.mode != "P":
+                return False
+            index, palette = np.asarray(picture), picture.getpalette("RGB") or []
+    # what is wrong with it is told when it is opened
+    except (UnidentifiedImageError, OSError, SyntaxError):
+        return False
+    colours = np.zeros((256, 3), np.uint8)
+    colours.flat[: len(palette)] = palette
+    used = np.unique(index)
+    if not _are_coloured(colours):
+        return False
+    if not _are_coloured(colours[used]) and (colours[used[used > 0]] == 0).all(1).any():
+        return False
+    low, high = (f(index, 3) for f in (ndimage.minimum_filter, ndimage.maximum_filter))
+    return bool((low == high).mean() >= SOLID_SHARE)
+
+
+def _are_coloured(colours: npt.NDArray[np.uint8]) -> bool:
+    return bool((colours.max(axis=1) != colours.min(axis=1)).any())
+
+
+def palette_note(path: Path, values: Iterable[int]) -> str:
+    """Return what to tell of labels that are the indices of a palette."""
+    found = sorted(values)
+    names = ", ".join(map(str, found[:MOST_NAMED]))
+    more = ", ..." if len(found) > MOST_NAMED else ""
+    void = "; 255 is one of them, which marks what is void in PASCAL VOC"
+    return (
+        f"{path} has a palette: its indices ({names}{more}) are taken for labels, and "
+        f"its colours are for people{void if 255 in found else ''}"
+    )
 
 
 def grey_values(array: npt.NDArray[Any], path: Path | str) -> npt.NDArray[Any]:

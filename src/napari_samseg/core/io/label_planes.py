@@ -16,14 +16,19 @@ from napari_samseg.core.errors import InvalidLabelsError
 from napari_samseg.core.images import PlaneSource, read_raw
 from napari_samseg.core.io.class_image import is_picture, picture_note
 from napari_samseg.core.io.image_file import may_hold_colours, open_image_file
-from napari_samseg.core.io.label_image import grey_values, whole_numbers
+from napari_samseg.core.io.label_image import (
+    grey_values,
+    holds_palette_labels,
+    palette_note,
+    whole_numbers,
+)
 from napari_samseg.core.settings import ImageSettings
 
 __all__ = ["LabelPlanes", "PictureWarning", "open_label_planes"]
 
 
 class PictureWarning(UserWarning):
-    """Instance labels look like a picture of a mask."""
+    """Instance labels look like a picture of a mask, or are those of a palette."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,18 +78,20 @@ class LabelPlanes:
 
 
 @contextmanager
-def open_label_planes(path: Path) -> Iterator[LabelPlanes]:
+def open_label_planes(path: Path, *, warns: bool = True) -> Iterator[LabelPlanes]:
     """Open instance labels, until the ``with`` block ends.
 
     Parameters
     ----------
     path : Path
         See `napari_samseg.core.io.image_file.open_image_file`.
+    warns : bool
+        The labels are to be instances already.
 
     Warns
     -----
     PictureWarning
-        If a plane looks like a picture of a mask.
+        If a plane looks like a picture of a mask, or the ids are indices of a palette.
 
     Raises
     ------
@@ -93,14 +100,18 @@ def open_label_planes(path: Path) -> Iterator[LabelPlanes]:
     InvalidLabelsError
         If it has several channels.
     """
-    rgb = None if may_hold_colours(path) else False
-    with open_image_file(path, rgb=rgb) as source:
+    indices = holds_palette_labels(path)
+    rgb = None if may_hold_colours(path) and not indices else False
+    with open_image_file(path, rgb=rgb, indices=indices) as source:
         if not source.rgb and source.n_channels > 1:
             raise InvalidLabelsError(
                 f"{path} has {source.n_channels} channels, and labels one value for "
                 "each pixel: save the labels by themselves"
             )
         planes = LabelPlanes(path, source)
-        if planes.shape[:-2] == () and is_picture(planes.read(())):
+        if indices:
+            note = palette_note(path, np.unique(planes.read(())).tolist())
+            warnings.warn(note, PictureWarning, stacklevel=3)
+        elif warns and planes.shape[:-2] == () and is_picture(planes.read(())):
             warnings.warn(picture_note(path), PictureWarning, stacklevel=3)
         yield planes

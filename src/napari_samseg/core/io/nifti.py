@@ -22,7 +22,11 @@ from napari_samseg.core.errors import (
 )
 from napari_samseg.core.io.instance_labels import InstanceLabels
 from napari_samseg.core.io.label_image import whole_numbers
-from napari_samseg.core.io.voxel_space import VoxelSpace, arithmetic_step
+from napari_samseg.core.io.voxel_space import (
+    VoxelSpace,
+    arithmetic_step,
+    turn_volume,
+)
 
 __all__ = [
     "NIFTI_SUFFIXES",
@@ -31,6 +35,7 @@ __all__ = [
     "nifti_stem",
     "read_nifti",
     "read_nifti_labels",
+    "read_nifti_space",
     "write_nifti",
     "write_nifti_labels",
 ]
@@ -57,6 +62,17 @@ MILLIMETRES = {
     "dimensionless": 1.0,
     "": 1.0,
 }
+# Of units of time, in seconds, by the same names; and what NIfTI calls three of them.
+SECONDS = {
+    "day": 86_400.0,
+    "hour": 3_600.0,
+    "minute": 60.0,
+    "second": 1.0,
+    "millisecond": 1e-3,
+    "microsecond": 1e-6,
+    "nanosecond": 1e-9,
+}
+TIME_UNITS = {"second": "sec", "millisecond": "msec", "microsecond": "usec"}
 # Longest axis that the first edition of the format can hold.
 LONGEST = 32_767
 # Volumes in which sform and qform put a voxel farther apart disagree.
@@ -78,6 +94,8 @@ class NiftiVolume:
         The file says that its values are labels.
     notes : tuple of str
         What a person should know: an orientation that is missing or in doubt.
+    time_step : (float, str)
+        From one volume of a series to the next, and its unit; 1 "pixel" if not known.
     """
 
     array: npt.NDArray[Any]
@@ -85,12 +103,18 @@ class NiftiVolume:
     channel_axis: int | None = None
     is_label: bool = False
     notes: tuple[str, ...] = ()
+    time_step: tuple[float, str] = (1.0, "pixel")
 
     @property
-    def scale(self) -> tuple[float, ...]:
-        """Size of a voxel along each axis but that of the channels; 1 along time."""
+    def steps(self) -> dict[str, Any]:
+        """``scale`` and ``units`` along each axis but that of the channels."""
         n = self.array.ndim - (self.channel_axis is not None)
-        return (*(1.0,) * (n - 3), *self.space.spacing[-min(n, 3) :])
+        found = self.space.steps(n)
+        if n == 4:
+            step, unit = self.time_step
+            found["scale"] = (step, *found["scale"][1:])
+            found["units"] = (unit, *found["units"][1:])
+        return found
 
     def turned_to_ras(self) -> NiftiVolume:
         """Return the volume with axes that run as near as can be to right, front, head.
@@ -100,23 +124,16 @@ class NiftiVolume:
         InvalidImageError
             If its orientation is unknown.
         """
-        from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
+        from nibabel.orientations import io_orientation
 
         if not self.space.orientation:
             raise InvalidImageError(
                 "does not say how it is oriented, and cannot be turned to RAS: read it "
                 "as it is stored"
             )
-        axes = self.array.T
-        is_plane = axes.ndim == 2
-        axes = axes[..., np.newaxis] if is_plane else axes
         turn = io_orientation(self.space.affine)
-        affine = self.space.affine @ inv_ornt_aff(turn, axes.shape[:3])
-        turned = apply_orientation(axes, turn)
-        if is_plane and turned.shape[2] == 1:
-            turned = turned[..., 0]
-        space = VoxelSpace(affine, self.space.code)
-        return replace(self, array=turned.T, space=space)
+        array, space = turn_volume(self.array, self.space, turn)
+        return replace(self, array=array, space=space)
 
 
 def is_nifti(path: Path) -> bool:
@@ -176,13 +193,23 @@ def read_nifti(path: Path, *, canonical: bool = False) -> NiftiVolume:
     if array.ndim == 5 and array.shape[1] == 1:
         array = array[:, 0]
     is_label = int(image.header["intent_code"]) == LABEL_INTENT
-    volume = NiftiVolume(array, space, channel_axis, is_label, notes)
+    volume = NiftiVolume(
+        array, space, channel_axis, is_label, notes, _time_step(image.header)
+    )
     if not canonical:
         return volume
     try:
         return volume.turned_to_ras()
     except InvalidImageError as error:
         raise InvalidImageError(f"{path} {error}") from error
+
+
+def read_nifti_space(path: Path) -> VoxelSpace:
+    """Return where the voxels of a file lie that `read_nifti` can read."""
+    import nibabel
+
+    image: Any = nibabel.load(path)
+    return _read_space(image.header, path)[0]
 
 
 def read_nifti_labels(path: Path, *, canonical: bool = False) -> InstanceLabels:
@@ -201,11 +228,9 @@ def read_nifti_labels(path: Path, *, canonical: bool = False) -> InstanceLabels:
             f"{path} has {volume.array.shape[0]} values for each voxel, and labels one"
         )
     labels = whole_numbers(volume.array, path)
-    units = ("pixel",) * (labels.ndim - 3) + ("millimeter",) * min(labels.ndim, 3)
     return InstanceLabels(
         labels,
-        scale=volume.scale,
-        units=units,
+        **volume.steps,
         notes=(f"{path.name}: {volume.space}", *volume.notes),
         space=volume.space,
     )
@@ -217,6 +242,7 @@ def write_nifti(
     space: VoxelSpace | None = None,
     *,
     is_label: bool = False,
+    time_step: tuple[float, str] = (1.0, "pixel"),
 ) -> None:
     """Write a NIfTI file, which is there whole or not at all; makes its folder.
 
@@ -229,6 +255,8 @@ def write_nifti(
         Voxels of 1 mm and unknown orientation if not given.
     is_label : bool
         Say in the file that its values are labels.
+    time_step : (float, str)
+        From one volume of a series to the next, and its unit, such as "second".
 
     Raises
     ------
@@ -257,8 +285,9 @@ def write_nifti(
         raise InvalidImageError(
             f"{path}: a NIfTI file cannot hold {array.dtype}"
         ) from error
-    image.header.set_zooms((*space.spacing[::-1], 1.0)[: values.ndim])
-    image.header.set_xyzt_units("mm")
+    step, unit = time_step
+    image.header.set_zooms((*space.spacing[::-1], step)[: values.ndim])
+    image.header.set_xyzt_units("mm", TIME_UNITS.get(unit, "unknown"))
     if space.code > 0:
         image.set_sform(space.affine, space.code)
         image.set_qform(space.affine, space.code)
@@ -276,7 +305,9 @@ def write_nifti(
 def write_nifti_labels(path: Path, instances: InstanceLabels) -> None:
     """Write labels as NIfTI, in the smallest unsigned integers that hold their ids.
 
-    Planes that were cut from a volume become the part of it in which they lie.
+    Planes that were cut from a volume become the part of it in which they lie. Planes
+    (T, Y, X) whose first axis has a unit of time become volumes (T, 1, Y, X) of one
+    plane, for time is the fourth axis of the format.
 
     Raises
     ------
@@ -295,11 +326,18 @@ def write_nifti_labels(path: Path, instances: InstanceLabels) -> None:
     if high > np.iinfo(np.uint32).max:
         raise LabelOverflowError(f"id {high} does not fit the 32 bits of {path.name}")
     space, cut = instances.space, instances.cut
+    scale = instances.scale or (1.0,) * labels.ndim
+    units = instances.units or ("pixel",) * labels.ndim
+    time_step = (1.0, "pixel")
+    if labels.ndim in (3, 4) and units[0] in SECONDS:
+        time_step = _in_time_units(scale[0], units[0])
+    if labels.ndim == 3 and units[0] in SECONDS:
+        labels = labels[:, np.newaxis]
+        scale, units = (1.0, 1.0, *scale[1:]), ("pixel", "pixel", *units[1:])
     if space is None and instances.scale is not None:
-        units = instances.units or ("pixel",) * len(instances.scale)
         steps = [
             step * _millimetres(unit, path)
-            for step, unit in zip(instances.scale[-3:], units[-3:], strict=True)
+            for step, unit in zip(scale[-3:], units[-3:], strict=True)
         ]
         space = VoxelSpace.from_spacing((*(1.0,) * 3, *steps)[-3:])
     if cut is not None:
@@ -313,7 +351,18 @@ def write_nifti_labels(path: Path, instances: InstanceLabels) -> None:
         # without a space of the volume, the scale is that of the planes already
         if instances.space is not None:
             space = instances.space.cut(cut.axis, cut.numbers[0], step)
-    write_nifti(path, labels.astype(np.min_scalar_type(high)), space, is_label=True)
+    write_nifti(
+        path,
+        labels.astype(np.min_scalar_type(high)),
+        space,
+        is_label=True,
+        time_step=time_step,
+    )
+
+
+def _in_time_units(step: float, unit: str) -> tuple[float, str]:
+    """Return a time in a unit that NIfTI has."""
+    return (step, unit) if unit in TIME_UNITS else (step * SECONDS[unit], "second")
 
 
 def _millimetres(unit: str, path: Path) -> float:
@@ -321,7 +370,8 @@ def _millimetres(unit: str, path: Path) -> float:
     if unit not in MILLIMETRES:
         raise InvalidLabelsError(
             f"{path.name} has voxels in millimetres, and the labels have the unit "
-            f"{unit!r}: give them a scale in one such as micrometer, or pixel"
+            f"{unit!r}: give them a scale in one such as micrometer, or pixel; an axis "
+            "of time stands in front"
         )
     return MILLIMETRES[unit]
 
@@ -349,6 +399,20 @@ def _read_values(image: Any) -> npt.NDArray[Any]:
     if not 2 <= data.ndim <= 5:
         raise InvalidImageError(f"has {data.ndim} axes longer than 1: 2 to 5 are read")
     return data
+
+
+def _time_step(header: Any) -> tuple[float, str]:
+    """Return the time from one volume to the next, and its unit."""
+    zooms = header.get_zooms()
+    step = float(zooms[3]) if len(zooms) > 3 else 1.0
+    try:
+        stated = header.get_xyzt_units()[1]
+    # a number that stands for no unit
+    except KeyError:
+        stated = "unknown"
+    unit = next((name for name, n in TIME_UNITS.items() if n == stated), "pixel")
+    # programs write 0 where they do not know it
+    return (step, unit) if np.isfinite(step) and step > 0 else (1.0, "pixel")
 
 
 def _read_space(header: Any, path: Path) -> tuple[VoxelSpace, tuple[str, ...]]:

@@ -5,7 +5,9 @@ https://ngff.openmicroscopy.org/0.5/#label-md
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -16,11 +18,18 @@ from napari_samseg.core.errors import InvalidLabelsError, MissingFileError, Outp
 from napari_samseg.core.io.instance_labels import InstanceLabels, label_planes
 from napari_samseg.core.io.json_file import plain_value
 from napari_samseg.core.overlay import object_colour
+from napari_samseg.core.types import Progress
 
 if TYPE_CHECKING:
     import zarr
 
-__all__ = ["check_zarr_path", "read_ome_zarr_labels", "write_ome_zarr_labels"]
+__all__ = [
+    "NewLabels",
+    "check_zarr_path",
+    "create_ome_zarr_labels",
+    "read_ome_zarr_labels",
+    "write_ome_zarr_labels",
+]
 
 VERSION = "0.5"
 AXES = "tczyx"
@@ -72,6 +81,39 @@ def write_ome_zarr_labels(path: Path, instances: InstanceLabels) -> None:
     InvalidLabelsError
         If the labels are none, or have more axes.
     """
+    with create_ome_zarr_labels(path, instances) as new:
+        ids: set[int] = set()
+        for index, plane in label_planes(instances.labels):
+            for level, array in enumerate(new.levels):
+                array[index] = plane[:: 1 << level, :: 1 << level]
+            if len(ids) <= MOST_COLOURS:
+                ids.update(np.unique(plane).tolist())
+        ids.discard(0)
+        new.describe(ids)
+
+
+@contextmanager
+def create_ome_zarr_labels(
+    path: Path, instances: InstanceLabels
+) -> Iterator[NewLabels]:
+    """Make an OME-Zarr label image to be filled until the ``with`` block ends.
+
+    It is there under its name when the block ends, and nothing is left if that happens
+    by an error or by cancelling.
+
+    Parameters
+    ----------
+    path : Path
+        Must not be there yet; see `write_ome_zarr_labels`.
+    instances : InstanceLabels
+        Shape and data type of the labels, whose pixels are not looked at; properties
+        and place go along.
+
+    Raises
+    ------
+    OutputError, InvalidLabelsError
+        As `write_ome_zarr_labels`.
+    """
     check_zarr_path(path)
     shape = instances.shape
     if not 2 <= len(shape) <= len(AXES):
@@ -82,10 +124,78 @@ def write_ome_zarr_labels(path: Path, instances: InstanceLabels) -> None:
     with TemporaryDirectory(prefix=".samseg-", dir=path.parent) as folder:
         unfinished = Path(folder) / path.name
         image = path.parent.parent if path.parent.name == "labels" else None
-        _write(unfinished, instances, None if image is None else "../../")
+        yield NewLabels(unfinished, instances, None if image is None else "../../")
         unfinished.rename(path)
     if image is not None:
         _list_labels(path)
+
+
+class NewLabels:
+    """An OME-Zarr label image that is being filled.
+
+    Attributes
+    ----------
+    levels : list of zarr.Array
+        Finest first, each half as large as the one before; all 0.
+    """
+
+    def __init__(
+        self, path: Path, instances: InstanceLabels, source: str | None
+    ) -> None:
+        import zarr
+
+        self._name, self._instances, self._source = path.name, instances, source
+        shape = instances.shape
+        names = _axes(len(shape))
+        self._group = zarr.create_group(path, zarr_format=3)
+        itemsize = np.dtype(instances.labels.dtype).itemsize
+        n_levels = 1
+        while max(shape[-2:]) > COARSEST << (n_levels - 1):
+            n_levels += 1
+        self.levels = [
+            self._group.create_array(
+                str(level),
+                shape=(*shape[:-2], *(-(-n >> level) for n in shape[-2:])),
+                dtype=f"u{itemsize}",
+                chunks=(*(1,) * (len(shape) - 2), *(min(CHUNK, n) for n in shape[-2:])),
+                dimension_names=names,
+                fill_value=0,
+            )
+            for level in range(n_levels)
+        ]
+
+    def shrink(self) -> Generator[Progress, None, None]:
+        """Fill all levels from the finest, plane by plane."""
+        n_planes = math.prod(self._instances.shape[:-2])
+        for done, (index, plane) in enumerate(label_planes(self.levels[0])):
+            yield Progress("making coarser levels", done, n_planes)
+            for level, array in enumerate(self.levels[1:], start=1):
+                array[index] = plane[:: 1 << level, :: 1 << level]
+
+    def describe(self, ids: Iterable[int]) -> None:
+        """Write what the labels are, with a colour for each object."""
+        instances, colourful = self._instances, sorted(ids)
+        names = _axes(len(instances.shape))
+        about: dict[str, Any] = {
+            "colors": [
+                {"label-value": i, "rgba": [*object_colour(i), 255]}
+                for i in (colourful if len(colourful) <= MOST_COLOURS else ())
+            ],
+            "properties": [
+                {**plain_value(known), "label-value": object_id}
+                for object_id, known in sorted(instances.properties.items())
+                if known
+            ],
+        }
+        if self._source:
+            about["source"] = {"image": self._source}
+        self._group.attrs["ome"] = {
+            "version": VERSION,
+            "multiscales": [
+                _multiscale(self._name, instances, names, len(self.levels))
+            ],
+            "image-label": {key: value for key, value in about.items() if value},
+        }
 
 
 def read_ome_zarr_labels(path: Path, name: str | None = None) -> InstanceLabels:
@@ -139,53 +249,6 @@ def read_ome_zarr_labels(path: Path, name: str | None = None) -> InstanceLabels:
         _properties(known if isinstance(known, Mapping) else {}),
         **read_steps(opened),
     )
-
-
-def _write(path: Path, instances: InstanceLabels, source: str | None) -> None:
-    import zarr
-
-    shape = instances.shape
-    names = _axes(len(shape))
-    group = zarr.create_group(path, zarr_format=3)
-    itemsize = np.dtype(instances.labels.dtype).itemsize
-    n_levels = 1
-    while max(shape[-2:]) > COARSEST << (n_levels - 1):
-        n_levels += 1
-    arrays = [
-        group.create_array(
-            str(level),
-            shape=(*shape[:-2], *(-(-n >> level) for n in shape[-2:])),
-            dtype=f"u{itemsize}",
-            chunks=(*(1,) * (len(shape) - 2), *(min(CHUNK, n) for n in shape[-2:])),
-            dimension_names=names,
-            fill_value=0,
-        )
-        for level in range(n_levels)
-    ]
-    ids: set[int] = set()
-    for index, plane in label_planes(instances.labels):
-        for level, array in enumerate(arrays):
-            array[index] = plane[:: 1 << level, :: 1 << level]
-        if len(ids) <= MOST_COLOURS:
-            ids.update(np.unique(plane).tolist())
-    ids.discard(0)
-    about = {
-        "colors": [
-            {"label-value": i, "rgba": [*object_colour(i), 255]}
-            for i in (sorted(ids) if len(ids) <= MOST_COLOURS else ())
-        ],
-        "properties": [
-            {**plain_value(known), "label-value": object_id}
-            for object_id, known in sorted(instances.properties.items())
-            if known
-        ],
-    }
-    group.attrs["ome"] = {
-        "version": VERSION,
-        "multiscales": [_multiscale(path.name, instances, names, n_levels)],
-        "image-label": {key: value for key, value in about.items() if value}
-        | ({"source": {"image": source}} if source else {}),
-    }
 
 
 def _axes(n: int) -> list[str]:

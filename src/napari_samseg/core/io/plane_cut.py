@@ -75,7 +75,7 @@ def cut_planes(found: InstanceLabels, settings: ConvertSettings) -> InstanceLabe
         translation=_start(found, axis, int(numbers[0])),
         units=None if found.units is None else _first(found.units, axis),
         notes=tuple(notes),
-        cut=PlaneCut(axis, tuple(numbers.tolist())),
+        cut=PlaneCut(axis, tuple(numbers.tolist()), found.shape[axis]),
     )
 
 

@@ -49,7 +49,7 @@ from napari_samseg.core.io.prompt_rows import (
     stack_rows,
     whole_number,
 )
-from napari_samseg.core.types import PlanePrompts
+from napari_samseg.core.types import PADDING, PlanePrompts
 
 __all__ = [
     "TABLE_BOX",
@@ -215,10 +215,27 @@ def _read_parquet(path: Path) -> PlaneRows:
     return _read_records(path, _dicts(path, table.column_names, rows))
 
 
+def _read_npz_rows(path: Path) -> PlaneRows:
+    planes: PlaneRows = {}
+    for plane, prompts in _read_npz(path).items():
+        rows = planes.setdefault(plane, {})
+        for i, object_id in enumerate(prompts.object_ids.tolist()):
+            row = rows[object_id] = ObjectRow()
+            real = prompts.point_labels[i] != PADDING
+            row.points_yx += [(y, x) for y, x in prompts.points_yx[i][real].tolist()]
+            row.point_labels += prompts.point_labels[i][real].tolist()
+            if prompts.has_box[i]:
+                row.box_yx = tuple(prompts.boxes_yx[i].tolist())
+            if prompts.low_res_masks is not None and prompts.has_mask[i]:
+                row.low_res_mask = prompts.low_res_masks[i]
+    return planes
+
+
 READERS: Mapping[str, Callable[[Path], PlaneRows]] = {
     ".csv": _read_csv_table,
     ".json": _read_json,
     ".npy": _read_npy,
+    ".npz": _read_npz_rows,
     ".parquet": _read_parquet,
 }
 

@@ -29,6 +29,7 @@ __all__ = [
     "read_csv",
     "read_text",
     "set_box",
+    "stack_masks",
     "stack_rows",
     "whole_number",
 ]
@@ -49,11 +50,14 @@ class ObjectRow:
         1 on the object, 0 off it.
     box_yx : tuple of 4 float or None
         Half-open ``(y0, x0, y1, x1)``, in pixels.
+    low_res_mask : (h, w) float32 or None
+        Logits of a mask prompt, of the whole plane.
     """
 
     points_yx: list[tuple[float, float]] = field(default_factory=list)
     point_labels: list[int] = field(default_factory=list)
     box_yx: tuple[float, ...] | None = None
+    low_res_mask: FloatArray | None = None
 
 
 def read_csv(path: Path) -> Iterator[tuple[int, str, dict[str, str]]]:
@@ -183,3 +187,23 @@ def stack_rows(
         if row.box_yx is not None:
             boxes[i] = row.box_yx
     return points, labels, boxes
+
+
+def stack_masks(rows: Mapping[int, ObjectRow]) -> FloatArray | None:
+    """Return the mask prompts (N, h, w) of N objects, NaN for none; None without any.
+
+    Raises
+    ------
+    InvalidPromptError
+        If they have different sizes.
+    """
+    masks = [row.low_res_mask for row in rows.values()]
+    shapes = {mask.shape for mask in masks if mask is not None}
+    if not shapes:
+        return None
+    if len(shapes) > 1:
+        raise InvalidPromptError(f"mask prompts have different sizes: {sorted(shapes)}")
+    (shape,) = shapes
+    return np.stack(
+        [np.full(shape, np.nan, np.float32) if mask is None else mask for mask in masks]
+    )

@@ -30,9 +30,10 @@ from napari_samseg.core.io.prompt_rows import (
     object_of_row,
     read_csv,
     set_box,
+    stack_masks,
     stack_rows,
 )
-from napari_samseg.core.prompts.from_geometry import pair_prompts
+from napari_samseg.core.prompts.from_arrays import pair_prompts
 from napari_samseg.core.types import PlanePrompts
 
 __all__ = ["build_prompts", "read_prompt_files"]
@@ -53,7 +54,8 @@ def read_prompt_files(
         CSV files. A point and a box with the same object id (or, without such
         columns, in the same row) describe one object.
     prompts : Path, optional
-        A table of `napari_samseg.core.io.prompt_planes`: JSON, CSV, npy or Parquet.
+        A table of `napari_samseg.core.io.prompt_planes`: JSON, CSV, npy, npz or
+        Parquet.
     plane : tuple of int
         Position along each axis before (Y, X). Of prompts of a stack, those of other
         planes are left out.
@@ -89,7 +91,7 @@ def build_prompts(
     Raises
     ------
     InvalidPromptError
-        As `napari_samseg.core.prompts.from_geometry.pair_prompts`.
+        As `napari_samseg.core.prompts.from_arrays.pair_prompts`.
     """
     points, labels, boxes = stack_rows(rows)
     paired = pair_prompts(
@@ -97,6 +99,7 @@ def build_prompts(
         labels if labels.size else None,
         None if np.isnan(boxes).all() else boxes,
         plane_size=plane_size,
+        low_res_masks=stack_masks(rows),
     )
     return dataclasses.replace(paired, object_ids=np.array(list(rows), np.int64))
 
@@ -157,3 +160,4 @@ def _read_table(path: Path, rows: dict[int, ObjectRow], plane: tuple[int, ...]) 
         row.point_labels += found.point_labels
         if found.box_yx is not None:
             set_box(row, found.box_yx, f"{path}, object {object_id}")
+        row.low_res_mask = found.low_res_mask

@@ -33,6 +33,12 @@ MAX_BYTES = 2_000_000
 # A picture below this is not made smaller to save bytes.
 MIN_SIDE = 64
 TEXT_SIZES = (9, 22)
+# Share of a box, in pixels of the picture, that its id may take: the rest is looked at.
+TEXT_SHARE = 0.8
+# Lines of boxes with sides below the first fade, down to the second as their opacity:
+# a hundred small boxes must not hide what they are around.
+FADES_BELOW = 24
+FAINTEST = 0.35
 
 Labels = npt.NDArray[Any]
 
@@ -223,15 +229,13 @@ def _draw(plane: npt.NDArray[Any], index: ObjectIndex, side: int) -> Picture:
     ).reshape(-1, 3)
     _paint_outlines(pixels, index, colours)
     picture = Image.fromarray(pixels)
-    draw = ImageDraw.Draw(picture)
+    draw = ImageDraw.Draw(picture, "RGBA")
     scale = size[1] / index.labels.shape[1]
     boxes = (index.boxes_yx * scale).tolist()
-    for (y0, x0, y1, x1), colour in zip(boxes, colours.tolist(), strict=True):
-        left, top = int(x0), int(y0)
-        right, bottom = max(left, round(x1) - 1), max(top, round(y1) - 1)
-        # Pillow's own rectangle is a pixel too large where it has no height
-        corners = [(left, top), (right, top), (right, bottom), (left, bottom)]
-        draw.line([*corners, (left, top)], fill=tuple(colour))
+    # half a pixel of the image, where that is enlarged
+    width = max(1, round(scale / 2))
+    for box, colour in zip(boxes, colours.tolist(), strict=True):
+        _draw_box(draw, box, tuple(colour), width)
     # over the boxes of all others
     for object_id, box in zip(index.object_ids.tolist(), boxes, strict=True):
         _write_id(draw, str(object_id), box)
@@ -252,6 +256,23 @@ def _paint_outlines(
     pixels[border] = (pixels[border].astype(int) + colour) // 2
 
 
+def _draw_box(
+    draw: ImageDraw, box: list[float], colour: tuple[int, ...], width: int
+) -> None:
+    y0, x0, y1, x1 = box
+    left, top = int(x0), int(y0)
+    right, bottom = max(left, round(x1) - 1), max(top, round(y1) - 1)
+    side = min(right - left, bottom - top) + 1
+    if side <= 2:  # a dot, or a line: there is nothing in it to be hidden
+        draw.rectangle((left, top, right, bottom), fill=colour)
+        return
+    opacity = min(1.0, max(FAINTEST, side / FADES_BELOW))
+    fill = (*colour, round(255 * opacity))
+    for inset in range(min(width, side // 2)):
+        corners = (left + inset, top + inset, right - inset, bottom - inset)
+        draw.rectangle(corners, outline=fill)
+
+
 @cache
 def _font(size: int) -> Any:
     from PIL import ImageFont
@@ -266,7 +287,8 @@ def _write_id(draw: ImageDraw, text: str, box: list[float]) -> None:
     fitting = [
         font
         for font in (_font(size), _font(smallest))
-        if font.getlength(text) <= 1.2 * (x1 - x0)
+        if font.getlength(text) <= TEXT_SHARE * (x1 - x0)
+        and font.size <= TEXT_SHARE * (y1 - y0)
     ]
     if not fitting:
         return

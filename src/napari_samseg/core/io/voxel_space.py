@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from napari_samseg.core.errors import InvalidImageError
 
-__all__ = ["STORED", "VoxelSpace", "arithmetic_step"]
+__all__ = ["STORED", "VoxelSpace", "arithmetic_step", "turn_volume"]
 
 Affine = npt.NDArray[np.float64]
 
@@ -22,6 +22,8 @@ ANATOMICAL = {"axial": "IS", "coronal": "PA", "sagittal": "LR"}
 STORED = {"z": 0, "y": 1, "x": 2}
 # Corners of two volumes that lie closer together than this are the same place.
 SAME_PLACE_MM = 0.01
+# Axes that are nearer to each other, as parts of a voxel, are the same axis.
+SAME_TURN = 1e-3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,6 +53,14 @@ class VoxelSpace:
         """Size of a voxel along z, y and x, in millimetres."""
         x, y, z = np.linalg.norm(self.affine[:3, :3], axis=0).tolist()
         return (z, y, x)
+
+    def steps(self, n_axes: int) -> dict[str, Any]:
+        """Return ``scale`` and ``units`` of an array (..., Z, Y, X) or (Y, X)."""
+        n = min(n_axes, 3)
+        return {
+            "scale": (*(1.0,) * (n_axes - n), *self.spacing[-n:]),
+            "units": (*("pixel",) * (n_axes - n), *("millimeter",) * n),
+        }
 
     @property
     def orientation(self) -> str:
@@ -99,6 +109,25 @@ class VoxelSpace:
         affine[:3, 2 - axis] *= step
         return dataclasses.replace(self, affine=affine)
 
+    def turn_to(self, other: VoxelSpace) -> npt.NDArray[np.int64] | None:
+        """Return which flips and swaps of axes bring the voxels to another order.
+
+        Returns
+        -------
+        (3, 2) int64 or None
+            For each axis x, y, z the one that it becomes, and -1 if it is flipped, see
+            `turn_volume`; None if the axes are not the same up to flips and swaps.
+        """
+        turn = np.linalg.solve(self.affine, other.affine)[:3, :3]
+        whole = np.rint(turn).astype(np.int64)
+        is_permuted = (np.abs(whole).sum(axis=0) == 1).all() and (
+            np.abs(whole).sum(axis=1) == 1
+        ).all()
+        if not is_permuted or not np.allclose(turn, whole, atol=SAME_TURN):
+            return None
+        target = np.abs(whole).argmax(axis=1)
+        return np.stack([target, whole[np.arange(3), target]], axis=1)
+
     def is_like(
         self, other: VoxelSpace, shape: Sequence[int], nearest: float = SAME_PLACE_MM
     ) -> bool:
@@ -106,6 +135,30 @@ class VoxelSpace:
         corners = np.array(np.meshgrid(*([0, n - 1] for n in shape[::-1]), [1]))
         apart = (self.affine - other.affine) @ corners.reshape(4, -1)
         return bool(np.abs(apart).max() <= nearest)
+
+
+def turn_volume(
+    array: npt.NDArray[Any], space: VoxelSpace, turn: npt.NDArray[Any]
+) -> tuple[npt.NDArray[Any], VoxelSpace]:
+    """Flip and swap the axes of a volume, whose voxels stay where they are.
+
+    Parameters
+    ----------
+    array : (Y, X), (Z, Y, X) or more axes in front
+    space : VoxelSpace
+    turn : (3, 2) int
+        Of x, y and z, as nibabel's orientations; see `VoxelSpace.turn_to`.
+    """
+    from nibabel.orientations import apply_orientation, inv_ornt_aff
+
+    axes = array.T
+    is_plane = axes.ndim == 2
+    axes = axes[..., np.newaxis] if is_plane else axes
+    affine = space.affine @ inv_ornt_aff(turn, axes.shape[:3])
+    turned = apply_orientation(axes, turn)
+    if is_plane and turned.shape[2] == 1:
+        turned = turned[..., 0]
+    return turned.T, dataclasses.replace(space, affine=affine)
 
 
 def arithmetic_step(numbers: Sequence[int]) -> int | None:

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_samseg.core.geometry import Box, grow_box
-from napari_samseg.core.prompts.from_geometry import MASK_LOGIT
+from napari_samseg.core.prompts.mask_logits import MASK_LOGIT
 from napari_samseg.core.types import FOREGROUND, PADDING, FloatArray, PlanePrompts
 
 __all__ = ["frame_prompts", "prompted_extents"]

@@ -2,7 +2,7 @@
 
 A gesture is geometry in pixels of one plane. A reader (one per kind, listed in
 `PROMPT_READERS`) turns it into points, a box or a mask; `gather_prompts` adds up
-the gestures of each object. `pair_prompts` does the same for plain arrays.
+the gestures of each object.
 """
 
 from __future__ import annotations
@@ -16,6 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_samseg.core.errors import InvalidPromptError, UnknownNameError
+from napari_samseg.core.prompts.mask_logits import mask_to_logits
+from napari_samseg.core.prompts.plane_limits import (
+    check_inside,
+    clip_box,
+    describe_size,
+    is_inside,
+)
 from napari_samseg.core.prompts.polygon import encloses_pixel, fill_polygon
 from napari_samseg.core.types import (
     BACKGROUND,
@@ -31,11 +38,8 @@ __all__ = [
     "Gesture",
     "ObjectPrompt",
     "check_gesture",
-    "coarse_shares",
     "gather_prompts",
     "label_gesture",
-    "mask_to_logits",
-    "pair_prompts",
     "prompts_to_gestures",
     "read_box",
     "read_click",
@@ -50,8 +54,6 @@ SCRIBBLE_SPACING = 12.0
 SCRIBBLE_POINTS = 12
 # Background points taken from the inside of a negative lasso.
 LASSO_POINTS = 6
-# Logit of a pixel that surely belongs to a mask prompt (probability 0.9997).
-MASK_LOGIT = 8.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -138,7 +140,7 @@ def read_click(gesture: Gesture, plane_size: tuple[int, int]) -> ObjectPrompt:
         If a point lies outside the plane; the message names it.
     """
     points = np.asarray(gesture.vertices_yx, np.float32)
-    _check_inside(points, plane_size)
+    check_inside(points, plane_size)
     return ObjectPrompt(points, _signs(len(points), gesture.positive))
 
 
@@ -160,7 +162,7 @@ def read_box(gesture: Gesture, plane_size: tuple[int, int]) -> ObjectPrompt:
         )
     corners = gesture.vertices_yx + 0.5
     box = np.concatenate([corners.min(axis=0), corners.max(axis=0)])
-    return ObjectPrompt(box_yx=_clip_box(box, plane_size, "the box"))
+    return ObjectPrompt(box_yx=clip_box(box, plane_size, "the box"))
 
 
 def read_scribble(gesture: Gesture, plane_size: tuple[int, int]) -> ObjectPrompt:
@@ -182,10 +184,10 @@ def read_scribble(gesture: Gesture, plane_size: tuple[int, int]) -> ObjectPrompt
     points = np.stack(
         [np.interp(at, along, vertices[:, axis]) for axis in (0, 1)], axis=1
     )
-    points = points[_inside(points, plane_size)]
+    points = points[is_inside(points, plane_size)]
     if len(points) == 0:
         raise InvalidPromptError(
-            f"the scribble lies outside the plane of {_size(plane_size)} pixels"
+            f"the scribble lies outside the plane of {describe_size(plane_size)} pixels"
         )
     return ObjectPrompt(
         points.astype(np.float32), _signs(len(points), gesture.positive)
@@ -252,7 +254,8 @@ def check_gesture(gesture: Gesture, plane_size: tuple[int, int]) -> None:
 def _check_lasso(gesture: Gesture, plane_size: tuple[int, int]) -> None:
     if not encloses_pixel(gesture.vertices_yx, plane_size):
         raise InvalidPromptError(
-            f"the lasso encloses no pixel of the plane of {_size(plane_size)} pixels"
+            "the lasso encloses no pixel of the plane of "
+            f"{describe_size(plane_size)} pixels"
         )
 
 
@@ -264,7 +267,7 @@ def _check_label(gesture: Gesture, plane_size: tuple[int, int]) -> None:
     if not fits or gesture.mask.shape != (y1 - y0, x1 - x0):
         raise InvalidPromptError(
             f"the label at rows {y0}..{y1}, columns {x0}..{x1} does not fit the "
-            f"plane of {_size(plane_size)} pixels"
+            f"plane of {describe_size(plane_size)} pixels"
         )
 
 
@@ -284,7 +287,7 @@ def label_gesture(plane_labels: npt.NDArray[Any], point_yx: Sequence[float]) -> 
         If the point is outside the plane or on the background.
     """
     point = np.asarray(point_yx, np.float64)
-    _check_inside(point[np.newaxis], plane_labels.shape[:2])
+    check_inside(point[np.newaxis], plane_labels.shape[:2])
     y, x = np.clip(np.round(point), 0, np.array(plane_labels.shape) - 1).astype(int)
     if plane_labels[y, x] == 0:
         raise InvalidPromptError(f"there is no label at (y={y}, x={x})")
@@ -328,63 +331,6 @@ def gather_prompts(
     return _stack(list(drawn), prompts, low_res_size)
 
 
-def pair_prompts(
-    points_yx: npt.ArrayLike | None = None,
-    point_labels: npt.ArrayLike | None = None,
-    boxes_yx: npt.ArrayLike | None = None,
-    *,
-    plane_size: tuple[int, int],
-    combine: bool = False,
-) -> PlanePrompts:
-    """Pair arrays of points and boxes into the prompts of objects 1 to N.
-
-    Parameters
-    ----------
-    points_yx : (N, 2) or (N, P, 2), optional
-        One point per object, or P of them, in pixels of the plane.
-    point_labels : (N,) or (N, P), optional
-        1 foreground, 0 background, -1 no point; all foreground when not given.
-    boxes_yx : (N, 4), optional
-        Half-open ``(y0, x0, y1, x1)``, clipped to the plane; NaN for no box.
-        Row i belongs to the same object as row i of the points.
-    plane_size : (int, int)
-        (Y, X) in pixels.
-    combine : bool
-        Make one object of all points and of the hull of all boxes.
-
-    Raises
-    ------
-    InvalidPromptError
-        If there is no prompt, points and boxes differ in number, a value is not
-        finite, a prompt lies outside the plane (the message names it), or an
-        object has background points only.
-    """
-    boxes = _box_rows(boxes_yx, plane_size)
-    rows = _point_rows(points_yx, point_labels)
-    if rows is None and boxes is None:
-        raise InvalidPromptError(
-            "the set of prompts is empty: give at least one point or box"
-        )
-    if rows is None:
-        n = 0 if boxes is None else len(boxes)
-        rows = np.zeros((n, 0, 2), np.float32), np.zeros((n, 0), np.int8)
-    points, labels = rows
-    real = labels != PADDING
-    _check_inside(points[real], plane_size)
-    if combine:
-        return _combine(points[real], labels[real], boxes)
-    if boxes is None:
-        boxes = np.full((len(points), 4), np.nan, np.float32)
-    if len(points) != len(boxes):
-        raise InvalidPromptError(
-            f"points of {len(points)} objects do not pair with {len(boxes)} boxes: "
-            "give one row of each per object (NaN for no box), or combine all of "
-            "them into one object"
-        )
-    ids = np.arange(1, len(points) + 1)
-    return PlanePrompts(ids, points, labels, boxes)
-
-
 def prompts_to_gestures(prompts: PlanePrompts) -> list[list[Gesture]]:
     """Return the clicks and boxes that a person would have drawn, per object."""
     objects = []
@@ -401,41 +347,6 @@ def prompts_to_gestures(prompts: PlanePrompts) -> list[list[Gesture]]:
             gestures.append(Gesture("box", corners))
         objects.append(gestures)
     return objects
-
-
-def mask_to_logits(mask: BoolArray, low_res_size: int) -> FloatArray:
-    """Turn a mask into the logits that a model takes as a mask prompt.
-
-    Parameters
-    ----------
-    mask : (Y, X) bool
-    low_res_size : int
-        Side s of the result; the longer side of the plane fills it, and what is
-        beyond the plane is background.
-
-    Returns
-    -------
-    (s, s) float32
-        From -8 to 8; the share of a coarse pixel that the mask covers is mapped
-        linearly, so that edges stay where they are.
-    """
-    scale = low_res_size / max(mask.shape)
-    height, width = (max(1, round(side * scale)) for side in mask.shape)
-    share = coarse_shares(height, mask.shape[0]) @ mask.astype(np.float32)
-    share = share @ coarse_shares(width, mask.shape[1]).T
-    logits = np.full((low_res_size, low_res_size), -MASK_LOGIT, np.float32)
-    logits[:height, :width] = MASK_LOGIT * (2 * share - 1)
-    return logits
-
-
-def coarse_shares(n_coarse: int, n_fine: int) -> FloatArray:
-    """Share of each coarse pixel that each fine one covers, (n_coarse, n_fine)."""
-    step = n_fine / n_coarse
-    start = np.arange(n_coarse)[:, np.newaxis] * step
-    fine = np.arange(n_fine)
-    covered = np.minimum(start + step, fine + 1) - np.maximum(start, fine)
-    shares: FloatArray = (np.clip(covered, 0, None) / step).astype(np.float32)
-    return shares
 
 
 def _stack(
@@ -458,97 +369,6 @@ def _stack(
     return PlanePrompts(np.asarray(object_ids), points, labels, boxes, masks)
 
 
-def _combine(
-    points: FloatArray, labels: npt.NDArray[np.int8], boxes: FloatArray | None
-) -> PlanePrompts:
-    hull = np.full((1, 4), np.nan, np.float32)
-    if boxes is not None and not np.isnan(boxes).all():
-        hull[0, :2] = np.nanmin(boxes[:, :2], axis=0)
-        hull[0, 2:] = np.nanmax(boxes[:, 2:], axis=0)
-    return PlanePrompts(np.array([1]), points[np.newaxis], labels[np.newaxis], hull)
-
-
-def _point_rows(
-    points_yx: npt.ArrayLike | None, point_labels: npt.ArrayLike | None
-) -> tuple[FloatArray, npt.NDArray[np.int8]] | None:
-    if points_yx is None or np.size(points_yx) == 0:
-        if point_labels is not None and np.size(point_labels):
-            raise InvalidPromptError("there are point labels but no points")
-        return None
-    points = np.asarray(points_yx, np.float32)
-    if points.ndim == 2:
-        points = points[:, np.newaxis]
-    if points.ndim != 3 or points.shape[2] != 2:
-        raise InvalidPromptError(
-            f"points must be (N, 2) or (N, P, 2) in yx, got shape {np.shape(points_yx)}"
-        )
-    if point_labels is None:
-        return points, np.full(points.shape[:2], FOREGROUND, np.int8)
-    labels = np.asarray(point_labels)
-    if labels.ndim == 1:
-        labels = labels[:, np.newaxis]
-    if labels.shape != points.shape[:2]:
-        raise InvalidPromptError(
-            f"point labels of shape {np.shape(point_labels)} do not match points of "
-            f"shape {np.shape(points_yx)}"
-        )
-    if not np.isin(labels, (FOREGROUND, BACKGROUND, PADDING)).all():
-        raise InvalidPromptError(
-            "point labels are 1 (foreground), 0 (background) or -1 (no point)"
-        )
-    return points, labels.astype(np.int8)
-
-
-def _box_rows(
-    boxes_yx: npt.ArrayLike | None, plane_size: tuple[int, int]
-) -> FloatArray | None:
-    if boxes_yx is None or np.size(boxes_yx) == 0:
-        return None
-    boxes = np.atleast_2d(np.array(boxes_yx, np.float32))
-    if boxes.ndim != 2 or boxes.shape[1] != 4:
-        raise InvalidPromptError(
-            f"boxes must be (N, 4) as (y0, x0, y1, x1), got shape {np.shape(boxes_yx)}"
-        )
-    for i, box in enumerate(boxes):
-        if not np.isnan(box).all():
-            boxes[i] = _clip_box(box, plane_size, f"box {i}")
-    return boxes
-
-
-def _clip_box(
-    box: npt.NDArray[Any], plane_size: tuple[int, int], name: str
-) -> FloatArray:
-    if not np.isfinite(box).all():
-        raise InvalidPromptError(f"{name} has a coordinate that is not finite")
-    if (box[2:] <= box[:2]).any():
-        raise InvalidPromptError(
-            f"{name} {_coordinates(box)} is empty: y0 < y1 and x0 < x1 are needed"
-        )
-    limits = np.array([*plane_size, *plane_size], np.float64)
-    clipped = np.clip(box, 0, limits)
-    if (clipped[2:] <= clipped[:2]).any():
-        raise InvalidPromptError(
-            f"{name} {_coordinates(box)} lies outside the plane of "
-            f"{_size(plane_size)} pixels"
-        )
-    result: FloatArray = clipped.astype(np.float32)
-    return result
-
-
-def _check_inside(points: npt.NDArray[Any], plane_size: tuple[int, ...]) -> None:
-    for i in np.flatnonzero(~_inside(points, plane_size)):
-        raise InvalidPromptError(
-            f"point {i} {_coordinates(points[i])} lies outside the plane of "
-            f"{_size(plane_size)} pixels"
-        )
-
-
-def _inside(points: npt.NDArray[Any], plane_size: tuple[int, ...]) -> BoolArray:
-    # a pixel reaches half a pixel beyond its centre; NaN compares false
-    limits = np.asarray(plane_size) - 0.5
-    return np.asarray(((points >= -0.5) & (points <= limits)).all(axis=-1), bool)
-
-
 def _box_of(mask: BoolArray) -> FloatArray:
     rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
     return np.array(
@@ -558,13 +378,3 @@ def _box_of(mask: BoolArray) -> FloatArray:
 
 def _signs(n_points: int, positive: bool) -> npt.NDArray[np.int8]:
     return np.full(n_points, FOREGROUND if positive else BACKGROUND, np.int8)
-
-
-def _coordinates(values: npt.NDArray[Any]) -> str:
-    names = ("y", "x") if len(values) == 2 else ("y0", "x0", "y1", "x1")
-    pairs = (f"{name}={float(v):g}" for name, v in zip(names, values, strict=True))
-    return f"({', '.join(pairs)})"
-
-
-def _size(plane_size: tuple[int, ...]) -> str:
-    return " x ".join(str(side) for side in plane_size)

@@ -17,7 +17,6 @@ import numpy.typing as npt
 
 from napari_samseg.core.errors import InvalidLabelsError
 from napari_samseg.core.images import ArrayLike
-from napari_samseg.core.prompts.from_geometry import MASK_LOGIT, coarse_shares
 from napari_samseg.core.prompts.inside_points import (
     NO_PIXEL,
     centroid_pixels,
@@ -28,6 +27,7 @@ from napari_samseg.core.prompts.inside_points import (
     skeleton_pixels,
     with_random,
 )
+from napari_samseg.core.prompts.mask_logits import MASK_LOGIT, coarse_shares
 from napari_samseg.core.prompts.object_index import ObjectIndex, index_objects
 from napari_samseg.core.prompts.outside_points import neighbour_pixels, ring_pixels
 from napari_samseg.core.settings import PromptSettings
@@ -78,7 +78,7 @@ def _relative(
     objects: ObjectIndex, rng: np.random.Generator, settings: PromptSettings
 ) -> Boxes:
     del settings
-    return _move_sides(objects, rng, BOX_JITTER)
+    return np.rint(_move_sides(objects, rng, BOX_JITTER))
 
 
 def _uniform(
@@ -207,7 +207,8 @@ def sample_jittered_box(
 ) -> PlanePrompts:
     """Boxes whose four sides are each off by U(-jitter, +jitter) of the box's length.
 
-    They may reach over the edge of the plane, as a box drawn by hand may.
+    They may reach over the edge of the plane, as a box drawn by hand may. Scores of
+    models go by these, whose sides lie anywhere; `sample_prompts` puts them on pixels.
     """
     return _from_boxes(objects, _move_sides(objects, rng, jitter))
 
@@ -232,19 +233,20 @@ def _move_sides(objects: ObjectIndex, rng: np.random.Generator, jitter: float) -
 
 
 def _hold(objects: ObjectIndex, moved: npt.NDArray[Any]) -> Boxes:
-    """Keep boxes in the plane, and the middle of each object in its box.
+    """Keep boxes in the plane, on whole pixels, and the middle of each object inside.
 
     A side that moves across a small object would turn the box inside out.
     """
     tight = objects.boxes_yx
     middles = (tight[:, :2] + tight[:, 2:]) / 2
-    low = np.clip(moved[:, :2], 0, middles - 0.5)
-    high = np.clip(moved[:, 2:], middles + 0.5, objects.labels.shape)
+    moved = np.rint(moved)
+    low = np.clip(moved[:, :2], 0, np.ceil(middles) - 1)
+    high = np.clip(moved[:, 2:], np.floor(middles) + 1, objects.labels.shape)
     return np.concatenate([low, high], axis=1)
 
 
 def _sample_masks(objects: ObjectIndex, side: int) -> FloatArray:
-    """Mask prompts (N, side, side), as of `from_geometry.mask_to_logits`."""
+    """Mask prompts (N, side, side), as of `mask_logits.mask_to_logits`."""
     n_bytes = 4 * len(objects) * side**2
     if n_bytes > MASK_BYTES:
         raise InvalidLabelsError(

@@ -42,8 +42,8 @@ class RefinedLabels:
     Attributes
     ----------
     labels : (..., Y, X) integer
-        Of the shape and data type that they had before; planes that were not asked for
-        are as they were.
+        Of the shape and data type that they had before (uint32 where objects are
+        split); planes that were not asked for are as they were.
     scores : list of ObjectScore
         One for each object in each plane, the most doubtful first.
     counts : RefineCounts
@@ -52,6 +52,10 @@ class RefinedLabels:
     labels: npt.NDArray[Any]
     scores: list[ObjectScore]
     counts: RefineCounts
+
+    def __repr__(self) -> str:
+        """Say what became of the objects: the scores of all are pages long."""
+        return f"<RefinedLabels of shape {self.labels.shape}: {self.counts}>"
 
 
 def refine(
@@ -102,7 +106,8 @@ def refine(
     """
     image_settings = ImageSettings() if image_settings is None else image_settings
     source = image if isinstance(image, PlaneSource) else open_image(image)
-    found = np.array(labels)
+    settings = RefineSettings() if settings is None else settings
+    found = np.array(labels, np.uint32 if settings.split else None)
     check_fit(source.level_shape(image_settings.level), found.shape)
     stack = Stack(source, "image", image_settings)
     task = RefineTask(
@@ -111,7 +116,7 @@ def refine(
         read_labels=lambda plane: found[plane].copy(),
         planes=select_planes(stack.lengths, *planes),
         prompts=PromptSettings() if prompts is None else prompts,
-        settings=RefineSettings() if settings is None else settings,
+        settings=settings,
         tiles=TileSettings() if tiles is None else tiles,
     )
     scores: list[ObjectScore] = []

@@ -18,9 +18,10 @@ from napari_samseg.core.embed.stack_job import model_steps
 from napari_samseg.core.errors import InvalidLabelsError
 from napari_samseg.core.io.image_file import open_image_file
 from napari_samseg.core.io.instance_labels import InstanceLabels
-from napari_samseg.core.io.label_formats import WriteRequest, find_format
+from napari_samseg.core.io.label_formats import LabelFormat, WriteRequest, find_writer
 from napari_samseg.core.io.label_planes import LabelPlanes, open_label_planes
 from napari_samseg.core.io.output import check_output_file
+from napari_samseg.core.io.placement import zarr_steps
 from napari_samseg.core.refine.report import check_report_path, write_report
 from napari_samseg.core.refine.volume import (
     PlaneRefined,
@@ -105,15 +106,13 @@ def refine_file(job: RefineJob) -> Generator[Progress, None, RefineCounts]:
         together, or the model cannot be had; the message says which and what to do.
     """
     yield Progress("reading")
-    target = find_format(job.out)
-    if target.write is None:
-        raise InvalidLabelsError(
-            f"{job.out}: {target.title} cannot be written, only read"
-        )
-    _check_outputs(job, is_folder=target.is_folder)
+    target = find_writer(job.out)
+    assert target.write is not None
+    _check_outputs(job, target)
     with (
         open_image_file(job.image, channel_axis=job.channel_axis) as source,
-        open_label_planes(job.labels) as labels,
+        # a mask of several objects is what is split
+        open_label_planes(job.labels, warns=not job.settings.split) as labels,
     ):
         try:
             check_fit(source.level_shape(job.image_settings.level), labels.shape)
@@ -121,11 +120,7 @@ def refine_file(job: RefineJob) -> Generator[Progress, None, RefineCounts]:
             raise InvalidLabelsError(f"{job.image}, {job.labels}: {error}") from error
         stack = Stack(source, str(job.image.absolute()), job.image_settings)
         planes = select_planes(stack.lengths, *job.planes)
-        if len(labels.shape) > 2 and target.name in ("png", "colour-png"):
-            raise InvalidLabelsError(
-                f"a .png holds one plane, not labels of shape {labels.shape}: write "
-                "a .tif or .zarr"
-            )
+        target.check_shape(job.out, labels.shape)
         task = RefineTask(
             stack=stack,
             read_labels=labels.read,
@@ -135,7 +130,7 @@ def refine_file(job: RefineJob) -> Generator[Progress, None, RefineCounts]:
             tiles=job.tile_settings,
             find_cache=None if job.embeddings is None else _StoreFinder(job),
         )
-        with _empty_labels(job.out, labels) as refined:
+        with _empty_labels(job, labels) as refined:
             counts, scores = yield from _fill(task, job, labels, refined)
             yield Progress("writing")
             placed = _placed(InstanceLabels(refined), job, source, labels)
@@ -154,37 +149,15 @@ def _placed(
     if space is None or (not space.code and image.space is not None):
         space = image.space
     if space is not None:
-        scale = (*(1.0,) * (n_axes - 3), *space.spacing[-min(n_axes, 3) :])
-        units = ("pixel",) * (n_axes - 3) + ("millimeter",) * min(n_axes, 3)
-        return replace(found, space=space, scale=scale, units=units)
-    steps = _steps_of(job.labels, None) or _steps_of(job.image, image.channel_axis)
+        return replace(found, space=space, **space.steps(n_axes))
+    steps = zarr_steps(job.labels) or zarr_steps(job.image, image.channel_axis)
     fitting = {key: v for key, v in steps.items() if len(v) == n_axes}
     return replace(found, **fitting)
 
 
-def _steps_of(path: Path, channel_axis: int | None) -> dict[str, Any]:
-    """Return where the pixels of an OME-Zarr lie, without its channels."""
-    if not path.is_dir():
-        return {}
-    import zarr
-
-    from napari_samseg.core.io.ome_zarr import read_steps
-
-    group = zarr.open(path, mode="r")
-    steps = read_steps(group) if isinstance(group, zarr.Group) else {}
-    if channel_axis is None:
-        return steps
-    return {k: v[:channel_axis] + v[channel_axis + 1 :] for k, v in steps.items()}
-
-
-def _check_outputs(job: RefineJob, *, is_folder: bool) -> None:
+def _check_outputs(job: RefineJob, target: LabelFormat) -> None:
     inputs = (job.image, job.labels)
-    if is_folder:
-        from napari_samseg.core.io.ome_zarr_labels import check_zarr_path
-
-        check_zarr_path(job.out)
-    else:
-        check_output_file(job.out, inputs=inputs, overwrite=job.overwrite)
+    target.check_out(job.out, inputs=inputs, overwrite=job.overwrite)
     if job.report is not None:
         check_report_path(job.report)
         known = (*inputs, job.out)
@@ -224,18 +197,19 @@ def _fill(
 
 
 @contextmanager
-def _empty_labels(out: Path, labels: LabelPlanes) -> Iterator[Any]:
+def _empty_labels(job: RefineJob, labels: LabelPlanes) -> Iterator[Any]:
     """Make an array for labels: in memory, or in a file beside the one to write."""
     read = np.dtype(labels.source.dtype)
     # what is not negative needs no sign; real numbers are read as 32 bits
-    dtype = np.dtype(f"u{read.itemsize}" if read.kind in "biu" else np.uint32)
+    keeps_type = read.kind in "biu" and not job.settings.split
+    dtype = np.dtype(f"u{read.itemsize}" if keeps_type else np.uint32)
     if math.prod(labels.shape) * dtype.itemsize <= DENSE_BYTES:
         yield np.zeros(labels.shape, dtype)
         return
     import zarr
 
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".samseg-", dir=out.parent) as folder:
+    job.out.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".samseg-", dir=job.out.parent) as folder:
         yield zarr.create_array(
             store=Path(folder) / "labels.zarr",
             shape=labels.shape,

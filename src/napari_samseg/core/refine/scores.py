@@ -6,19 +6,21 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from napari_samseg.core.geometry import Box
 
-__all__ = ["KEPT", "REFINED", "ObjectScore", "RefineCounts", "sort_by_doubt"]
+__all__ = ["KEPT", "REFINED", "SPLIT", "ObjectScore", "RefineCounts", "sort_by_doubt"]
 
 REFINED = "refined"
+# Objects that are named at the end of a job: those to look at first.
+N_WORST = 5
 # Why an object keeps its old pixels.
 KEPT = {
     "empty": "the model found nothing",
     "disagrees": "the mask is a different object",
     "covered": "other masks took its place",
 }
+# What objects are that a model has looked at to split them.
+SPLIT = {"whole": "whole", "split": "parts of objects that were split"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,7 @@ class ObjectScore:
         Position along the axes that are not in the plane.
     status : str
         "refined", or why the largest part that keeps its old pixels does so: a key of
-        `KEPT`.
+        `KEPT`; of objects that are only split, a key of `SPLIT`, or "disagrees".
     parts, kept : int
         Parts of the object, and those that keep their old pixels.
     predicted_iou : float
@@ -83,13 +85,15 @@ class RefineCounts:
         Objects of all planes: one counts in each plane that shows it.
     n_refined : int
     kept : Counter of str
-        Those that keep old pixels, by status.
+        All others, by status.
     n_small : int
         Objects of a plane that got no prompt, as they are too small.
     n_changed : int
         Pixels with another label than before.
     ids : set of int
         Different objects.
+    worst : list of ObjectScore
+        The most doubtful ones, `N_WORST` at most.
     """
 
     n_planes: int = 0
@@ -99,32 +103,29 @@ class RefineCounts:
     n_small: int = 0
     n_changed: int = 0
     ids: set[int] = field(default_factory=set)
-    _doubts: float = 0.0
+    worst: list[ObjectScore] = field(default_factory=list)
 
     def add(self, scores: Iterable[ObjectScore], n_small: int, n_changed: int) -> None:
         """Count the objects of one more plane."""
         self.n_planes += 1
         self.n_small += n_small
         self.n_changed += n_changed
+        scores = tuple(scores)
+        self.worst = sort_by_doubt([*self.worst, *scores])[:N_WORST]
         for score in scores:
             self.n_prompted += 1
             self.ids.add(score.object_id)
-            self._doubts += score.doubt
             if score.status == REFINED:
                 self.n_refined += 1
             else:
                 self.kept[score.status] += 1
 
-    @property
-    def mean_doubt(self) -> float:
-        """Mean of the doubts of all objects; NaN without any."""
-        return self._doubts / self.n_prompted if self.n_prompted else float(np.nan)
-
     def __str__(self) -> str:
         parts = [f"{len(self.ids)} objects"]
         if self.n_planes > 1:
             parts.append(f"{self.n_prompted} masks in {self.n_planes} planes")
-        parts.append(f"{self.n_refined} refined")
+        split = [f"{self.kept[s]} {what}" for s, what in SPLIT.items() if self.kept[s]]
+        parts += split or [f"{self.n_refined} refined"]
         for status, why in KEPT.items():
             if self.kept[status]:
                 parts.append(f"{self.kept[status]} keep old pixels ({why})")

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
+from napari_samseg.core.embed.order import select_planes
 from napari_samseg.core.errors import InvalidLabelsError
 from napari_samseg.core.planes import measure_plane
 from napari_samseg.core.refine.plane import RefinedPlane, refine_plane
 from napari_samseg.core.refine.scores import RefineCounts
+from napari_samseg.core.refine.split import split_plane
 from napari_samseg.core.settings import PromptSettings, RefineSettings, TileSettings
 from napari_samseg.core.steps import map_steps
 from napari_samseg.core.types import Progress
@@ -83,6 +85,8 @@ def refine_planes(
 ) -> Generator[Progress, None, RefineCounts]:
     """Prompt a model with the objects of labels, plane by plane; see `refine_plane`.
 
+    Or only split them, see `napari_samseg.core.refine.split.split_plane`.
+
     One plane is in memory at a time. Each one is handed out as `PlaneRefined` as soon
     as it is finished, so that a job that is cancelled loses nothing.
 
@@ -96,6 +100,7 @@ def refine_planes(
         If memory runs out even for one object on the CPU.
     """
     counts, total = RefineCounts(), len(task.planes)
+    highest_id = (yield from _find_highest_id(task)) if task.settings.split else 0
     for done, plane in enumerate(task.planes):
 
         def name_plane(step: Progress, done: int = done) -> Progress:
@@ -112,12 +117,24 @@ def refine_planes(
             refined = RefinedPlane(plane, labels, (), 0, 0)
         else:
             tiled = open_tiled(task, predictor, plane)
-            refined = yield from map_steps(
-                refine_plane(tiled, labels, task.prompts, task.settings), name_plane
-            )
+            if task.settings.split:
+                steps = split_plane(tiled, labels, task.settings, highest_id)
+            else:
+                steps = refine_plane(tiled, labels, task.prompts, task.settings)
+            refined = yield from map_steps(steps, name_plane)
+            highest_id = max(highest_id, int(refined.labels.max()))
         counts.add(refined.scores, refined.n_small, refined.n_changed)
         yield PlaneRefined("refining", 100 * (done + 1), 100 * total, refined=refined)
     return counts
+
+
+def _find_highest_id(task: RefineTask) -> Generator[Progress, None, int]:
+    """Look at all planes: new ids are to be new in the whole stack."""
+    planes, highest_id = select_planes(task.stack.lengths), 0
+    for done, plane in enumerate(planes):
+        yield Progress("looking at ids", done, len(planes))
+        highest_id = max(highest_id, int(task.read_labels(plane).max(initial=0)))
+    return highest_id
 
 
 def open_tiled(task: RefineTask, predictor: Predictor, plane: PlaneIndex) -> TiledPlane:

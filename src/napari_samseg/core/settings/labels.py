@@ -115,8 +115,13 @@ class InstanceSettings:
         "Method",
         "components: what touches is one object; watershed: touching objects are split "
         "at their waists; axon-myelin: components of one class grow into the others; "
-        "membranes: what membranes enclose; contours: what closed outlines enclose.",
-        choices=("components", "watershed", "axon-myelin", "membranes", "contours"),
+        "membranes: what membranes enclose; contours: what closed outlines enclose; "
+        "points: each point grows into the foreground around it. Back from objects: "
+        "mask: what belongs to any; boundaries: a band along their borders.",
+        choices=(
+            *("components", "watershed", "axon-myelin", "membranes", "contours"),
+            *("points", "mask", "boundaries"),
+        ),
     )
     connectivity: int = setting(
         0,
@@ -162,6 +167,23 @@ class InstanceSettings:
         False,
         "Fill membranes",
         "Let cells grow until they meet in the middle of the membrane.",
+    )
+    inward: int = setting(
+        1,
+        "Width inside",
+        "How far boundaries reach into the objects.",
+        minimum=0,
+        maximum=1000,
+        unit="px",
+    )
+    outward: int = setting(
+        0,
+        "Width outside",
+        "How far boundaries reach out of the objects. With 1 inside, 4 outside makes "
+        "membranes to train a network on.",
+        minimum=0,
+        maximum=1000,
+        unit="px",
     )
     fill_holes: bool = setting(
         False, "Fill holes", "Give background that an object encloses to the object."

@@ -145,6 +145,20 @@ class RefineSettings:
         maximum=1000,
         unit="px",
     )
+    split: bool = setting(
+        False,
+        "Only split",
+        "Objects keep their pixels, but those that the model sees as several are "
+        "split: for masks, and for objects that touch.",
+    )
+    split_distance: float = setting(
+        5.0,
+        "Distance of parts",
+        "Where objects are split, the middles of their parts lie this far apart.",
+        minimum=1,
+        maximum=1e6,
+        unit="px",
+    )
 
     def __post_init__(self) -> None:
         check(self)

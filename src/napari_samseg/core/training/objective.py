@@ -132,29 +132,29 @@ def object_loss(
     iou_predictions : (N, M) float tensor
     targets : ObjectTargets
     loss : MaskLoss
-        Applied to the points of the window.
+        Applied to the k x k points of the window.
     """
     k = targets.masks.shape[-1]
-    target = targets.masks.flatten(1)[:, None]
+    target = targets.masks[:, None]
     grid = window_grid(targets.windows_xyxy, k)
     outside = _outside(targets.windows_xyxy, logits.shape[-2:]).to(logits.dtype)
     inside = functional.grid_sample(
         logits, grid, mode="bilinear", padding_mode="border", align_corners=False
-    ).flatten(2)
+    )
     # pixels of the decoder's grid that one sample of the window stands for
     width, height = (targets.windows_xyxy[:, 2:] - targets.windows_xyxy[:, :2]).unbind(
         1
     )
     share = width * height * logits.shape[-1] * logits.shape[-2] / k**2
-    area = (target.sum(-1) * share[:, None]).clamp(min=1.0)
+    area = (target.sum((-2, -1)) * share[:, None]).clamp(min=1.0)
     stray = (logits.sigmoid() * outside).sum((-2, -1))
     far_cost = (functional.softplus(logits) * outside).mean((-2, -1))
     per_mask = loss(inside, target) + stray / (stray + area) + far_cost
 
     with torch.no_grad():
         found, true = inside > 0, target > 0.5
-        shared = (found & true).sum(-1) * share[:, None]
-        union = (found | true).sum(-1) * share[:, None]
+        shared = (found & true).sum((-2, -1)) * share[:, None]
+        union = (found | true).sum((-2, -1)) * share[:, None]
         union = union + ((logits > 0) * outside).sum((-2, -1))
         actual = shared / union.clamp(min=1e-6)
     chosen = actual.gather(1, iou_predictions.argmax(1, keepdim=True))[:, 0]

@@ -1,0 +1,156 @@
+"""How large the pixels of an image file are, as far as the file says so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from napari_samseg.core.errors import SettingsError
+
+__all__ = ["MICROMETRES", "read_pixel_steps", "to_micrometres"]
+
+# Of units of length by the names that files have for them.
+MICROMETRES = {
+    "angstrom": 1e-4,
+    "\u212b": 1e-4,
+    "nanometer": 1e-3,
+    "nm": 1e-3,
+    "micrometer": 1.0,
+    "micron": 1.0,
+    "microns": 1.0,
+    "um": 1.0,
+    "\u00b5m": 1.0,
+    "\u03bcm": 1.0,
+    "millimeter": 1e3,
+    "mm": 1e3,
+    "centimeter": 1e4,
+    "cm": 1e4,
+    "meter": 1e6,
+    "m": 1e6,
+}
+# Names in OME-Zarr and napari of units that OME-TIFF and ImageJ abbreviate.
+FULL_NAMES = {1e-4: "angstrom", 1e-3: "nanometer", 1.0: "micrometer", 1e3: "millimeter"}
+
+
+def read_pixel_steps(path: Path) -> dict[str, Any]:
+    """Return where the pixels of an image file lie.
+
+    Parameters
+    ----------
+    path : Path
+        OME-Zarr, OME-TIFF, TIFF of ImageJ, or NIfTI; other files say nothing.
+
+    Returns
+    -------
+    dict
+        ``scale`` and ``units`` (such as "micrometer"; "pixel" where it is unknown), a
+        value for each axis, and ``translation`` if there is one; empty if the file
+        does not say.
+    """
+    from napari_samseg.core.io.nifti import is_nifti
+
+    if path.is_dir():
+        return _zarr_steps(path)
+    if is_nifti(path):
+        return _nifti_steps(path)
+    if path.suffix.lower() in (".tif", ".tiff", ".btf"):
+        return _tiff_steps(path)
+    return {}
+
+
+def to_micrometres(size: float, unit: str) -> float:
+    """Return a length in micrometres.
+
+    Raises
+    ------
+    SettingsError
+        If the unit is none of length.
+    """
+    factor = MICROMETRES.get(unit.strip().lower())
+    if factor is None:
+        raise SettingsError(
+            f"{unit!r} is no unit of length that is known; there are: nm, um, mm"
+        )
+    return size * factor
+
+
+def _zarr_steps(path: Path) -> dict[str, Any]:
+    import zarr
+
+    from napari_samseg.core.io.ome_zarr import read_steps
+
+    try:
+        group = zarr.open(path, mode="r")
+    # what is wrong with it is told when its pixels are read
+    except (FileNotFoundError, ValueError, KeyError):
+        return {}
+    return read_steps(group) if isinstance(group, zarr.Group) else {}
+
+
+def _nifti_steps(path: Path) -> dict[str, Any]:
+    from napari_samseg.core.io.nifti import read_nifti
+
+    volume = read_nifti(path)
+    n = min(volume.array.ndim, 3)
+    rest = volume.array.ndim - n
+    return {
+        "scale": (1.0,) * rest + volume.space.spacing[-n:],
+        "units": ("pixel",) * rest + ("millimeter",) * n,
+    }
+
+
+def _tiff_steps(path: Path) -> dict[str, Any]:
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            axes = tiff.series[0].axes
+            known = _ome_sizes(tiff) if tiff.is_ome else _imagej_sizes(tiff)
+    # what is wrong with it is told when its pixels are read
+    except (tifffile.TiffFileError, OSError):
+        return {}
+    if not known:
+        return {}
+    # colours are no axis of labels
+    steps = [known.get(axis, (1.0, "pixel")) for axis in axes if axis != "S"]
+    return {
+        "scale": tuple(size for size, _ in steps),
+        "units": tuple(unit for _, unit in steps),
+    }
+
+
+def _ome_sizes(tiff: Any) -> dict[str, tuple[float, str]]:
+    """Return size and unit by axis, as OME-XML states them of the first image."""
+    from tifffile import xml2dict
+
+    images = xml2dict(tiff.ome_metadata)["OME"]["Image"]
+    pixels = (images[0] if isinstance(images, list) else images)["Pixels"]
+    found = {}
+    for axis in "ZYX":
+        size = pixels.get(f"PhysicalSize{axis}")
+        # micrometres, unless another unit is named
+        unit = str(pixels.get(f"PhysicalSize{axis}Unit", "\u00b5m"))
+        if isinstance(size, int | float) and size > 0:
+            found[axis] = (float(size), _full_name(unit))
+    return found
+
+
+def _imagej_sizes(tiff: Any) -> dict[str, tuple[float, str]]:
+    """Return size and unit by axis of a TIFF that ImageJ has written."""
+    about = tiff.imagej_metadata or {}
+    unit = _full_name(str(about.get("unit", "")).replace("\\u00B5", "\u00b5"))
+    if unit == "pixel":
+        return {}
+    found = {}
+    tags = tiff.pages.first.tags
+    for axis, name in (("Y", "YResolution"), ("X", "XResolution")):
+        pixels, length = tags[name].value if name in tags else (0, 1)
+        if pixels:
+            found[axis] = (length / pixels, unit)
+    if about.get("spacing"):
+        found["Z"] = (float(about["spacing"]), unit)
+    return found
+
+
+def _full_name(unit: str) -> str:
+    return FULL_NAMES.get(MICROMETRES.get(unit.strip().lower(), 0.0), "pixel")

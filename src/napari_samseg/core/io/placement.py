@@ -1,0 +1,78 @@
+"""Where the pixels of label files lie, as far as the files say so."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_samseg.core.io.nifti import (
+    MILLIMETRES,
+    SECONDS,
+    is_nifti,
+    read_nifti_space,
+)
+from napari_samseg.core.io.pixel_size import read_pixel_steps
+
+__all__ = ["read_placement", "relative_spacing", "zarr_steps"]
+
+
+def read_placement(path: Path, n_axes: int) -> dict[str, Any]:
+    """Return where the pixels of a file lie.
+
+    Parameters
+    ----------
+    path : Path
+        See `napari_samseg.core.io.pixel_size.read_pixel_steps`.
+    n_axes : int
+        Of the labels (..., Y, X) in it.
+
+    Returns
+    -------
+    dict
+        ``scale``, ``units``, ``translation`` and ``space`` of
+        `napari_samseg.core.io.instance_labels.InstanceLabels`, as far as it says so.
+    """
+    if is_nifti(path) and path.is_file():
+        space = read_nifti_space(path)
+        return {"space": space, **space.steps(n_axes)}
+    return {key: v for key, v in read_pixel_steps(path).items() if len(v) == n_axes}
+
+
+def relative_spacing(placement: Mapping[str, Any]) -> tuple[float, ...] | None:
+    """Return the size of a pixel along each axis, 1 along the finest.
+
+    So distances count in pixels of the finest axis, whatever the unit.
+
+    Returns
+    -------
+    tuple of float or None
+        None where all are equal, or an axis is none of space.
+    """
+    scale, units = placement.get("scale"), placement.get("units", ())
+    if scale is None or any(unit in SECONDS for unit in units):
+        return None
+    factors = [MILLIMETRES.get(unit) for unit in units]
+    if len(set(units)) > 1 and None in factors:
+        return None
+    is_one = len(set(units)) < 2
+    sizes = np.abs(scale) * (1.0 if is_one else np.array(factors, float))
+    if not sizes.min() or np.allclose(sizes, sizes.min(), rtol=1e-3):
+        return None
+    return tuple((sizes / sizes.min()).tolist())
+
+
+def zarr_steps(path: Path, channel_axis: int | None = None) -> dict[str, Any]:
+    """Return where the pixels of an OME-Zarr lie, without its channels.
+
+    Returns
+    -------
+    dict
+        See `napari_samseg.core.io.ome_zarr.read_steps`; empty for other files.
+    """
+    steps = read_pixel_steps(path) if path.is_dir() else {}
+    if channel_axis is None:
+        return steps
+    return {k: v[:channel_axis] + v[channel_axis + 1 :] for k, v in steps.items()}
