@@ -27,7 +27,7 @@ from napari_samseg.core.models.sam import SamModel
 from napari_samseg.core.models.tiny import TinyConfig, fold_batch_norm, prompt_prior
 from napari_samseg.core.predict import Predictor
 from napari_samseg.core.settings import ImageSettings, LoopSettings
-from napari_samseg.core.training.loop import TrainingLoop
+from napari_samseg.core.training.loop import Score, TrainingLoop
 
 SMALL, MIDDLE, LARGE = CropPlan(160, 16, 4), CropPlan(320, 4, 7), CropPlan(512, 1, 12)
 
@@ -67,7 +67,7 @@ class Validation:
         self.images += [i for i in held_out if i.source == "axon_sem"]
         self.figures: dict[str, float] = {}
 
-    def __call__(self, module: nn.Module) -> float:
+    def __call__(self, module: nn.Module) -> Score:
         """Score the averaged weights: mean IoU over sets and kinds of prompt."""
         model = SamModel(
             fold_batch_norm(module.sam),
@@ -88,7 +88,7 @@ class Validation:
                 scores.setdefault(key, []).extend(getattr(scored, name))
         self.figures = {key: float(np.mean(values)) for key, values in scores.items()}
         asked = [v for k, v in self.figures.items() if k.endswith(("_box", "_point"))]
-        return float(np.mean(asked))
+        return Score(float(np.mean(asked)))
 
 
 def follow(loop: TrainingLoop[CropBatch], validation: Validation, log: Path) -> None:

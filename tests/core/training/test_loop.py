@@ -14,7 +14,7 @@ from napari_samseg.core.errors import (
     TrainingError,
 )
 from napari_samseg.core.settings import LoopSettings
-from napari_samseg.core.training.loop import TrainingLoop, learning_rate_at
+from napari_samseg.core.training.loop import Score, TrainingLoop, learning_rate_at
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,7 +53,7 @@ def make_loop(
         batch_at,
         squared_error,
         LoopSettings(**{**values, **changes}),  # type: ignore[arg-type]
-        validate=lambda mean: float(next(mean.parameters()).abs().sum().detach()),
+        validate=lambda mean: Score(float(next(mean.parameters()).detach().abs().sum())),
         checkpoint=checkpoint,
     )
 
@@ -175,7 +175,7 @@ def test_the_best_weights_are_handed_out_and_training_goes_on_from_its_own() -> 
         kept.append((score, state))
         assert all(torch.equal(t, loop.averaged[n]) for n, t in state.items())
 
-    loop._validate = lambda module: next(scores)
+    loop._validate = lambda module: Score(next(scores))
     loop._on_best = keep
     list(loop.run())
     assert [score for score, _ in kept] == [0.3, 0.6]
@@ -188,13 +188,13 @@ def test_the_best_weights_are_handed_out_and_training_goes_on_from_its_own() -> 
 
 def test_patience_ends_a_run_that_gets_no_better() -> None:
     loop = make_loop(steps=100, patience=2)
-    loop._validate = lambda module: 0.5
+    loop._validate = lambda module: Score(0.5)
     assert [p.done for p in loop.run()][-1] == 15  # the first score, and two more
 
 
 def test_a_plateau_lowers_the_rate_and_then_waits() -> None:
     loop = make_loop(steps=75, schedule="plateau", validate_every=5, learning_rate=0.1)
-    loop._validate = lambda module: 0.5
+    loop._validate = lambda module: Score(0.5)
     rates = [round(loop.rate, 6) for p in loop.run() if p.done % 5 == 1]
     # four scores in a row that were no better than the first, then a rest of three
     assert rates == [0.033333, *[0.1] * 4, *[0.01] * 7, *[0.001] * 3]
@@ -240,3 +240,14 @@ def test_the_state_of_another_module_is_refused(tmp_path: Path) -> None:
     other = TrainingLoop(nn.Linear(3, 1), batch_at, squared_error, LoopSettings())
     with pytest.raises(CheckpointError, match="training of something else"):
         other.resume(state)
+
+
+def test_of_scores_that_cannot_be_told_apart_the_later_weights_are_kept() -> None:
+    scores = iter([0.5, 0.47, 0.3, 0.46])
+    loop = make_loop(steps=20)
+    kept: list[int] = []
+    loop._validate = lambda module: Score(next(scores), error=0.05)
+    loop._on_best = lambda module, score: kept.append(loop.step)
+    list(loop.run())
+    assert kept == [5, 10, 20]
+    assert loop.best == (0.5, 20)

@@ -12,10 +12,10 @@ from napari_samseg.core.errors import CheckpointError, SettingsError
 from napari_samseg.core.models.mobile_sam import TinyViTConfig, build_mobile_sam
 from napari_samseg.core.models.sam import SamModel
 from napari_samseg.core.models.tiny import TinyConfig, build_tiny
+from napari_samseg.core.settings import LoraSettings
 from napari_samseg.core.training.lora import (
     LORA_TARGETS,
     LoraLayer,
-    LoraSettings,
     add_lora,
     has_lora,
     load_lora,
@@ -203,15 +203,16 @@ def test_start_of_a_and_b(make_tiny_sam) -> None:
 
 def test_targets_that_match_nothing_are_refused(make_tiny_sam) -> None:
     with pytest.raises(SettingsError, match=r"out_proj.*encoder\.proj"):
-        LoraSettings("encoder.q, encoder.out_proj")
+        add_lora(make_tiny_sam(), LoraSettings("encoder.q, encoder.out_proj"))
     with pytest.raises(SettingsError, match="at least one"):
         LoraSettings(" , ")
     with pytest.raises(SettingsError, match=r"encoder\.pointwise; it has.*encoder\.q"):
         add_lora(make_tiny_sam(), LoraSettings("encoder.pointwise, encoder.q"))
     embedded = build_embedded()
     with pytest.raises(SettingsError, match=r"it has encoder\.pointwise, decoder\.q"):
-        add_lora(embedded, LoraSettings())
+        add_lora(embedded, LoraSettings("encoder.q"))
     assert not has_lora(embedded)
+    assert "image_encoder.neck" in add_lora(embedded, LoraSettings())
 
 
 def test_every_target_is_in_some_family(make_tiny_sam) -> None:

@@ -16,6 +16,7 @@ from napari_samseg.core.settings.prompting import PromptSettings, RefineSettings
 from napari_samseg.core.settings.training import (
     AugmentSettings,
     LoopSettings,
+    LoraSettings,
     TuneSettings,
 )
 
@@ -26,6 +27,7 @@ __all__ = [
     "ImageSettings",
     "InstanceSettings",
     "LoopSettings",
+    "LoraSettings",
     "ModelSettings",
     "MriSettings",
     "PromptSettings",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from napari_samseg.core.errors import SettingsError
 from napari_samseg.core.settings.fields import check, setting
 
-__all__ = ["AugmentSettings", "LoopSettings", "TuneSettings"]
+__all__ = ["AugmentSettings", "LoopSettings", "LoraSettings", "TuneSettings"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +172,52 @@ class AugmentSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class LoraSettings:
+    """Which layers get adapters, and of which rank."""
+
+    targets: str = setting(
+        "auto",
+        "Layers",
+        "Layers that get adapters, with commas between them; auto: queries, values "
+        "and the two layers of each block of an encoder with attention, otherwise its "
+        "1 x 1 convolutions and the decoder's queries and values.",
+    )
+    rank: int = setting(
+        4,
+        "Rank",
+        "Numbers through which an adapter passes what it adds: more can learn more, "
+        "and forget more.",
+        minimum=1,
+        maximum=256,
+    )
+    alpha: float = setting(
+        4.0,
+        "Alpha",
+        "What an adapter adds is multiplied by alpha / rank.",
+        minimum=1e-3,
+        maximum=1e4,
+    )
+    dropout: float = setting(
+        0.0,
+        "Dropout",
+        "Share of the inputs of adapters that is left out at random in training.",
+        minimum=0,
+        maximum=0.95,
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
+        if not self.target_names:
+            raise SettingsError('name at least one layer of LoRA, or "auto"')
+
+    @property
+    def target_names(self) -> tuple[str, ...]:
+        """Names in `targets`, each once."""
+        names = (name.strip() for name in self.targets.split(","))
+        return tuple(dict.fromkeys(name for name in names if name))
+
+
+@dataclass(frozen=True, slots=True)
 class TuneSettings:
     """What is tuned, on which prompts, by which loss."""
 
@@ -179,9 +225,10 @@ class TuneSettings:
         "decoder",
         "Train",
         "decoder: the mask decoder, on embeddings made once; decoder+prompts: the "
-        "prompt encoder, too; lora: small matrices beside the weights of encoder and "
-        "decoder; everything: all weights. The last two encode at every step.",
-        choices=("decoder", "decoder+prompts", "lora", "everything"),
+        "prompt encoder, too; lora: small matrices beside the weights; lora+decoder: "
+        "these, and decoder and prompt encoder; everything: all weights. The last "
+        "three encode at every step.",
+        choices=("decoder", "decoder+prompts", "lora", "lora+decoder", "everything"),
     )
     loss: str = setting(
         "dice + bce",
@@ -292,4 +339,4 @@ class TuneSettings:
     @property
     def needs_pixels(self) -> bool:
         """Whether the encoder learns, so that embeddings are of no use."""
-        return self.train in ("lora", "everything")
+        return self.train in ("lora", "lora+decoder", "everything")

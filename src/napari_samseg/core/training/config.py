@@ -15,7 +15,7 @@ from napari_samseg.core.training.presets import TuningPlan, find_preset
 
 __all__ = ["TuneConfig", "read_config"]
 
-PARTS = ("tune", "loop", "augment", "tiles")
+PARTS = ("tune", "loop", "augment", "lora", "tiles")
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import nn
@@ -26,7 +26,7 @@ from napari_samseg.core.training.checkpoint import (
 )
 from napari_samseg.core.types import TrainingProgress
 
-__all__ = ["LossAt", "TrainingLoop", "learning_rate_at"]
+__all__ = ["LossAt", "Score", "TrainingLoop", "learning_rate_at"]
 
 Batch = TypeVar("Batch")
 Split = Callable[[Batch, int], Sequence[tuple[float, Batch]]]
@@ -54,6 +54,13 @@ def learning_rate_at(step: int, settings: LoopSettings) -> float:
     return settings.learning_rate * share
 
 
+class Score(NamedTuple):
+    """What a validation says: higher is better; and its standard error."""
+
+    value: float
+    error: float = 0.0
+
+
 @dataclass(slots=True)
 class _Scores:
     """What validations have said so far."""
@@ -65,17 +72,25 @@ class _Scores:
     rest: int = 0
     factor: float = 1.0  # of the learning rate
 
-    def note(self, score: float, step: int, settings: LoopSettings) -> bool:
-        """Take in a score; return whether it is the best so far."""
-        is_best = score > self.best
+    def note(self, scored: Score, step: int, settings: LoopSettings) -> bool:
+        """Take in a score; return whether its weights are to be kept.
+
+        Those are the last ones whose score cannot be told from the highest: of few
+        objects, the highest score is mostly luck, and learning longer is better
+        (Breiman's rule of one standard error, turned to the side of more steps).
+        """
+        score = scored.value
+        is_kept = score > self.best - scored.error
         is_better = self.best == -math.inf or score - self.best > RISE * abs(self.best)
         self.stale = 0 if is_better else self.stale + 1
         self.bad = 0 if is_better else self.bad + 1
-        if is_best:
-            self.best, self.best_step = score, step
+        if score > self.best:
+            self.best = score
+        if is_kept:
+            self.best_step = step
         if settings.schedule == "plateau":
             self._fall(settings)
-        return is_best
+        return is_kept
 
     def _fall(self, settings: LoopSettings) -> None:
         if self.rest:
@@ -164,11 +179,11 @@ class TrainingLoop(Generic[Batch]):
         for the log.
     settings : LoopSettings
     validate : callable, optional
-        ``validate(module)`` gives a score (IoU) of the averaged weights, which are in
-        the module meanwhile.
+        ``validate(module)`` gives a `Score` (IoU) of the averaged weights, which are
+        in the module meanwhile.
     on_best : callable, optional
         ``on_best(module, score)``, with the averaged weights in the module, each time
-        that a validation gave the highest score so far.
+        that a score is the highest so far, or within a standard error of it.
     split : callable, optional
         ``split(batch, n)`` divides a batch into about n parts, with their shares of
         its loss; used once memory runs out.
@@ -192,7 +207,7 @@ class TrainingLoop(Generic[Batch]):
         compute_loss: LossAt[Batch],
         settings: LoopSettings,
         *,
-        validate: Callable[[nn.Module], float] | None = None,
+        validate: Callable[[nn.Module], Score] | None = None,
         on_best: Callable[[nn.Module, float], object] | None = None,
         split: Split[Batch] | None = None,
         checkpoint: Path | None = None,
@@ -215,7 +230,7 @@ class TrainingLoop(Generic[Batch]):
 
     @property
     def best(self) -> tuple[float, int]:
-        """The highest score, and the step it was reached at; -inf without any."""
+        """The highest score, -inf without any; and the step of the weights to keep."""
         return self._scores.best, self._scores.best_step
 
     @property
@@ -388,10 +403,10 @@ class TrainingLoop(Generic[Batch]):
             return None
         with self.averaged_weights() as module:
             score = self._validate(module)
-            is_best = self._scores.note(score, self.step, self.settings)
-            if is_best and self._on_best is not None:
-                self._on_best(module, score)
-        return score
+            is_kept = self._scores.note(score, self.step, self.settings)
+            if is_kept and self._on_best is not None:
+                self._on_best(module, score.value)
+        return score.value
 
     def save(self) -> None:
         """Write the state, if a checkpoint was named."""

@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 
 import torch
@@ -23,12 +22,11 @@ from torch import nn
 
 from napari_samseg.core.errors import CheckpointError, SettingsError
 from napari_samseg.core.models.mobile_sam import TinyViT, WindowAttention
-from napari_samseg.core.settings.fields import check, setting
+from napari_samseg.core.settings import LoraSettings
 
 __all__ = [
     "LORA_TARGETS",
     "LoraLayer",
-    "LoraSettings",
     "add_lora",
     "has_lora",
     "load_lora",
@@ -64,60 +62,11 @@ LORA_TARGETS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "iou_head": (r"mask_decoder\.iou_prediction_head\..*", WHOLE),
     }
 )
-
-
-@dataclass(frozen=True, slots=True)
-class LoraSettings:
-    """Which layers get adapters, and of which rank."""
-
-    targets: str = setting(
-        "encoder.q, encoder.v, encoder.lin1, encoder.lin2",
-        "Layers",
-        "Layers that get adapters, with commas between them: "
-        f"{', '.join(LORA_TARGETS)}.",
-    )
-    rank: int = setting(
-        4,
-        "Rank",
-        "Numbers through which an adapter passes what it adds: more can learn more, "
-        "and forget more.",
-        minimum=1,
-        maximum=256,
-    )
-    alpha: float = setting(
-        4.0,
-        "Alpha",
-        "What an adapter adds is multiplied by alpha / rank.",
-        minimum=1e-3,
-        maximum=1e4,
-    )
-    dropout: float = setting(
-        0.0,
-        "Dropout",
-        "Share of the inputs of adapters that is left out at random in training.",
-        minimum=0,
-        maximum=0.95,
-    )
-
-    def __post_init__(self) -> None:
-        check(self)
-        names = self.target_names
-        unknown = [name for name in names if name not in LORA_TARGETS]
-        if unknown:
-            raise SettingsError(
-                f"no layers are called {', '.join(unknown)}; there are "
-                f"{', '.join(LORA_TARGETS)}"
-            )
-        if not names:
-            raise SettingsError(
-                f"name at least one target of LoRA: {', '.join(LORA_TARGETS)}"
-            )
-
-    @property
-    def target_names(self) -> tuple[str, ...]:
-        """Names in `targets`, each once."""
-        names = (name.strip() for name in self.targets.split(","))
-        return tuple(dict.fromkeys(name for name in names if name))
+# What "auto" means: as in MSSegSAM, or where an encoder has no attention.
+USUAL_TARGETS = (
+    ("encoder.q", "encoder.v", "encoder.lin1", "encoder.lin2"),
+    ("encoder.pointwise", "decoder.q", "decoder.v"),
+)
 
 
 class LoraPart(nn.Module):
@@ -263,14 +212,23 @@ def add_lora(
             "added"
         )
     known = matching_targets(sam)
-    missing = [name for name in settings.target_names if name not in known]
+    targets = settings.target_names
+    if targets == ("auto",):
+        targets = next(usual for usual in USUAL_TARGETS if set(usual) <= set(known))
+    unknown = [name for name in targets if name not in LORA_TARGETS]
+    if unknown:
+        raise SettingsError(
+            f"no layers are called {', '.join(unknown)}; there are "
+            f"{', '.join(LORA_TARGETS)}"
+        )
+    missing = [name for name in targets if name not in known]
     if missing:
         raise SettingsError(
             f"this model has no layers for {', '.join(missing)}; it has "
             f"{', '.join(known)}"
         )
     wanted: dict[str, list[str]] = {}
-    for target in settings.target_names:
+    for target in targets:
         for name in known[target]:
             wanted.setdefault(name, []).append(LORA_TARGETS[target][1])
     layers = {n: layer for n, layer in _plain_layers(sam).items() if n in wanted}

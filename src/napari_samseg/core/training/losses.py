@@ -12,7 +12,9 @@ for the window around an object that `objective.object_loss` samples; those name
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import MappingProxyType
 
 import numpy as np
@@ -35,6 +37,7 @@ __all__ = [
     "focal_loss",
     "iou_mse_loss",
     "mask_loss",
+    "read_loss",
     "weighted_bce_loss",
     "weighted_sum",
 ]
@@ -44,6 +47,7 @@ MaskLoss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 # Objects of a smaller share of the pixels do not weigh any more.
 LEAST_SHARE = 1e-4
 GRID = (-2, -1)
+TERM = re.compile(r"((?P<weight>\d+(\.\d*)?|\.\d+)\s*\*\s*)?(?P<name>[a-z_0-9]+)")
 
 
 def dice_loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -195,13 +199,15 @@ LOSSES: Mapping[str, MaskLoss] = MappingProxyType(
         "focal": focal_loss,
         "boundary": boundary_loss,
         "topology": topology_loss,
+        "topology_h0": partial(topology_loss, dimensions=(0,)),
+        "topology_both": partial(topology_loss, dimensions=(0, 1)),
         "cldice": cldice_loss,
     }
 )
 
 # These judge the form of a mask as a whole. A window cuts off what lies outside, and
 # with it loops and branches, so that trainers give them all of a mask.
-WHOLE_MASK_LOSSES = frozenset({"topology", "cldice"})
+WHOLE_MASK_LOSSES = frozenset({"topology", "topology_h0", "topology_both", "cldice"})
 
 
 def mask_loss(name: str) -> MaskLoss:
@@ -218,6 +224,28 @@ def mask_loss(name: str) -> MaskLoss:
         raise UnknownNameError(
             f"there is no loss '{name}'; choose one of {', '.join(sorted(LOSSES))}"
         ) from None
+
+
+def read_loss(text: str) -> MaskLoss:
+    """Return the sum of losses that a text says, such as ``dice + 20*focal``.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such loss.
+    SettingsError
+        If it is no such sum.
+    """
+    weights: dict[str, float] = {}
+    for term in text.split("+"):
+        found = TERM.fullmatch(term.strip())
+        if found is None:
+            raise SettingsError(
+                f"{text!r} is no sum of losses with weights, such as dice + 20*focal"
+            )
+        name = found["name"]
+        weights[name] = weights.get(name, 0.0) + float(found["weight"] or 1)
+    return weighted_sum(weights)
 
 
 def weighted_sum(weights: Mapping[str, float]) -> MaskLoss:

@@ -9,6 +9,7 @@ from napari_samseg.core.errors import UnknownNameError
 from napari_samseg.core.settings import (
     AugmentSettings,
     LoopSettings,
+    LoraSettings,
     TileSettings,
     TuneSettings,
 )
@@ -24,7 +25,7 @@ class TuningPlan:
     ----------
     title : str
         One line for a list.
-    tune, loop, augment, tiles
+    tune, loop, augment, lora, tiles
         See `napari_samseg.core.settings`.
     """
 
@@ -32,6 +33,7 @@ class TuningPlan:
     tune: TuneSettings = field(default_factory=TuneSettings)
     loop: LoopSettings = field(default_factory=LoopSettings)
     augment: AugmentSettings = field(default_factory=AugmentSettings)
+    lora: LoraSettings = field(default_factory=LoraSettings)
     tiles: TileSettings = field(default_factory=TileSettings)
 
 

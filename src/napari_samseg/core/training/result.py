@@ -23,7 +23,13 @@ if TYPE_CHECKING:
 
     from napari_samseg.core.training.validation import ValidationScores
 
-__all__ = ["TuneResult", "digest_weights", "export_pth", "write_weights"]
+__all__ = [
+    "TuneResult",
+    "digest_weights",
+    "export_pth",
+    "write_tensors",
+    "write_weights",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,28 +81,47 @@ def write_weights(
     OutputError
         If they cannot be written.
     """
-    from safetensors.torch import save_file
-
-    tensors = {
-        name: tensor.detach().cpu().contiguous().clone()
-        for name, tensor in sam.state_dict().items()
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.part")
+    write_tensors(path, sam.state_dict(), metadata)
+    note = path.with_suffix(".json.part")
     text = json.dumps(card, indent=2, ensure_ascii=False) + "\n"
     try:
-        save_file(tensors, unfinished, dict(metadata))
-        _replace(unfinished, path)
-        note = path.with_suffix(".json.part")
         note.write_text(text, encoding="utf-8")
         _replace(note, path.with_suffix(".json"))
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    finally:
+        note.unlink(missing_ok=True)
+
+
+def write_tensors(
+    path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]
+) -> None:
+    """Write tensors as safetensors, beside what is there and then in its place.
+
+    Raises
+    ------
+    OutputError
+        If they cannot be written; the old file stays.
+    """
+    from safetensors.torch import save_file
+
+    own = {n: t.detach().cpu().contiguous().clone() for n, t in tensors.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f"{path.name}.part")
+    try:
+        save_file(own, unfinished, dict(metadata))
+        _replace(unfinished, path)
     except (OSError, RuntimeError) as error:  # safetensors has errors of its own
-        raise OutputError(
-            f"{path} cannot be written ({error}): make room or choose another folder; "
-            "what was there before is kept"
-        ) from error
+        raise _cannot_write(path, error) from error
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def _cannot_write(path: Path, error: Exception) -> OutputError:
+    return OutputError(
+        f"{path} cannot be written ({error}): make room or choose another folder; "
+        "what was there before is kept"
+    )
 
 
 def _replace(unfinished: Path, path: Path) -> None:
@@ -120,8 +145,6 @@ def export_pth(sam: Sam, path: Path) -> None:
         )
         unfinished.replace(path)
     except (OSError, RuntimeError) as error:
-        raise OutputError(
-            f"{path} cannot be written ({error}): make room or choose another folder"
-        ) from error
+        raise _cannot_write(path, error) from error
     finally:
         unfinished.unlink(missing_ok=True)

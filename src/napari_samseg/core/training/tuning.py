@@ -14,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 from napari_samseg.core.embed.stack_job import model_steps
@@ -26,13 +27,15 @@ from napari_samseg.core.settings import (
     TuneSettings,
 )
 from napari_samseg.core.training.batches import BatchSource, TuneLoss, split_batch
-from napari_samseg.core.training.loop import TrainingLoop
-from napari_samseg.core.training.losses import mask_loss
+from napari_samseg.core.training.loop import Score, TrainingLoop
+from napari_samseg.core.training.lora import add_lora, has_lora, lora_state, merge_lora
+from napari_samseg.core.training.losses import read_loss
 from napari_samseg.core.training.prepare import prepare_steps
 from napari_samseg.core.training.presets import TuningPlan
 from napari_samseg.core.training.result import (
     TuneResult,
     digest_weights,
+    write_tensors,
     write_weights,
 )
 from napari_samseg.core.training.validation import Validation, ValidationScores
@@ -152,11 +155,14 @@ class TuningJob:
         yield Progress("scoring the model")
         self._score_before(model)
         try:
-            yield from self._follow(loop, model)
-        finally:
+            yield from self._follow(loop)
+        except OutputError:
+            raise  # there is no room for the last weights either
+        except BaseException:
             # also when it is stopped: nothing that was learned is lost
-            with loop.averaged_weights():
-                self._write(LAST, model, loop.step)
+            self._write_last(loop, model)
+            raise
+        self._write_last(loop, model)
         self._keep_something(loop, model)
         shutil.rmtree(work, ignore_errors=True)
         return self.result(views.split)
@@ -192,7 +198,7 @@ class TuningJob:
 
     def _make_loop(self, model: SamModel, views: ViewSet) -> TrainingLoop[ObjectBatch]:
         plan = self.plan
-        _choose_learning(model.sam, plan.tune)
+        _choose_learning(model.sam, plan)
         source = BatchSource(views, plan.tune, plan.loop.seed)
         loop = plan.loop
         if plan.tune.epochs:
@@ -203,7 +209,7 @@ class TuningJob:
         return TrainingLoop(
             model.sam,
             source,
-            TuneLoss(model, plan.tune, mask_loss(plan.tune.loss)),
+            TuneLoss(model, plan.tune, read_loss(plan.tune.loss)),
             loop,
             validate=(lambda _: self._validate(model))
             if len(self.validation)
@@ -219,14 +225,19 @@ class TuningJob:
         if len(self.validation):
             self.before = self.validation(model)
 
-    def _validate(self, model: SamModel) -> float:
+    def _validate(self, model: SamModel) -> Score:
         assert self.validation is not None
+        model.sam.eval()
         self._now = self.validation(model)
-        return self._now.score
+        return Score(self._now.score, self._now.error)
 
     def _keep_best(self, model: SamModel) -> None:
         self._after = self._now
         self._write(TUNED_FILE, model, None)
+
+    def _write_last(self, loop: TrainingLoop[ObjectBatch], model: SamModel) -> None:
+        with loop.averaged_weights():
+            self._write(LAST, model, loop.step)
 
     def _keep_something(self, loop: TrainingLoop[ObjectBatch], model: SamModel) -> None:
         """Without validation, the last is the best there is."""
@@ -235,9 +246,8 @@ class TuningJob:
                 self._write(TUNED_FILE, model, loop.step)
 
     def _follow(
-        self, loop: TrainingLoop[ObjectBatch], model: SamModel
+        self, loop: TrainingLoop[ObjectBatch]
     ) -> Generator[Progress, None, None]:
-        del model
         with (self.folder / LOG).open("a", newline="") as file:
             log = csv.writer(file)
             if not file.tell():
@@ -271,11 +281,17 @@ class TuningJob:
             self.history.append(row)
 
     def _write(self, name: str, model: SamModel, step: int | None) -> None:
+        sam = model.sam
+        if has_lora(sam):
+            adapters = self.folder / name.replace(".", "_lora.")
+            write_tensors(adapters, lora_state(sam), {})
+            sam = copy.deepcopy(sam)
+            merge_lora(sam)
         describe = MODEL_FAMILIES[model.family].metadata
-        metadata = {} if describe is None else describe(model.sam)
-        write_weights(self.folder / name, model.sam, metadata, self._card(model, step))
+        metadata = {} if describe is None else describe(sam)
+        write_weights(self.folder / name, sam, metadata, self._card(model, sam, step))
 
-    def _card(self, model: SamModel, step: int | None) -> dict[str, Any]:
+    def _card(self, model: SamModel, sam: Sam, step: int | None) -> dict[str, Any]:
         plan = self.plan
         return {
             "name": self.folder.name,
@@ -289,13 +305,13 @@ class TuningJob:
             ],
             "settings": {
                 part: asdict(getattr(plan, part))
-                for part in ("tune", "loop", "augment", "tiles")
+                for part in ("tune", "loop", "augment", "lora", "tiles")
             },
             "scores": {
                 "before": None if self.before is None else self.before.as_dict(),
                 "after": None if self._after is None else self._after.as_dict(),
             },
-            "weights": digest_weights(model.sam),
+            "weights": digest_weights(sam),
         }
 
 
@@ -316,12 +332,18 @@ def _own_copy(model: SamModel, settings: TuneSettings) -> SamModel:
     )
 
 
-def _choose_learning(sam: Sam, settings: TuneSettings) -> None:
+def _choose_learning(sam: Sam, plan: TuningPlan) -> None:
     parts: dict[str, Sequence[nn.Module]] = {
         "decoder": (sam.mask_decoder,),
         "decoder+prompts": (sam.mask_decoder, sam.prompt_encoder),
+        "lora": (),
+        "lora+decoder": (sam.mask_decoder, sam.prompt_encoder),
         "everything": (sam,),
     }
     sam.requires_grad_(False)
-    for part in parts[settings.train]:
+    for part in parts[plan.tune.train]:
         part.requires_grad_(True)
+    if plan.tune.train.startswith("lora"):
+        add_lora(
+            sam, plan.lora, generator=torch.Generator().manual_seed(plan.loop.seed)
+        )

@@ -46,6 +46,8 @@ class ValidationScores:
         Mean IoU by a box, and by a point.
     box_dice, point_dice : float
         Mean Dice.
+    error : float
+        Standard error of `score`, of the choice of objects.
     n_objects : int
     """
 
@@ -53,6 +55,7 @@ class ValidationScores:
     point: float
     box_dice: float
     point_dice: float
+    error: float
     n_objects: int
 
     @property
@@ -121,7 +124,10 @@ class Validation:
             iou = np.concatenate(parts) if parts else np.array([np.nan])
             means[kind] = float(iou.mean())
             means[f"{kind}_dice"] = float((2 * iou / (1 + iou)).mean())
-        return ValidationScores(**means, n_objects=len(self))
+        asked = [np.concatenate(parts) for parts in ious.values() if parts]
+        each = np.mean(asked, axis=0)
+        error = float(each.std(ddof=1) / len(each) ** 0.5) if len(each) > 1 else 1.0
+        return ValidationScores(**means, error=error, n_objects=len(self))
 
     def _embedding(self, model: SamModel, view: View) -> PlaneEmbedding:
         if view.frame < 0:
