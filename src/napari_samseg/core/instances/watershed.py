@@ -225,8 +225,9 @@ def watershed_from_points(
     places = nearest[(slice(None), *places.T)].T
     seeds = np.zeros(mask.shape, np.int32)
     names = np.arange(1, len(places) + 1) if ids is None else np.asarray(ids, np.int32)
-    # the first of several at one place is written last
-    seeds[tuple(places[::-1].T)] = names[::-1]
+    # of several at one place, the first
+    places, first = np.unique(places, axis=0, return_index=True)
+    seeds[tuple(places.T)] = names[first]
     labels = flood(-distance_inside(is_foreground, spacing), seeds, is_foreground)
     return labels, int((is_foreground & (labels == 0)).sum())
 
