@@ -43,17 +43,17 @@ VARIED = AugmentSettings(variants=8, contrast=0.2, gamma=0.4, noise=8.0, blur=1.
 PRESETS: Mapping[str, TuningPlan] = {
     "quick": TuningPlan(
         "Quick: the mask decoder, minutes on a processor",
-        TuneSettings(),
+        TuneSettings(surroundings=1.0),
         LoopSettings(
-            steps=150,
-            learning_rate=3e-4,
+            steps=200,
+            learning_rate=2e-4,
             warmup_steps=10,
             accumulate=2,
             ema_decay=0.98,
             validate_every=25,
             checkpoint_every=25,
         ),
-        AugmentSettings(variants=8),
+        VARIED,
     ),
     "thorough": TuningPlan(
         "Thorough: decoder and prompt encoder on many variants, an hour or more",
