@@ -5,8 +5,7 @@ objects of the same images, the same loss and decoder, and vit_b with seeded ran
 weights: once from embeddings that lie on disk, once encoded in each step by the
 plugin's encoder, and once by segment_anything's. They take turns in one run, step by
 step, so that the ratios hold on a busy machine. How much of a step it takes to make its
-batch (reading the embedding, drawing prompts) is measured beside, and what an epoch over
-ten times as many images takes of memory.
+batch (reading the embedding, drawing prompts) is measured beside.
 """
 
 from __future__ import annotations
@@ -21,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -166,7 +164,6 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "seconds": {way: statistics.median(values) for way, values in seconds.items()},
         "loading share": statistics.median(loading) / statistics.median(steps),
         "step seconds": statistics.median(steps),
-        "memory": psutil.Process().memory_info().rss,
     }
 
 
