@@ -22,6 +22,7 @@ from napari_samseg.cli_convert import HELP as CONVERT_HELP
 from napari_samseg.cli_convert import convert
 from napari_samseg.cli_embed import embed
 from napari_samseg.cli_evaluate import evaluate
+from napari_samseg.cli_finetune import finetune
 from napari_samseg.cli_instances import instances
 from napari_samseg.cli_measure import measure
 from napari_samseg.cli_mri import prepare_mri
@@ -90,6 +91,7 @@ app.command()(measure)
 app.command()(prompts_command)
 app.command()(grouped(refine))
 app.command()(evaluate)
+app.command()(finetune)
 app.command()(bids)
 app.command(help=CONVERT_HELP)(convert)
 app.command()(prepare_mri)

@@ -53,7 +53,9 @@ def make_loop(
         batch_at,
         squared_error,
         LoopSettings(**{**values, **changes}),  # type: ignore[arg-type]
-        validate=lambda mean: Score(float(next(mean.parameters()).detach().abs().sum())),
+        validate=lambda mean: Score(
+            float(next(mean.parameters()).detach().abs().sum())
+        ),
         checkpoint=checkpoint,
     )
 
