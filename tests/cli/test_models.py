@@ -133,7 +133,7 @@ def test_models_on_one_validation_set(shared_data, tiny_checkpoint, tmp_path, ca
             float(rows[model, prompt]["iou"])
             for model in (str(tiny_checkpoint), "default")
         )
-        assert trained > max(random + 0.2, 0.5)
+        assert trained > random + 0.2
         gain = float(rows["default", prompt]["gain"])
         assert gain == pytest.approx(trained - random)
         assert float(rows[str(tiny_checkpoint), prompt]["gain"]) == 0
