@@ -22,8 +22,10 @@ from napari_samseg.cli_convert import HELP as CONVERT_HELP
 from napari_samseg.cli_convert import convert
 from napari_samseg.cli_embed import embed
 from napari_samseg.cli_evaluate import evaluate
+from napari_samseg.cli_finetune import finetune
 from napari_samseg.cli_instances import instances
 from napari_samseg.cli_measure import measure
+from napari_samseg.cli_models import compare_models, export_model
 from napari_samseg.cli_mri import prepare_mri
 from napari_samseg.cli_options import (
     ModelOptions,
@@ -82,14 +84,17 @@ app = typer.Typer(
     add_completion=False,
     help="Segment Anything for microscopy, EM and medical images.",
 )
-models_app = typer.Typer(no_args_is_help=True, help="List, look up, download models.")
+models_app = typer.Typer(no_args_is_help=True, help="List, download, compare, export.")
 app.add_typer(models_app, name="models")
+models_app.command("export")(export_model)
+models_app.command("compare")(compare_models)
 app.command()(grouped(embed))
 app.command()(instances)
 app.command()(measure)
 app.command()(prompts_command)
 app.command()(grouped(refine))
 app.command()(evaluate)
+app.command()(finetune)
 app.command()(bids)
 app.command(help=CONVERT_HELP)(convert)
 app.command()(prepare_mri)

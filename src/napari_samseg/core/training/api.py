@@ -7,9 +7,10 @@ from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_samseg.core.errors import InvalidLabelsError
+import numpy as np
+
+from napari_samseg.core.errors import InvalidLabelsError, SettingsError
 from napari_samseg.core.images import PlaneSource, open_image
-from napari_samseg.core.models.weights import tuned_folder
 from napari_samseg.core.settings import ImageSettings, ModelSettings
 from napari_samseg.core.steps import run_steps
 from napari_samseg.core.training.files import (
@@ -18,6 +19,7 @@ from napari_samseg.core.training.files import (
     open_training_files,
 )
 from napari_samseg.core.training.images import LabelledImage
+from napari_samseg.core.training.place import training_folder
 from napari_samseg.core.training.presets import find_preset
 
 if TYPE_CHECKING:
@@ -39,7 +41,7 @@ def finetune(
     preset: str | TuningPlan = "quick",
     out: str | os.PathLike[str] = "tuned",
     semantic: bool = False,
-    groups: Sequence[str] | None = None,
+    groups: str | Sequence[str] | None = None,
     image_settings: ImageSettings | None = None,
     resume: bool = False,
     device: str = "auto",
@@ -50,22 +52,24 @@ def finetune(
     Parameters
     ----------
     images : array, PlaneSource, path, or sequence of arrays
-        A plane (Y, X) or (Y, X, 3), a volume (..., Y, X), several of these, or a file
-        or folder.
+        A plane (Y, X) or (Y, X, 3), a volume (..., Y, X), several of these, or the
+        path of a file, a folder, or several by a pattern, such as ``*/flair.nii.gz``.
     labels : like `images`
         Instance labels of the same shapes; 0 is what has no label. Not every object
-        must have one.
+        must have one. Of a folder of images, also the path of a COCO file.
     model : str, path or SamModel
         Name in the zoo, path of a checkpoint, or a model already loaded.
     preset : str or TuningPlan
         "quick", "thorough" or "lora", or settings of your own.
     out : str or path
-        Folder for weights, log and, meanwhile, embeddings. A name without a slash is
-        a folder among the tuned models, which every list of models shows.
+        Folder for weights, log and, meanwhile, embeddings. A word without a slash is
+        the name of a model: its folder is among the tuned models, which every list
+        of models shows.
     semantic : bool
         The labels are classes: each connected part of one is an object.
-    groups : sequence of str, optional
-        Patient, animal or volume of each image: they are validated apart.
+    groups : sequence of str, or str, optional
+        Patient, animal or volume of each image: they are validated apart. Of files, a
+        regular expression that finds it in their paths.
     image_settings : ImageSettings, optional
         Contrast, channels and resolution level.
     resume : bool
@@ -99,11 +103,9 @@ def finetune(
         chosen = ModelSettings(os.fspath(model), device)
     plan = find_preset(preset) if isinstance(preset, str) else preset
     settings = ImageSettings() if image_settings is None else image_settings
-    folder = _folder(out)
+    folder = training_folder(out)
     if isinstance(images, str | os.PathLike):
-        files = TrainingFiles(
-            Path(images), Path(labels), semantic=semantic, settings=settings
-        )
+        files = _files(images, labels, groups, settings, semantic=semantic)
         with open_training_files(files) as found:
             steps = _job(found, chosen, folder, plan).run_steps(resume=resume)
             return run_steps(steps, on_progress)
@@ -117,7 +119,14 @@ def finetune_config(
 ) -> Generator[Progress, None, TuneResult]:
     """Tune as a configuration says, yielding `Progress`; see `finetune`."""
     with open_training_files(config.files) as images:
-        job = _job(images, config.model, config.out, config.plan, config.stores)
+        job = _job(
+            images,
+            config.model,
+            config.out,
+            config.plan,
+            stores=config.stores,
+            loggers=config.loggers,
+        )
         return (yield from job.run_steps(resume=resume))
 
 
@@ -126,30 +135,56 @@ def _job(
     model: Any,
     folder: Path,
     plan: TuningPlan,
+    *,
     stores: Sequence[str] = (),
+    loggers: Sequence[str] = (),
 ) -> TuningJob:
     from napari_samseg.core.cache.place import default_store_folder
     from napari_samseg.core.training.tuning import TuningJob
 
     places = (*stores, str(default_store_folder()))
-    return TuningJob(images, model, folder, plan, stores=places)
+    return TuningJob(images, model, folder, plan, stores=places, loggers=loggers)
 
 
-def _folder(out: str | os.PathLike[str]) -> Path:
-    path = Path(out).expanduser()
-    is_name = isinstance(out, str) and len(path.parts) == 1 and not path.is_absolute()
-    return tuned_folder() / path if is_name and not path.exists() else path
+def _files(
+    images: str | os.PathLike[str],
+    labels: Any,
+    groups: str | Sequence[str] | None,
+    settings: ImageSettings,
+    *,
+    semantic: bool,
+) -> TrainingFiles:
+    if not isinstance(labels, str | os.PathLike):
+        raise InvalidLabelsError(
+            f"the images are in {images}: give the path of their labels, too"
+        )
+    if groups is not None and not isinstance(groups, str):
+        raise SettingsError(
+            "groups of files are a regular expression that finds them in their paths, "
+            r"such as patient\d+"
+        )
+    return TrainingFiles(
+        Path(images).expanduser(),
+        Path(labels).expanduser(),
+        semantic=semantic,
+        group=groups or "",
+        settings=settings,
+    )
 
 
 def _from_arrays(
     images: Any,
     labels: Any,
-    groups: Sequence[str] | None,
+    groups: str | Sequence[str] | None,
     settings: ImageSettings,
     *,
     semantic: bool,
 ) -> list[LabelledImage]:
     is_many = isinstance(images, list | tuple)
+    if is_many != isinstance(labels, list | tuple):
+        raise InvalidLabelsError("give one image and its labels, or lists of both")
+    if isinstance(groups, str):
+        groups = [groups]
     sources, found = (images, labels) if is_many else ([images], [labels])
     if len(sources) != len(found):
         raise InvalidLabelsError(
@@ -164,6 +199,7 @@ def _from_arrays(
     for i, (image, label) in enumerate(zip(sources, found, strict=True)):
         source = image if isinstance(image, PlaneSource) else open_image(image)
         group = "" if groups is None else str(groups[i])
+        label = label if hasattr(label, "shape") else np.asarray(label)
         objects = ClassPlanes(label) if semantic else label
         result.append(LabelledImage(f"image {i + 1}", source, objects, group, settings))
     return result

@@ -1,17 +1,19 @@
 """Images and labels for training, from files, folders and datasets.
 
-What is labelled by classes becomes objects plane by plane: each connected part of a
-class is one.
+Files are opened when they are read, so that a dataset may be of any size. What is
+labelled by classes becomes objects plane by plane: each connected part of a class is
+one.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -23,38 +25,24 @@ from napari_samseg.core.errors import (
     MissingFileError,
     SettingsError,
 )
-from napari_samseg.core.images import ArrayLike
+from napari_samseg.core.images import ArrayLike, PlaneSource
 from napari_samseg.core.instances.components import label_components
 from napari_samseg.core.io.bids import index_bids
-from napari_samseg.core.io.class_image import snap_classes
-from napari_samseg.core.io.coco import read_coco
+from napari_samseg.core.io.class_image import count_levels, grey_classes, snap_table
+from napari_samseg.core.io.coco import CocoDataset, CocoImage, read_coco
 from napari_samseg.core.io.coco_labels import coco_to_labels
 from napari_samseg.core.io.coco_splits import missing_images
 from napari_samseg.core.io.image_file import open_image_file
-from napari_samseg.core.io.label_planes import (
-    LabelPlanes,
-    PictureWarning,
-    open_label_planes,
-)
+from napari_samseg.core.io.instance_labels import InstanceLabels
+from napari_samseg.core.io.label_formats import LabelFormat, ReadRequest, find_format
+from napari_samseg.core.io.label_image import holds_palette_labels, open_label_image
+from napari_samseg.core.io.nifti import is_nifti
 from napari_samseg.core.settings import ImageSettings
 from napari_samseg.core.training.images import LabelledImage
+from napari_samseg.core.training.open_files import OpenFiles
+from napari_samseg.core.training.pairing import pair_files
 
 __all__ = ["ClassPlanes", "TrainingFiles", "open_training_files"]
-
-# What is taken for an image or labels in a folder.
-SUFFIXES = (
-    ".tif",
-    ".tiff",
-    ".png",
-    ".jpg",
-    ".jpeg",
-    ".npy",
-    ".zarr",
-    ".nii",
-    ".nii.gz",
-)
-# What often follows the name of an image in that of its labels.
-ENDINGS = r"([_-](labels?|masks?|seg|segmentation|instances?|gt))?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,17 +52,18 @@ class TrainingFiles:
     Attributes
     ----------
     images : Path
-        A file, a folder of files, or the root of a BIDS dataset.
+        A file, a folder, a pattern with stars, or the root of a BIDS dataset.
     labels : Path or None
-        A file or folder of the same names (``_labels``, ``_mask`` and the like may
-        follow them), or a COCO file that names the images.
+        The same of labels (see `napari_samseg.core.training.pairing.pair_files`), or a
+        COCO file that names the images of a folder.
     bids_labels : str
         What follows the names of images in those of label files, of a BIDS dataset:
         ``seg-axon-manual``.
     semantic : bool
         The labels are classes: each connected part of one is an object.
     classes : tuple of int
-        Use only these classes, of semantic labels; all of them if empty.
+        Use only these classes of semantic labels, by their values in the files; all
+        but 0 if empty.
     group : str
         Regular expression that finds in a file's path what must not be divided
         (patient, animal); each file by itself if empty.
@@ -92,20 +81,33 @@ class TrainingFiles:
     channel_axis: int | None = None
     settings: ImageSettings = field(default_factory=ImageSettings)
 
+    def __post_init__(self) -> None:
+        if self.classes and not self.semantic:
+            raise SettingsError(
+                "classes are chosen, but the labels are not said to be semantic: say "
+                "so, or leave the classes out"
+            )
+
 
 @dataclass(frozen=True, eq=False)
 class ClassPlanes:
     """Objects of class labels, found plane by plane: an array-like of instance labels.
 
+    8-bit pictures of masks have soft edges and values such as 127 and 255: each pixel
+    gets the nearest of their levels.
+
     Attributes
     ----------
-    classes : (..., Y, X) integer, array-like
+    classes : (..., Y, X) bool or integer, array-like
     chosen : tuple of int
-        Classes whose parts are objects; all but 0 if empty.
+        Classes whose parts are objects, by their values; all but 0 if empty.
+    has_palette : bool
+        The values are indices of a palette, and no grey levels.
     """
 
     classes: ArrayLike
     chosen: tuple[int, ...] = ()
+    has_palette: bool = False
 
     @cached_property
     def shape(self) -> tuple[int, ...]:
@@ -119,42 +121,43 @@ class ClassPlanes:
 
     def __getitem__(self, plane: tuple[int, ...]) -> npt.NDArray[np.uint32]:
         found = np.asarray(self.classes[plane])
+        if self._class_of_grey is not None:
+            found = self._class_of_grey[found]
         if self.chosen:
             found = np.where(np.isin(found, self.chosen), found, 0)
-        return label_components(found, 8 if found.ndim == 2 else None)
-
-
-@dataclass(frozen=True, eq=False)
-class _FilePlanes:
-    """Labels in a file as an array-like of whole planes."""
-
-    planes: LabelPlanes
-    is_semantic: bool
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.planes.shape
+        return label_components(found, 8)
 
     @cached_property
-    def dtype(self) -> np.dtype[Any]:
-        return self[(0,) * (len(self.shape) - 2)].dtype
-
-    def __getitem__(self, plane: tuple[int, ...]) -> npt.NDArray[Any]:
-        found = self.planes.read(plane)
-        if self.is_semantic and found.dtype == np.uint8:
-            # pictures of masks have soft edges and values such as 127 and 255
-            return snap_classes(found.astype(np.uint8, copy=False)).classes
-        return found
+    def _class_of_grey(self) -> npt.NDArray[np.uint8] | None:
+        """Level that each grey value is nearest to; None if values are classes."""
+        if np.dtype(self.classes.dtype) != np.uint8 or self.has_palette:
+            return None
+        planes = (
+            count_levels(np.asarray(self.classes[plane]))
+            for plane in np.ndindex(*self.shape[:-2])
+        )
+        levels = next(planes)
+        for other in planes:
+            levels = levels + other
+        values = grey_classes(levels)
+        if values is None:
+            return None
+        return np.asarray(values, np.uint8)[snap_table(values)]
 
 
 @contextmanager
 def open_training_files(files: TrainingFiles) -> Iterator[list[LabelledImage]]:
     """Open images and their labels, until the ``with`` block ends.
 
+    Warns
+    -----
+    UserWarning
+        What a person should know: images without labels, what was left out of labels.
+
     Raises
     ------
     MissingFileError
-        If there is no such file, an image has no labels, or there is no image.
+        If there is no such file, or no image has labels.
     InvalidLabelsError
         If labels do not fit their image.
     SettingsError
@@ -162,124 +165,165 @@ def open_training_files(files: TrainingFiles) -> Iterator[list[LabelledImage]]:
     SamSegError
         Whatever is wrong with a file.
     """
-    if not files.images.exists():
-        raise MissingFileError(f"there is no file or folder {files.images}")
-    with ExitStack() as stack:
-        yield list(_open_all(files, stack))
-
-
-def _open_all(files: TrainingFiles, stack: ExitStack) -> Iterator[LabelledImage]:
-    if files.bids_labels:
-        for image in index_bids(files.images, (files.bids_labels,)).images:
-            labels = image.labels.get(files.bids_labels)
-            if labels is None:
-                warnings.warn(f"{image.path} has no {files.bids_labels}", stacklevel=4)
-                continue
-            group = "" if files.group else image.name["sub"]
-            yield _open_pair(image.path, labels, files, stack, group)
-        return
-    if files.labels is None:
-        raise SettingsError("say where the labels are: a file, a folder or a COCO file")
-    if not files.labels.exists():
-        raise MissingFileError(f"there is no file or folder {files.labels}")
-    if files.labels.suffix == ".json":
-        yield from _open_coco(files, files.labels, stack)
-        return
-    for image_path, label_path in _pair(files.images, files.labels):
-        yield _open_pair(image_path, label_path, files, stack)
-
-
-def _open_pair(
-    image: Path, labels: Path, files: TrainingFiles, stack: ExitStack, group: str = ""
-) -> LabelledImage:
-    source = stack.enter_context(
-        open_image_file(image, channel_axis=files.channel_axis)
-    )
-    with warnings.catch_warnings():
-        if files.semantic:  # which pictures are meant to be
-            warnings.simplefilter("ignore", PictureWarning)
-        planes = stack.enter_context(open_label_planes(labels))
-    found: ArrayLike = _FilePlanes(planes, files.semantic)
-    if files.semantic:
-        found = ClassPlanes(found, files.classes)
-    return LabelledImage(
-        image.name, source, found, group or _group_of(image, files), files.settings
-    )
-
-
-def _open_coco(
-    files: TrainingFiles, path: Path, stack: ExitStack
-) -> Iterator[LabelledImage]:
-    dataset = read_coco(path)
-    folder = files.images if files.images.is_dir() else files.images.parent
-    missing = missing_images(dataset, folder)
-    if missing:
-        raise MissingFileError(
-            f"{len(missing)} images of {path} are not in {folder}, {missing[0]} the "
-            "first: name the folder that holds them"
-        )
-    for name in dict.fromkeys(image.file_name for image in dataset.images):
-        source = stack.enter_context(
-            open_image_file(folder / name, channel_axis=files.channel_axis)
-        )
-        found = coco_to_labels(dataset, name, source.shape)
-        group = _group_of(folder / name, files)
-        yield LabelledImage(name, source, found.labels, group, files.settings)
-
-
-def _group_of(path: Path, files: TrainingFiles) -> str:
-    if not files.group:
-        return str(path)
+    opener = _Opener(files)
     try:
-        found = re.search(files.group, str(path))
-    except re.error as error:
-        raise SettingsError(
-            f"{files.group!r} is no regular expression: {error}"
-        ) from error
-    if found is None:
-        raise SettingsError(f"{files.group!r} finds nothing in {path}")
-    return found[1] if found.re.groups and found[1] else found[0]
+        yield list(opener.open_all())
+    finally:
+        opener.opened.close()
 
 
-def _pair(images: Path, labels: Path) -> list[tuple[Path, Path]]:
-    """Match the files of two folders, or two files, by name."""
-    if not _is_folder(images) and not _is_folder(labels):
-        return [(images, labels)]
-    if not _is_folder(images) or not _is_folder(labels):
-        raise InvalidLabelsError(
-            f"{images} and {labels}: give two files or two folders"
-        )
-    label_files = {_stem(path): path for path in _files_in(labels)}
-    pairs, without = [], []
-    for image in _files_in(images):
-        pattern = re.compile(re.escape(_stem(image)) + ENDINGS, re.IGNORECASE)
-        fitting = [p for stem, p in label_files.items() if pattern.fullmatch(stem)]
-        if fitting:
-            pairs.append((image, min(fitting, key=lambda path: len(path.name))))
+class _Opener:
+    def __init__(self, files: TrainingFiles) -> None:
+        self.files = files
+        self.opened = OpenFiles()
+
+    def open_all(self) -> Iterator[LabelledImage]:
+        files = self.files
+        if files.bids_labels:
+            yield from self._open_bids()
+        elif files.labels is None:
+            raise SettingsError(
+                "say where the labels are: a file, a folder or a COCO file"
+            )
+        elif files.labels.suffix == ".json" and files.images.is_dir():
+            yield from self._open_coco(files.labels)
         else:
-            without.append(image.name)
-    if not pairs:
-        raise MissingFileError(
-            f"no image in {images} has labels of the same name in {labels}"
+            for name, image, labels in pair_files(files.images, files.labels):
+                yield self._pair(name, image, labels)
+
+    def _open_bids(self) -> Iterator[LabelledImage]:
+        files = self.files
+        dataset = index_bids(files.images, (files.bids_labels,))
+        found = [i for i in dataset.images if files.bids_labels in i.labels]
+        name = files.bids_labels
+        lacks = [f"{m.sample}: {m.what}" for m in dataset.missing if name in m.what]
+        if not found:
+            raise MissingFileError(
+                f"no image of {files.images} has labels {files.bids_labels}: "
+                f"{'; '.join(lacks[:3])}"
+            )
+        without = [i.path.name for i in dataset.images if i not in found]
+        if without:
+            warnings.warn(
+                f"{len(without)} images have no {files.bids_labels}, and are left "
+                f"out: {', '.join(without[:3])}",
+                stacklevel=2,
+            )
+        for image in found:
+            labels = image.labels[files.bids_labels]
+            group = "" if files.group else image.name["sub"]
+            yield self._pair(image.path.name, image.path, labels, group)
+
+    def _open_coco(self, path: Path) -> Iterator[LabelledImage]:
+        if self.files.semantic:
+            raise SettingsError(
+                f"{path} has objects, not classes: leave `semantic` and `classes` out"
+            )
+        dataset, folder = read_coco(path), self.files.images
+        missing = missing_images(dataset, folder)
+        if missing:
+            raise MissingFileError(
+                f"{len(missing)} images of {path} are not in {folder}, {missing[0]} "
+                "the first: name the folder that holds them"
+            )
+        for note in dataset.notes:
+            warnings.warn(f"{path}: {note}", stacklevel=2)
+        by_name: dict[str, list[CocoImage]] = {}
+        for image in dataset.images:
+            by_name.setdefault(image.file_name, []).append(image)
+        for name, images in by_name.items():
+            source = self._source(folder / name)
+            part = dataclasses.replace(dataset.select(images), notes=())
+            opening = partial(_read_coco, part, name, source.shape)
+            labels = self.opened.array((path, name), opening)
+            yield self._labelled(name, folder / name, source, labels)
+
+    def _pair(
+        self, name: str, image: Path, labels: Path, group: str = ""
+    ) -> LabelledImage:
+        source = self._source(image)
+        found: ArrayLike
+        if self.files.semantic and not is_nifti(labels):
+            classes = self.opened.array(labels, partial(open_label_image, labels))
+            palette = holds_palette_labels(labels)
+            found = ClassPlanes(classes, self.files.classes, has_palette=palette)
+        else:
+            reader = find_format(labels)
+            if reader.read is None:
+                raise InvalidLabelsError(f"{labels}: {reader.title} cannot be read")
+            opening = partial(self._read_labels, reader, labels, image, source)
+            found = self.opened.array(labels, opening)
+            if self.files.semantic:
+                found = ClassPlanes(found, self.files.classes)
+        return self._labelled(name, image, source, found, group)
+
+    @contextmanager
+    def _read_labels(
+        self, reader: LabelFormat, path: Path, image: Path, source: PlaneSource
+    ) -> Iterator[ArrayLike]:
+        shape = source.level_shape(self.files.settings.level)
+        # a file of COCO tells its images by name; labels of an OME-Zarr have their own
+        name = image.name if path.suffix in (".json", ".jsonl") else None
+        assert reader.read is not None
+        with reader.read(path, ReadRequest(name, shape)) as found:
+            _check_space(path, found, image, source)
+            # of volumes they say where these lie, which the image tells as well
+            for note in found.notes if found.space is None else ():
+                about = "" if str(path) in note else f"{path}: "
+                warnings.warn(f"{about}{note}", stacklevel=2)
+            yield found.labels
+
+    def _source(self, path: Path) -> PlaneSource:
+        opening = partial(open_image_file, path, channel_axis=self.files.channel_axis)
+        return self.opened.source(("image", path), opening)
+
+    def _labelled(
+        self,
+        name: str,
+        path: Path,
+        source: PlaneSource,
+        labels: ArrayLike,
+        group: str = "",
+    ) -> LabelledImage:
+        group = group or self._group_of(path)
+        return LabelledImage(name, source, labels, group, self.files.settings)
+
+    def _group_of(self, path: Path) -> str:
+        expression = self.files.group
+        if not expression:
+            return str(path)
+        try:
+            found = re.search(expression, path.as_posix())
+        except re.error as error:
+            raise SettingsError(
+                f"{expression!r} is no regular expression: {error}"
+            ) from error
+        if found is None:
+            raise SettingsError(
+                f"{expression!r} finds nothing in {path}: each image needs a group"
+            )
+        return found[1] if found.re.groups and found[1] else found[0]
+
+
+@contextmanager
+def _read_coco(
+    dataset: CocoDataset, name: str, shape: tuple[int, ...]
+) -> Iterator[ArrayLike]:
+    found = coco_to_labels(dataset, name, shape)
+    for note in found.notes:
+        warnings.warn(f"{name}: {note}", stacklevel=2)
+    yield found.labels
+
+
+def _check_space(
+    path: Path, labels: InstanceLabels, image: Path, source: PlaneSource
+) -> None:
+    """Refuse a volume of labels that lies elsewhere than its image."""
+    if labels.space is None or source.space is None or labels.labels.ndim != 3:
+        return
+    if not labels.space.is_like(source.space, labels.shape):
+        raise InvalidLabelsError(
+            f"{path} lies elsewhere in the patient than {image}, or is turned: bring "
+            f"it to its voxels with `napari-samseg convert {path.name} OUT --like "
+            f"{image.name}`"
         )
-    if without:
-        names = ", ".join(without[:3]) + (", ..." if len(without) > 3 else "")
-        warnings.warn(
-            f"{len(without)} images have no labels in {labels}, and are left out: "
-            f"{names}",
-            stacklevel=5,
-        )
-    return pairs
-
-
-def _is_folder(path: Path) -> bool:
-    return path.is_dir() and path.suffix != ".zarr"
-
-
-def _files_in(folder: Path) -> Sequence[Path]:
-    return [p for p in sorted(folder.iterdir()) if p.name.lower().endswith(SUFFIXES)]
-
-
-def _stem(path: Path) -> str:
-    suffix = max(s for s in SUFFIXES if path.name.lower().endswith(s))
-    return path.name[: -len(suffix)]

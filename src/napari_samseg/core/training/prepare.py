@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from napari_samseg.core.geometry import Box
     from napari_samseg.core.models.sam import SamModel
 
-__all__ = ["prepare_steps", "survey_steps"]
+__all__ = ["one_side", "prepare_steps", "survey_steps"]
 
 Labels = npt.NDArray[np.integer]
 
@@ -187,7 +187,7 @@ class _Preparation:
         labels = _read_labels(image, at.plane)
         objects = index_objects(labels, min_area=self.settings.min_area)
         if split == "objects":
-            objects = _one_side(objects, self.settings.validation, is_validation)
+            objects = one_side(objects, self.settings.validation, is_validation)
         if not len(objects):
             return
         plane = measure_plane(image.source, at.plane, image.settings)
@@ -300,7 +300,7 @@ class _ToEncode:
     pixels: FloatArray
 
 
-def _one_side(
+def one_side(
     objects: ObjectIndex,
     share: float,
     is_validation: bool,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
-import csv
 import dataclasses
+import json
+import math
 import shutil
 import time
 from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -27,6 +29,12 @@ from napari_samseg.core.settings import (
     TuneSettings,
 )
 from napari_samseg.core.training.batches import BatchSource, TuneLoss, split_batch
+from napari_samseg.core.training.logs import (
+    LogRow,
+    LogStart,
+    TrainingLog,
+    check_loggers,
+)
 from napari_samseg.core.training.loop import Score, TrainingLoop
 from napari_samseg.core.training.lora import add_lora, has_lora, lora_state, merge_lora
 from napari_samseg.core.training.losses import read_loss
@@ -38,6 +46,7 @@ from napari_samseg.core.training.result import (
     write_tensors,
     write_weights,
 )
+from napari_samseg.core.training.topology import load_cubical_complex
 from napari_samseg.core.training.validation import Validation, ValidationScores
 from napari_samseg.core.training.views import ViewSet
 from napari_samseg.core.types import Progress
@@ -50,7 +59,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TuningJob"]
 
-LAST, LOG = "last.safetensors", "log.csv"
+LAST = "last.safetensors"
 WORK, STATE = "work", "state.pt"
 
 
@@ -65,12 +74,15 @@ class TuningJob:
         Which model to load, or one that is loaded; it stays as it is.
     folder : Path
         Gets ``best.safetensors`` and ``last.safetensors`` with their cards,
-        ``log.csv``, and, until the training is over, a folder ``work``.
+        ``log.csv``, ``events`` for TensorBoard, and, until the training is over, a
+        folder ``work``.
     plan : TuningPlan, optional
     stores : sequence of str
         Where embeddings of the images may lie.
     models_folder : Path, optional
         Where downloaded models lie.
+    loggers : sequence of str
+        Services that get the figures too; see `napari_samseg.core.training.logs`.
 
     Attributes
     ----------
@@ -91,6 +103,7 @@ class TuningJob:
         *,
         stores: Sequence[str] = (),
         models_folder: Path | None = None,
+        loggers: Sequence[str] = (),
     ) -> None:
         self.images = tuple(images)
         self.folder = folder
@@ -102,6 +115,7 @@ class TuningJob:
         self._model = model
         self._stores = stores
         self._models_folder = models_folder
+        self._loggers = tuple(loggers)
         self._base: dict[str, str] = {}
         self._started = 0.0
 
@@ -134,7 +148,9 @@ class TuningJob:
         """
         work = self.folder / WORK
         self._check_folder(resume=resume)
+        self._check_settings()
         model = yield from self._model_steps()
+        _choose_learning(model.sam, self.plan)
         if resume:
             views = ViewSet.load(work)
         else:
@@ -150,10 +166,11 @@ class TuningJob:
                 stores=self._stores,
             )
         loop = self._make_loop(model, views)
-        if resume:
-            loop.resume(work / STATE)
         yield Progress("scoring the model")
         self._score_before(model)
+        if resume:
+            loop.resume(work / STATE)
+            self._after = self._read_after()
         try:
             yield from self._follow(loop)
         except OutputError:
@@ -163,7 +180,10 @@ class TuningJob:
             self._write_last(loop, model)
             raise
         self._write_last(loop, model)
-        self._keep_something(loop, model)
+        if not self.validation:
+            # the last is the best there is
+            with loop.averaged_weights():
+                self._write(TUNED_FILE, model, loop.step)
         shutil.rmtree(work, ignore_errors=True)
         return self.result(views.split)
 
@@ -178,6 +198,13 @@ class TuningJob:
             self._after,
             split,
         )
+
+    def _check_settings(self) -> None:
+        """Tell what is wrong with settings before anything is encoded."""
+        read_loss(self.plan.tune.loss)
+        if "topology" in self.plan.tune.loss:
+            load_cubical_complex()
+        check_loggers(self._loggers)
 
     def _check_folder(self, *, resume: bool) -> None:
         if resume or not (self.folder / WORK / STATE).exists():
@@ -198,7 +225,6 @@ class TuningJob:
 
     def _make_loop(self, model: SamModel, views: ViewSet) -> TrainingLoop[ObjectBatch]:
         plan = self.plan
-        _choose_learning(model.sam, plan)
         source = BatchSource(views, plan.tune, plan.loop.seed)
         loop = plan.loop
         if plan.tune.epochs:
@@ -239,46 +265,45 @@ class TuningJob:
         with loop.averaged_weights():
             self._write(LAST, model, loop.step)
 
-    def _keep_something(self, loop: TrainingLoop[ObjectBatch], model: SamModel) -> None:
-        """Without validation, the last is the best there is."""
-        if not (self.folder / TUNED_FILE).exists():
-            with loop.averaged_weights():
-                self._write(TUNED_FILE, model, loop.step)
-
     def _follow(
         self, loop: TrainingLoop[ObjectBatch]
     ) -> Generator[Progress, None, None]:
-        with (self.folder / LOG).open("a", newline="") as file:
-            log = csv.writer(file)
-            if not file.tell():
-                log.writerow(("step", "epoch", "seconds", "name", "value"))
-            steps = loop.run()
-            try:
-                for progress in steps:
-                    epoch = loop.step * self._epochs
-                    figures = {"loss": progress.train_loss, "rate": loop.rate}
-                    figures |= loop.figures
-                    if progress.val_iou is not None:
-                        figures |= {
-                            f"val_{k}": v for k, v in self._now.as_dict().items()
-                        }
-                        progress = dataclasses.replace(
-                            progress, val_dice=self._now.dice
-                        )
-                    self._note(log, loop.step, epoch, figures)
-                    yield dataclasses.replace(progress, epoch=int(epoch))
-            finally:
-                steps.close()
+        start = LogStart(self.folder, self._settings(), loop.step)
+        with TrainingLog(start, self._loggers) as log, closing(loop.run()) as steps:
+            self.history = [row.as_dict() for row in log.earlier]
+            self._started -= log.seconds
+            for progress in steps:
+                epoch = loop.step * self._epochs
+                figures = {"loss": progress.train_loss, "rate": loop.rate}
+                figures |= loop.figures
+                if progress.val_iou is not None:
+                    figures |= {f"val_{k}": v for k, v in self._now.as_dict().items()}
+                    progress = dataclasses.replace(progress, val_dice=self._now.dice)
+                seconds = time.monotonic() - self._started
+                row = LogRow(loop.step, epoch, seconds, figures)
+                log.note(row)
+                if row.is_validation:
+                    self.history.append(row.as_dict())
+                yield dataclasses.replace(progress, epoch=int(epoch))
 
-    def _note(
-        self, log: Any, step: int, epoch: float, figures: Mapping[str, float]
-    ) -> None:
-        seconds = time.monotonic() - self._started
-        for name, value in figures.items():
-            log.writerow((step, f"{epoch:.2f}", f"{seconds:.1f}", name, f"{value:.6g}"))
-        if any(name.startswith("val_") for name in figures):
-            row = {"step": step, "epoch": epoch, "seconds": seconds, **figures}
-            self.history.append(row)
+    def _read_after(self) -> ValidationScores | None:
+        """Return the scores of the best weights of a training that was stopped."""
+        assert self.validation is not None
+        path = (self.folder / TUNED_FILE).with_suffix(".json")
+        kinds = ("box", "point", "box_dice", "point_dice")
+        try:
+            scores = json.loads(path.read_text(encoding="utf-8"))["scores"]["after"]
+            found = {kind: float(scores.get(kind, math.nan)) for kind in kinds}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return None
+        n_objects = len(self.validation)
+        return ValidationScores(**found, error=math.nan, n_objects=n_objects)
+
+    def _settings(self) -> dict[str, dict[str, Any]]:
+        return {
+            part: asdict(getattr(self.plan, part))
+            for part in ("tune", "loop", "augment", "lora", "tiles")
+        }
 
     def _write(self, name: str, model: SamModel, step: int | None) -> None:
         sam = model.sam
@@ -292,7 +317,6 @@ class TuningJob:
         write_weights(self.folder / name, sam, metadata, self._card(model, sam, step))
 
     def _card(self, model: SamModel, sam: Sam, step: int | None) -> dict[str, Any]:
-        plan = self.plan
         return {
             "name": self.folder.name,
             "family": model.family,
@@ -303,10 +327,7 @@ class TuningJob:
             "images": [
                 {"name": image.name, "group": image.group} for image in self.images
             ],
-            "settings": {
-                part: asdict(getattr(plan, part))
-                for part in ("tune", "loop", "augment", "lora", "tiles")
-            },
+            "settings": self._settings(),
             "scores": {
                 "before": None if self.before is None else self.before.as_dict(),
                 "after": None if self._after is None else self._after.as_dict(),
