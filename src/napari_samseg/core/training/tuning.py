@@ -5,9 +5,11 @@ from __future__ import annotations
 import copy
 import csv
 import dataclasses
+import json
 import shutil
 import time
 from collections.abc import Generator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -80,6 +82,8 @@ class TuningJob:
         A row for each validation so far.
     validation : Validation or None
         Once the views are there.
+    now : ValidationScores or None
+        Of the last validation.
     """
 
     def __init__(
@@ -98,6 +102,7 @@ class TuningJob:
         self.before: ValidationScores | None = None
         self.history: list[Mapping[str, float]] = []
         self.validation: Validation | None = None
+        self.now: ValidationScores | None = None
         self._after: ValidationScores | None = None
         self._model = model
         self._stores = stores
@@ -152,6 +157,7 @@ class TuningJob:
         loop = self._make_loop(model, views)
         if resume:
             loop.resume(work / STATE)
+            self._recall_best()
         yield Progress("scoring the model")
         self._score_before(model)
         try:
@@ -219,6 +225,17 @@ class TuningJob:
             checkpoint=views.folder / STATE,
         )
 
+    def _recall_best(self) -> None:
+        """Know the scores of the best weights, which may stay the best."""
+        assert self.validation is not None
+        path = (self.folder / TUNED_FILE).with_suffix(".json")
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            scores = json.loads(path.read_text(encoding="utf-8"))["scores"]["after"]
+            kinds = ("box", "point", "box_dice", "point_dice")
+            found = {kind: float(scores.get(kind, "nan")) for kind in kinds}
+            n = len(self.validation)
+            self._after = ValidationScores(**found, error=float("nan"), n_objects=n)
+
     def _score_before(self, model: SamModel) -> None:
         assert self.validation is not None
         self._started = time.monotonic()
@@ -228,11 +245,11 @@ class TuningJob:
     def _validate(self, model: SamModel) -> Score:
         assert self.validation is not None
         model.sam.eval()
-        self._now = self.validation(model)
-        return Score(self._now.score, self._now.error)
+        self.now = self.validation(model)
+        return Score(self.now.score, self.now.error)
 
     def _keep_best(self, model: SamModel) -> None:
-        self._after = self._now
+        self._after = self.now
         self._write(TUNED_FILE, model, None)
 
     def _write_last(self, loop: TrainingLoop[ObjectBatch], model: SamModel) -> None:
@@ -258,13 +275,11 @@ class TuningJob:
                     epoch = loop.step * self._epochs
                     figures = {"loss": progress.train_loss, "rate": loop.rate}
                     figures |= loop.figures
-                    if progress.val_iou is not None:
+                    if progress.val_iou is not None and self.now is not None:
                         figures |= {
-                            f"val_{k}": v for k, v in self._now.as_dict().items()
+                            f"val_{k}": v for k, v in self.now.as_dict().items()
                         }
-                        progress = dataclasses.replace(
-                            progress, val_dice=self._now.dice
-                        )
+                        progress = dataclasses.replace(progress, val_dice=self.now.dice)
                     self._note(log, loop.step, epoch, figures)
                     yield dataclasses.replace(progress, epoch=int(epoch))
             finally:
