@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 
@@ -192,13 +193,13 @@ def test_stop_and_resume(viewer, layers, open_panel, qtbot, tmp_path):
     folder = tmp_path / "models" / "tuned" / "drawn-tuned"
     assert (folder / "best.safetensors").is_file()
     assert widget._unfinished.isVisible()
-    assert widget._unfinished_box.currentText() == "drawn-tuned"
+    assert widget._unfinished.box.currentText() == "drawn-tuned"
     assert widget._name_line.text() == "drawn-tuned-2"
 
     # another viewer may resume it, whatever its layers are
     viewer.layers.clear()
     done = widget._plot.losses[-1][0]
-    widget._resume_button.click()
+    widget._unfinished.button.click()
     wait_for_step(qtbot, widget, done + 1)
     assert min(step for step, _ in widget._plot.losses) > 2
     widget._stop_button.click()
@@ -214,14 +215,18 @@ def test_closed_while_training(viewer, layers, open_panel, qtbot, tmp_path):
     folder = tmp_path / "models" / "tuned" / "drawn-tuned"
     assert (folder / "last.safetensors").is_file()
     again = open_panel()
-    assert again._unfinished_box.currentText() == "drawn-tuned"
+    assert again._unfinished.box.currentText() == "drawn-tuned"
 
 
 def test_layers_deleted_while_training(viewer, layers, open_panel, qtbot):
     widget = open_panel()
+    widget.show_settings(plan(steps=4))
     widget._train_button.click()
     wait_for_step(qtbot, widget, 1)
     viewer.layers.clear()
+    widget.tuner.warned.emit("memory ran out: batches in 2 parts instead")
+    wait_for_step(qtbot, widget, 3)
+    assert "in 2 parts" in widget._status.text(), "it stays on show"
     rest(qtbot, widget)
     assert "Done" in widget._status.text()
     assert not [layer for layer in viewer.layers if "preview" in layer.name]
@@ -270,3 +275,59 @@ def test_labels_find_their_images(viewer, nuclei, open_panel):
     plan_now = widget._make_plan()
     names = [pair.name for pair in plan_now.pairs]
     assert len(set(names)) == len(names)
+
+
+def test_files_are_counted(viewer, nuclei, open_panel, qtbot, tmp_path):
+    pixels, labels = nuclei
+    for part in ("images", "masks"):
+        (tmp_path / part).mkdir()
+    for i in range(2):
+        io.imsave(tmp_path / "images" / f"{i}.png", pixels, check_contrast=False)
+        path = tmp_path / "masks" / f"{i}_mask.png"
+        io.imsave(path, labels, check_contrast=False)
+    widget = open_panel()
+    assert widget._files.isHidden()
+    widget._source_box.setCurrentIndex(1)
+    widget._source_box.activated.emit(1)
+    assert not widget._files.isHidden()
+    widget._files.images.setText(str(tmp_path / "images"))
+    widget._files.labels.setText(str(tmp_path / "none"))
+    widget._files.labels.editingFinished.emit()
+    qtbot.waitUntil(lambda: "no file" in widget._estimate.text(), timeout=30_000)
+    widget._files.labels.setText(str(tmp_path / "masks"))
+    widget._files.labels.editingFinished.emit()
+    qtbot.waitUntil(lambda: "2 images" in widget._counts.text(), timeout=30_000)
+    assert widget._name_line.text() == "images-tuned"
+
+
+@pytest.mark.skipif(
+    "SAMSEG_SCREENSHOTS" not in os.environ,
+    reason="makes the picture of the documentation, which takes minutes",
+)
+def test_sheaths_in_place_of_axons(viewer, shared_data, open_panel, qtbot):
+    """A point means the axon to the model, until it has learned what is wanted."""
+    folder, name = shared_data / "axon_sem", "sub-rat8_sample-V915.png"
+    raw, classes = (
+        io.imread(folder / part / name)[300:600, 300:600]
+        for part in ("images", "classes")
+    )
+    viewer.add_image(raw, name="spinal cord")
+    labels = viewer.add_labels(classes, name="myelin and axons", opacity=0.2)
+    widget = open_panel()
+    widget._semantic_box.setChecked(True)
+    widget._only_line.setText("1")
+    widget._name_line.setText("myelin-tuned")
+    widget._name_is_chosen = True
+    tune = TuneSettings(
+        objects=4, corrections=0, samples=24, box=0, validation=0.3, min_area=300
+    )
+    settings = plan(steps=40, validate_every=5, ema_decay=0.7)
+    widget.show_settings(dataclasses.replace(settings, tune=tune))
+    qtbot.waitUntil(lambda: "steps" in widget._estimate.text(), timeout=60_000)
+    widget._train_button.click()
+    qtbot.waitUntil(lambda: not widget.tuner.is_running, timeout=500_000)
+    labels.visible = False
+    qtbot.waitUntil(lambda: "steps" in widget._estimate.text(), timeout=60_000)
+    save_screenshot(viewer, "fine-tune.png")
+    scores = [iou for _, iou, _ in widget._plot.scores]
+    assert max(scores) > scores[0] + 0.05

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 
 from psygnal import Signal
 from qtpy.QtCore import QTimer
-from qtpy.QtWidgets import QCheckBox, QComboBox, QGridLayout, QLabel, QWidget
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QGridLayout,
+    QLabel,
+    QSizePolicy,
+    QWidget,
+)
 
 from napari_samseg.adapters.prompt_layers import is_own_layer
 from napari_samseg.adapters.refined_layer import label_data
@@ -31,6 +38,7 @@ __all__ = ["LabelPair", "LabelPairs"]
 
 # A stroke of the brush is many edits.
 EDIT_REST_MS = 1000
+LEAST_WIDTH = 90
 NONE = "Add an image, and a Labels layer with some of its objects."
 
 
@@ -121,6 +129,8 @@ class LabelPairs(QWidget):
         layers = [layer for layer in self._viewer.layers if not is_own_layer(layer)]
         images = [layer for layer in layers if isinstance(layer, ImageLayer)]
         labels = [layer for layer in layers if isinstance(layer, LabelsLayer)]
+        ids = {id(layer) for layer in labels}
+        self._choices = {key: on for key, on in self._choices.items() if key in ids}
         images_before = {pair.labels: pair.image for pair in self.every}
         self._clear()
         taken: set[int] = set()
@@ -159,7 +169,10 @@ class LabelPairs(QWidget):
         is_first: bool,
     ) -> None:
         box = QCheckBox(labels.name)
-        box.setToolTip("Learn from these labels")
+        box.setToolTip(f"Learn from {labels.name!r}")
+        # a long name must not push the panel out of its dock
+        box.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        box.setMinimumWidth(LEAST_WIDTH)
         word = QLabel("on")
         combo = make_combo("The image that these labels lie on.")
         fill_combo(combo, [(found.name, found) for found in fitting], image)
@@ -196,6 +209,8 @@ class LabelPairs(QWidget):
         self._watched = labels
         for layer in labels:
             layer.events.set_data.connect(self._on_edit)
+        dims = self._viewer.dims
+        self._seen = dims.point, dims.order, dims.ndisplay
 
     def _on_edit(self) -> None:
         """Notice that labels were painted; a look at another plane is told apart."""

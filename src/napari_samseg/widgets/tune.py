@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QTimer
-from qtpy.QtWidgets import QFileDialog
 
 from napari_samseg.adapters.plugin_settings import read_plugin_settings
 from napari_samseg.core.errors import SamSegError
 from napari_samseg.core.models.weights import list_models
-from napari_samseg.core.training.files import TrainingFiles
 from napari_samseg.core.training.presets import PRESETS, TuningPlan
 from napari_samseg.core.training.unfinished import read_recipe, unfinished_trainings
 from napari_samseg.core.types import TrainingProgress
-from napari_samseg.widgets.dock_panel import fill_combo, show_progress, show_text
+from napari_samseg.widgets.dock_panel import show_progress, show_text
 from napari_samseg.widgets.label_pairs import LabelPairs
 from napari_samseg.widgets.model_choice import MODEL_LIST, ModelChoice, preferred_model
 from napari_samseg.widgets.model_tuner import (
@@ -26,7 +24,7 @@ from napari_samseg.widgets.model_tuner import (
 )
 from napari_samseg.widgets.remaining_time import RemainingTime
 from napari_samseg.widgets.stores import default_store, store_of
-from napari_samseg.widgets.tune_layout import FILES, LAYERS, TuneLayout
+from napari_samseg.widgets.tune_layout import FILES, TuneLayout
 from napari_samseg.widgets.tune_words import (
     check_name,
     describe_counts,
@@ -73,6 +71,8 @@ class TuneWidget(TuneLayout):
         self._time = RemainingTime()
         # of the training that runs or ran last
         self._plan: TunePlan | None = None
+        # a warning that is to stay on show while the training goes on
+        self._note = ""
         self._name_is_chosen = False
         self._rest = QTimer(self)
         self._rest.setSingleShot(True)
@@ -88,11 +88,8 @@ class TuneWidget(TuneLayout):
     def _connect(self) -> None:
         self._source_box.activated.connect(self._on_source)
         self._pairs.changed.connect(self._on_change)
-        for line in (self._image_line, self._label_line, self._group_line):
-            line.editingFinished.connect(self._on_change)
+        self._files.changed.connect(self._on_change)
         self._only_line.editingFinished.connect(self._on_change)
-        self._image_button.clicked.connect(lambda: self._browse(self._image_line))
-        self._label_button.clicked.connect(lambda: self._browse(self._label_line))
         self._semantic_box.toggled.connect(self._on_change)
         self._model.changed.connect(self._on_change)
         self._preset_box.activated.connect(self._on_preset)
@@ -103,7 +100,7 @@ class TuneWidget(TuneLayout):
         self._train_button.clicked.connect(self._train)
         self._pause_button.clicked.connect(self._pause)
         self._stop_button.clicked.connect(self._stop)
-        self._resume_button.clicked.connect(self._resume)
+        self._unfinished.resumed.connect(self._resume)
         self._tuned.reported.connect(self._on_report)
         self._tuned.failed.connect(self._show_failure)
         tuner = self._tuner
@@ -112,7 +109,7 @@ class TuneWidget(TuneLayout):
         tuner.refused.connect(self._on_refused)
         tuner.finished.connect(self._on_finished)
         tuner.failed.connect(self._on_failed)
-        tuner.warned.connect(self._show_error)
+        tuner.warned.connect(self._on_warned)
         tuner.ended.connect(self._on_ended)
 
     @property
@@ -131,7 +128,7 @@ class TuneWidget(TuneLayout):
         """Offer the layers there are now; napari calls this when they change."""
         if not self.is_shut:
             self._pairs.reset_choices()
-            self._offer_unfinished()
+            self._unfinished.refresh(self._tuned_name)
 
     @property
     def settings(self) -> TuningPlan:
@@ -153,12 +150,6 @@ class TuneWidget(TuneLayout):
         self._pairs.setVisible(not is_files)
         self._on_change()
 
-    def _browse(self, line: Any) -> None:
-        folder = QFileDialog.getExistingDirectory(self, "Choose a folder", line.text())
-        if folder:
-            line.setText(folder)
-            self._on_change()
-
     def _on_name(self) -> None:
         self._name_is_chosen = bool(self._name_line.text())
 
@@ -168,7 +159,7 @@ class TuneWidget(TuneLayout):
         chosen = self._pairs.chosen
         what = self._model.settings.model
         if self._source_box.currentData() == FILES:
-            what = Path(self._image_line.text()).name or what
+            what = self._files.name or what
         elif chosen:
             what = chosen[0].labels.name
         self._name_line.setText(free_name(what, self._taken_names()))
@@ -217,37 +208,26 @@ class TuneWidget(TuneLayout):
         SamSegError
             If they are wrong.
         """
-        if self._source_box.currentData() == LAYERS:
-            chosen = self._pairs.chosen
-            if not chosen:
-                return None
-            pairs = self._pairs.take(chosen, self._image_form.settings)
-            files = None
+        settings = self._image_form.settings
+        only = read_ids(self._only_line.text())
+        semantic = self._semantic_box.isChecked()
+        pairs, files = (), None
+        if self._source_box.currentData() == FILES:
+            files = self._files.take(settings, only, semantic=semantic)
         else:
-            if not self._image_line.text() or not self._label_line.text():
-                return None
-            pairs, files = (), self._training_files()
+            pairs = self._pairs.take(self._pairs.chosen, settings)
+        if not pairs and files is None:
+            return None
         stores = {default_store(), *(store_of(p.image) for p in self._pairs.chosen)}
         return TunePlan(
             name=self._name_line.text().strip(),
             pairs=pairs,
             files=files,
-            semantic=self._semantic_box.isChecked(),
-            only=read_ids(self._only_line.text()),
+            semantic=semantic,
+            only=only,
             model=self._model.settings,
             settings=self.settings,
             stores=tuple(sorted(stores)),
-        )
-
-    def _training_files(self) -> TrainingFiles:
-        is_semantic = self._semantic_box.isChecked()
-        return TrainingFiles(
-            Path(self._image_line.text()).expanduser(),
-            Path(self._label_line.text()).expanduser(),
-            semantic=is_semantic,
-            classes=read_ids(self._only_line.text()) if is_semantic else (),
-            group=self._group_line.text(),
-            settings=self._image_form.settings,
         )
 
     def _on_surveyed(self, estimate: TuneEstimate) -> None:
@@ -272,21 +252,24 @@ class TuneWidget(TuneLayout):
             return
         self._start(plan)
 
-    def _resume(self) -> None:
-        folder = self._unfinished_box.currentData()
+    def _resume(self, folder: Path) -> None:
         try:
             recipe = read_recipe(folder)
         except SamSegError as error:
             self._show_error(str(error))
             return
         plan = TunePlan(
-            folder.name, model=recipe.model, settings=recipe.plan, resume=True
+            folder.name,
+            semantic=self._semantic_box.isChecked(),
+            model=recipe.model,
+            settings=recipe.plan,
+            resume=True,
         )
         self._start(plan)
 
     def _start(self, plan: TunePlan) -> None:
         self._rest.stop()
-        self._plan = plan
+        self._plan, self._note = plan, ""
         self._time.start()
         self._plot.start(plan.settings.loop.steps)
         self._say("Starting ...")
@@ -322,11 +305,15 @@ class TuneWidget(TuneLayout):
             self._plot.add_loss(progress.done, progress.train_loss, progress.total)
             left = self._time.left(progress.done, progress.total)
             if not self._tuner.is_paused:
-                self._say(describe_step(progress, left))
+                self._say(f"{describe_step(progress, left)}\n{self._note}".strip())
         else:
             of = f" {progress.done} of {progress.total}" if progress.total else ""
             self._say(f"{progress.stage}{of}".capitalize())
         show_progress(self._bar, progress)
+
+    def _on_warned(self, message: str) -> None:
+        self._note = message
+        self._show_error(message)
 
     def _show_preview(self, preview: Previewed) -> None:
         if preview.scores is not None:
@@ -348,7 +335,7 @@ class TuneWidget(TuneLayout):
             self._tell_kept()
         self._name_is_chosen = False
         MODEL_LIST.changed.emit()
-        self._offer_unfinished()
+        self._unfinished.refresh(self._tuned_name)
         self._on_change()
 
     def _tell_kept(self) -> None:
@@ -369,19 +356,6 @@ class TuneWidget(TuneLayout):
 
     # -- what is shown -------------------------------------------------------------
 
-    def _offer_unfinished(self) -> None:
-        found = unfinished_trainings(read_plugin_settings().models_path)
-        if self._tuner.is_running:
-            found.pop(self._tuned_name, None)
-        items = list(found.items())
-        chosen = self._unfinished_box.currentData()
-        latest = [folder for name, folder in items if name == self._tuned_name]
-        fill_combo(self._unfinished_box, items, None)
-        for i, (_, folder) in enumerate(items):
-            if folder in (*latest, chosen):
-                self._unfinished_box.setCurrentIndex(i)
-        self._unfinished.setVisible(bool(items))
-
     def _on_report(self, message: str, is_error: bool) -> None:
         if is_error:
             self._show_error(message)
@@ -397,7 +371,7 @@ class TuneWidget(TuneLayout):
         self._pause_button.setEnabled(runs and not stops)
         self._pause_button.setText("Continue" if self._tuner.is_paused else "Pause")
         self._stop_button.setEnabled(runs and not stops)
-        self._resume_button.setEnabled(not runs)
+        self._unfinished.setEnabled(not runs)
         if not runs:
             show_progress(self._bar, None)
 

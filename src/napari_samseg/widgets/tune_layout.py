@@ -9,7 +9,6 @@ from qtpy.QtWidgets import (
     QLabel,
     QLineEdit,
     QPushButton,
-    QToolButton,
     QVBoxLayout,
     QWidget,
 )
@@ -25,11 +24,13 @@ from napari_samseg.widgets.dock_panel import (
     make_page,
     make_status_label,
 )
+from napari_samseg.widgets.file_pairs import FilePairs
 from napari_samseg.widgets.label_pairs import LabelPairs
 from napari_samseg.widgets.model_choice import make_device_form, make_model_combo
 from napari_samseg.widgets.settings_form import SettingsForm, align_labels
 from napari_samseg.widgets.training_plot import TrainingPlot
 from napari_samseg.widgets.tuned_panel import TunedPanel
+from napari_samseg.widgets.unfinished_list import UnfinishedList
 
 __all__ = ["FILES", "FORMS", "LAYERS", "TuneLayout"]
 
@@ -62,7 +63,8 @@ class TuneLayout(DockPanel):
         self._choices, choices = make_choices()
         choices.addLayout(self._build_source())
         choices.addWidget(pairs)
-        choices.addWidget(self._build_files())
+        self._files = FilePairs()
+        choices.addWidget(self._files)
         choices.addLayout(self._build_labels())
         self._counts = make_status_label()
         self._counts.setMinimumHeight(18)
@@ -79,7 +81,8 @@ class TuneLayout(DockPanel):
         self._estimate = make_status_label()
         rows.addWidget(self._estimate)
         rows.addLayout(self._build_actions())
-        rows.addWidget(self._build_unfinished())
+        self._unfinished = UnfinishedList()
+        rows.addWidget(self._unfinished)
         rows.addWidget(self._build_status())
         rows.addWidget(tuned)
         rows.addStretch(1)
@@ -92,27 +95,6 @@ class TuneLayout(DockPanel):
         form = _make_form()
         form.addRow("Learn from", self._source_box)
         return form
-
-    def _build_files(self) -> QWidget:
-        self._files = QWidget()
-        form = _make_form(self._files)
-        self._image_line, self._image_button = _make_place(
-            form, "Images", "A file, or a folder of files."
-        )
-        self._label_line, self._label_button = _make_place(
-            form,
-            "Labels",
-            "A file or a folder of files of the same names (_labels, _mask and the "
-            "like may follow them), or a COCO file.",
-        )
-        self._group_line = QLineEdit()
-        self._group_line.setPlaceholderText("each file by itself")
-        self._group_line.setToolTip(
-            "Regular expression that finds the patient or animal in a path, such as "
-            "sub-[a-z0-9]+: its images are not divided."
-        )
-        form.addRow("Groups", self._group_line)
-        return self._files
 
     def _build_labels(self) -> QFormLayout:
         self._semantic_box = QCheckBox("labels are classes")
@@ -170,21 +152,6 @@ class TuneLayout(DockPanel):
         row.addWidget(self._stop_button, 1)
         return row
 
-    def _build_unfinished(self) -> QWidget:
-        self._unfinished = QWidget()
-        row = QHBoxLayout(self._unfinished)
-        row.setContentsMargins(0, 0, 0, 0)
-        row.setSpacing(4)
-        self._unfinished_box = make_combo("Trainings that were stopped.")
-        self._resume_button = QPushButton("Resume")
-        self._resume_button.setToolTip(
-            "Go on where it was stopped, with the labels and settings it had"
-        )
-        row.addWidget(QLabel("Stopped"))
-        row.addWidget(self._unfinished_box, 2)
-        row.addWidget(self._resume_button, 1)
-        return self._unfinished
-
     def _build_status(self) -> QWidget:
         panel = QWidget()
         rows = QVBoxLayout(panel)
@@ -198,20 +165,8 @@ class TuneLayout(DockPanel):
         return panel
 
 
-def _make_form(parent: QWidget | None = None) -> QFormLayout:
-    form = QFormLayout(parent)
+def _make_form() -> QFormLayout:
+    form = QFormLayout()
     form.setContentsMargins(0, 0, 0, 0)
     form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
     return form
-
-
-def _make_place(form: QFormLayout, title: str, tip: str) -> tuple[QLineEdit, QWidget]:
-    line, button = QLineEdit(), QToolButton()
-    line.setToolTip(tip)
-    button.setText("...")
-    button.setToolTip("Choose a folder")
-    row = QHBoxLayout()
-    row.addWidget(line, 1)
-    row.addWidget(button)
-    form.addRow(title, row)
-    return line, button

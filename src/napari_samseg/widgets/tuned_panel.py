@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -109,12 +110,14 @@ class TunedPanel(QWidget):
     def begin(self, plan: TunePlan, image_settings: ImageSettings) -> None:
         """Take part in a training."""
         self._plan, self._image_settings = plan, image_settings
-        every = self._pairs.every
-        learning = self._pairs.take(every, image_settings)
-        places = {
-            other.name: LabelPlace.of(pair.image, pair.labels)
-            for pair, other in zip(every, learning, strict=True)
-        }
+        # of a training that is resumed, the layers may be there or not
+        every = self._pairs.chosen or self._pairs.every
+        places = {}
+        with suppress(SamSegError):
+            for pair, learning in zip(
+                every, self._pairs.take(every, image_settings), strict=True
+            ):
+                places[learning.name] = LabelPlace.of(pair.image, pair.labels)
         folder = read_plugin_settings().cache_path / "labels"
         self._masks = BeforeAfter(self._viewer, plan.name, places, folder)
         self._comparing.cancel()
@@ -165,7 +168,9 @@ class TunedPanel(QWidget):
         plan = self._plan
         try:
             pair, plane = self._find_plane()
-            labels = ClassPlanes(pair.labels) if plan.semantic else pair.labels
+            labels = (
+                ClassPlanes(pair.labels, plan.only) if plan.semantic else pair.labels
+            )
             image = LabelledImage(
                 pair.name, pair.source, labels, settings=pair.settings
             )
