@@ -99,8 +99,10 @@ def rest(qtbot, widget):
 
 def wait_for_step(qtbot, widget, step):
     def has_come():
+        if any(done >= step for done, _ in widget._plot.losses):
+            return True
         assert widget.tuner.is_running, widget._status.text()
-        return any(done >= step for done, _ in widget._plot.losses)
+        return False
 
     qtbot.waitUntil(has_come, timeout=120_000)
 
@@ -220,7 +222,7 @@ def test_closed_while_training(viewer, layers, open_panel, qtbot, tmp_path):
 
 def test_layers_deleted_while_training(viewer, layers, open_panel, qtbot):
     widget = open_panel()
-    widget.show_settings(plan(steps=4))
+    widget.show_settings(plan(steps=6, validate_every=6))
     widget._train_button.click()
     wait_for_step(qtbot, widget, 1)
     viewer.layers.clear()
