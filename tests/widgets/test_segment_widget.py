@@ -520,7 +520,9 @@ from qtpy.QtWidgets import QApplication
 app = QApplication([])
 from napari_samseg.widgets.embedding import EmbeddingWidget
 from napari_samseg.widgets.segment import SegmentWidget
-widgets = SegmentWidget(ViewerModel()), EmbeddingWidget(ViewerModel())
+from napari_samseg.widgets.tune import TuneWidget
+viewer = ViewerModel()
+widgets = SegmentWidget(viewer), EmbeddingWidget(viewer), TuneWidget(viewer)
 assert "torch" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -23,6 +23,7 @@ from napari_samseg.widgets.workers import describe_failure
 __all__ = [
     "DockPanel",
     "add_section",
+    "compact_combo",
     "fill_combo",
     "make_bar",
     "make_choices",
@@ -159,12 +160,17 @@ def add_section(rows: QVBoxLayout, title: str, content: QWidget) -> QCollapsible
 def make_combo(tip: str) -> QComboBox:
     """Return a combo box that does not push the panel out of its dock."""
     combo = QComboBox()
+    compact_combo(combo, tip)
+    return combo
+
+
+def compact_combo(combo: QComboBox, tip: str) -> None:
+    """Keep a combo box from pushing the panel out of its dock."""
     combo.setToolTip(tip)
     combo.setMinimumContentsLength(8)
     combo.setSizeAdjustPolicy(
         QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
     )
-    return combo
 
 
 def fill_combo(combo: QComboBox, items: list[tuple[str, Any]], chosen: Any) -> None:

@@ -401,8 +401,10 @@ class LiveSession:
             self._encode()
             self.changed.emit()
 
-    def _use(self, model: PromptableModel | ModelSettings) -> None:
-        if model is not self._model and model != self._model:
+    def _use(
+        self, model: PromptableModel | ModelSettings, *, anew: bool = False
+    ) -> None:
+        if anew or (model is not self._model and model != self._model):
             self._model = model
             self._masks.use(model)
             self._autosaver.start_anew()

@@ -9,10 +9,12 @@ from weakref import WeakValueDictionary
 
 from napari_samseg.adapters.plugin_settings import PluginSettings
 from napari_samseg.core.cache.memory import MemoryCache
+from napari_samseg.core.models.weights import tuned_models
 from napari_samseg.core.settings import ModelSettings
 from napari_samseg.core.types import Progress
 
 if TYPE_CHECKING:
+    from napari_samseg.core.cache.protocol import EmbeddingCache
     from napari_samseg.core.models.protocol import PromptableModel
     from napari_samseg.core.predict import Predictor
 
@@ -32,7 +34,9 @@ def predictor_steps(
     torch is imported here, in the worker's thread, and not before.
     """
     if isinstance(source, ModelSettings):
-        path = Path(source.model)
+        # a tuned model goes by its name
+        tuned = tuned_models(plugin.models_path)
+        path = tuned.get(source.model, Path(source.model))
         # a checkpoint written again under its old name is another model
         key = source, path.stat().st_mtime_ns if path.is_file() else 0
         # one look only: what nobody uses any more is gone at any moment
@@ -44,9 +48,8 @@ def predictor_steps(
 
     if isinstance(source, NewPredictor):
         return source
-    cache = MemoryCache(plugin.cache_bytes)
     if not isinstance(source, ModelSettings):
-        return NewPredictor(source, cache)
+        return NewPredictor(source, MemoryCache(plugin.cache_bytes))
     from napari_samseg.core.models import load_model_steps
 
     model = yield from load_model_steps(
@@ -55,6 +58,17 @@ def predictor_steps(
         precision=source.precision,
         folder=plugin.models_path,
     )
-    predictor = NewPredictor(model, cache)
+    predictor = NewPredictor(model, _planes_of(model, plugin))
     LOADED[key] = predictor
     return predictor
+
+
+def _planes_of(model: PromptableModel, plugin: PluginSettings) -> EmbeddingCache:
+    """Return the planes that a model of the same encoder has encoded.
+
+    A model of which only the decoder was tuned need not encode them again.
+    """
+    for other in tuple(LOADED.values()):
+        if other.model.encoder_digest == model.encoder_digest:
+            return other.cache
+    return MemoryCache(plugin.cache_bytes)

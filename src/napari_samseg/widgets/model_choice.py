@@ -6,17 +6,20 @@ from dataclasses import replace
 from pathlib import Path
 
 from psygnal import Signal
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QObject, Qt
+from qtpy.QtCore import Signal as QtSignal
 from qtpy.QtWidgets import QComboBox, QFileDialog, QWidget
 
 from napari_samseg.adapters.plugin_settings import read_plugin_settings
 from napari_samseg.core.models.weights import list_models
 from napari_samseg.core.settings import ModelSettings
-from napari_samseg.widgets.dock_panel import make_combo, select_item
+from napari_samseg.widgets.dock_panel import compact_combo, select_item
 from napari_samseg.widgets.settings_form import SettingsForm
 
 __all__ = [
+    "MODEL_LIST",
     "ModelChoice",
+    "ModelCombo",
     "ask_checkpoint",
     "make_device_form",
     "make_model_combo",
@@ -32,14 +35,61 @@ def preferred_model() -> ModelSettings:
     return ModelSettings(device=plugin.device, precision=plugin.precision)
 
 
-def make_model_combo() -> QComboBox:
-    """Return a combo box of all models in the zoo, and None for a file."""
-    combo = make_combo("default comes with the plugin; others download once.")
-    for i, (name, description) in enumerate(list_models().items()):
-        combo.addItem(name, name)
-        combo.setItemData(i, description, Qt.ItemDataRole.ToolTipRole)
-    combo.addItem("a checkpoint file ...", None)
-    return combo
+class ModelList(QObject):
+    """Tells all boxes of models that there are others now."""
+
+    changed = QtSignal()
+
+
+MODEL_LIST = ModelList()
+
+
+class ModelCombo(QComboBox):
+    """A box of all models there are, and None for a file.
+
+    It follows `MODEL_LIST`, and looks again whenever it is opened: a model may have
+    been tuned in another window.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        compact_combo(self, "default comes with the plugin; others download once.")
+        self.refresh()
+        MODEL_LIST.changed.connect(self.refresh)
+
+    def showPopup(self) -> None:
+        """Open the list, as it is now."""
+        self.refresh()
+        super().showPopup()
+
+    def refresh(self) -> None:
+        """Offer the models there are now; what was chosen stays chosen."""
+        models = list_models(read_plugin_settings().models_path)
+        chosen = self.currentData()
+        # checkpoint files, and a model that a script has loaded
+        others = [
+            (self.itemText(i), self.itemData(i))
+            for i in range(self.count())
+            if self.itemData(i) is not None
+            and self.itemData(i, Qt.ItemDataRole.ToolTipRole) is None
+            and self.itemData(i) not in models
+        ]
+        blocked = self.blockSignals(True)
+        self.clear()
+        for text, name in others:
+            self.addItem(text, name)
+        for name, description in models.items():
+            self.addItem(name, name)
+            tip = self.count() - 1, description, Qt.ItemDataRole.ToolTipRole
+            self.setItemData(*tip)
+        self.addItem("a checkpoint file ...", None)
+        select_item(self, chosen or "default")
+        self.blockSignals(blocked)
+
+
+def make_model_combo() -> ModelCombo:
+    """Return a box of all models there are, and None for a file."""
+    return ModelCombo()
 
 
 def make_device_form(settings: ModelSettings) -> SettingsForm:

@@ -113,6 +113,8 @@ class PlaneMasks:
         self.tile_settings = TileSettings()
         self._model: PromptableModel | ModelSettings | None = None
         self._predictor: Predictor | None = None
+        # until the next model is there, which may take over what this one encoded
+        self._former: Predictor | None = None
         self._encoding, self._predicting = LatestJob(), LatestJob()
         self._hovering = LatestJob()
         self._tiling = LatestJob(background=True)
@@ -139,6 +141,7 @@ class PlaneMasks:
 
     def use(self, model: PromptableModel | ModelSettings) -> None:
         """Choose the model for all that follows."""
+        self._former = self._predictor or self._former
         self._model, self._predictor = model, None
         self.forget()
 
@@ -244,7 +247,7 @@ class PlaneMasks:
 
     def _on_encoded(self, encoded: EncodedPlane) -> None:
         self.encoded = encoded
-        self._predictor = encoded.shared
+        self._predictor, self._former = encoded.shared, None
         self.progressed.emit(None)
         self.was_encoded.emit()
         self._tiling.request(

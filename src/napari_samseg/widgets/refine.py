@@ -6,16 +6,17 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from napari_samseg.adapters.prompt_layers import is_own_layer
-from napari_samseg.adapters.read_layers import ImageView, current_plane
+from napari_samseg.adapters.read_layers import current_plane
 from napari_samseg.adapters.refined_layer import (
     EditLock,
     add_refined,
     label_data,
     refinement_of,
 )
+from napari_samseg.adapters.tuning_layers import view_under
 from napari_samseg.core.embed.order import select_planes
 from napari_samseg.core.embed.stack import Stack
-from napari_samseg.core.errors import InvalidLabelsError, LayerError, SamSegError
+from napari_samseg.core.errors import LayerError, SamSegError
 from napari_samseg.core.refine.volume import PlaneRefined
 from napari_samseg.core.settings import PromptSettings
 from napari_samseg.widgets.dock_panel import (
@@ -180,7 +181,7 @@ class RefineWidget(RefineLayout):
         self, image: Image, labels: Labels, target: Labels | None
     ) -> RefinePlan:
         data = label_data(labels)
-        view = _view_of(image, labels, tuple(data.shape))
+        view = view_under(image, labels, tuple(data.shape))
         plane = current_plane(self._viewer.dims, image, view.level)
         settings = replace(self._image_form.settings, level=view.level)
         stack = Stack(view.source, view.name, settings, plane.axes)
@@ -271,7 +272,7 @@ class RefineWidget(RefineLayout):
             return
         review, score = known.review, known.review.current.score
         try:
-            view = _view_of(known.image, known.rough_layer, tuple(known.rough.shape))
+            view = view_under(known.image, known.rough_layer, tuple(known.rough.shape))
             now = review.read_plane(score.plane)
         except SamSegError as error:
             self._show_error(str(error))
@@ -329,29 +330,3 @@ class RefineWidget(RefineLayout):
         self._review.show_layer(None)
         self._plan = self._sources = self._target = None
         self._lock.hold(None)
-
-
-def _view_of(image: Image, labels: Labels, shape: tuple[int, ...]) -> ImageView:
-    """Return the level of an image on whose pixels labels lie.
-
-    Raises
-    ------
-    InvalidLabelsError
-        If there is none.
-    LayerError
-        If the layers lie elsewhere in the world.
-    """
-    n_levels = len(image.data) if image.multiscale else 1
-    for level in range(n_levels):
-        view = ImageView.of_layer(image, level)
-        if view.shape == shape:
-            if view.is_under(labels):
-                return view
-            raise LayerError(
-                f"Labels layer {labels.name!r} does not lie on image layer "
-                f"{image.name!r}: give both the same scale and place"
-            )
-    raise InvalidLabelsError(
-        f"image layer {image.name!r} has shape {ImageView.of_layer(image).shape}, and "
-        f"Labels layer {labels.name!r} {shape}: they do not belong together"
-    )

@@ -164,9 +164,13 @@ class SegmentWidget(SegmentLayout):
                 return
         elif name == LOADED:
             return
-        self._model_settings = replace(self._model_settings, model=name)
+        self.use_model(replace(self._model_settings, model=name))
+
+    def use_model(self, settings: ModelSettings, *, anew: bool = False) -> None:
+        """Choose the model; see `Session.set_model`."""
+        self._model_settings = settings
         if self._session is not None:
-            self._session.set_model(self._model_settings)
+            self._session.set_model(settings, anew=anew)
 
     def _on_device_changed(self, settings: ModelSettings) -> None:
         self._model_settings = settings

@@ -504,9 +504,16 @@ class Session(LiveSession):
         """The model, or which one is to be loaded; None before any was chosen."""
         return self._model
 
-    def set_model(self, settings: ModelSettings) -> None:
-        """Choose the model; it is loaded, and the plane encoded, in the background."""
-        self._use(settings)
+    def set_model(self, settings: ModelSettings, *, anew: bool = False) -> None:
+        """Choose the model; it is loaded, and the plane encoded, in the background.
+
+        Parameters
+        ----------
+        settings : ModelSettings
+        anew : bool
+            Load it again if it is in use: its file was written again.
+        """
+        self._use(settings, anew=anew)
 
     def use_model(self, model: PromptableModel) -> None:
         """Use a model that is loaded already."""

@@ -36,7 +36,9 @@ def speed_path() -> Path:
     return cache_folder() / "speed.json"
 
 
-def remember_speed(model: PromptableModel, seconds: float, lanes: int = 1) -> None:
+def remember_speed(
+    model: PromptableModel, seconds: float, lanes: int = 1, what: str = ""
+) -> None:
     """Keep how many seconds a plane took, unless that was done a moment ago.
 
     Parameters
@@ -46,8 +48,10 @@ def remember_speed(model: PromptableModel, seconds: float, lanes: int = 1) -> No
         For each plane.
     lanes : int
         Planes that were encoded side by side.
+    what : str
+        What else was measured, if it was not encoding.
     """
-    path, key = speed_path(), _key(model, lanes)
+    path, key = speed_path(), _key(model, lanes, what)
     now = time.monotonic()
     with _lock:
         if now - _last_written.get((path, key), -math.inf) < SECONDS_BETWEEN:
@@ -58,18 +62,20 @@ def remember_speed(model: PromptableModel, seconds: float, lanes: int = 1) -> No
             _last_written[path, key] = now
 
 
-def recall_speed(model: PromptableModel, lanes: int = 1) -> float | None:
+def recall_speed(
+    model: PromptableModel, lanes: int = 1, what: str = ""
+) -> float | None:
     """Return the seconds a model takes for a plane, None if it was never measured.
 
     That of many planes, `lanes` of them side by side, is not that of one alone.
     """
-    measured = _read(speed_path()).get(_key(model, lanes))
+    measured = _read(speed_path()).get(_key(model, lanes, what))
     return statistics.median(measured) if measured else None
 
 
-def _key(model: PromptableModel, lanes: int) -> str:
+def _key(model: PromptableModel, lanes: int, what: str) -> str:
     name = device_name(model.device)
-    key = f"{model.encoder_digest} {precision_of(model)} {name}"
+    key = f"{model.encoder_digest} {precision_of(model)} {name} {what}".strip()
     return key if lanes == 1 else f"{key} {lanes} lanes"
 
 

@@ -25,8 +25,9 @@ from napari_samseg.core.prompts.object_index import ObjectIndex, index_objects
 from napari_samseg.core.settings import ModelSettings
 from napari_samseg.core.tiled import TiledPlane, plan_tiles
 from napari_samseg.core.training.images import LabelledImage, LabelledPlane, divide
-from napari_samseg.core.training.prepare import one_side, survey_steps
+from napari_samseg.core.training.prepare import one_side
 from napari_samseg.core.training.presets import TuningPlan
+from napari_samseg.core.training.survey import survey_steps
 from napari_samseg.core.training.validation import MAX_OBJECTS
 from napari_samseg.core.types import BoolArray, Progress
 

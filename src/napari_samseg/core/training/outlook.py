@@ -13,7 +13,7 @@ from napari_samseg.core.training.config import TuneConfig
 from napari_samseg.core.training.files import open_training_files
 from napari_samseg.core.training.images import LabelledPlane, divide
 from napari_samseg.core.training.losses import read_loss
-from napari_samseg.core.training.prepare import survey_steps
+from napari_samseg.core.training.survey import survey_steps
 from napari_samseg.core.types import Progress
 
 __all__ = ["Side", "TrainingOutlook", "outlook_steps"]

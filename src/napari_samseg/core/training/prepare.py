@@ -13,7 +13,6 @@ import numpy.typing as npt
 
 from napari_samseg.core.cache.lookup import EntryFinder
 from napari_samseg.core.embed.stack import Stack, stack_recipe
-from napari_samseg.core.errors import InvalidLabelsError
 from napari_samseg.core.geometry import choose_tile
 from napari_samseg.core.models.batching import Encoded, encode_planes_steps
 from napari_samseg.core.models.lanes import Lanes, choose_lanes
@@ -24,6 +23,7 @@ from napari_samseg.core.tiled import plan_tiles
 from napari_samseg.core.training.augment import augment
 from napari_samseg.core.training.images import LabelledImage, LabelledPlane, divide
 from napari_samseg.core.training.packed import ObjectWriter
+from napari_samseg.core.training.survey import read_labels, survey_steps
 from napari_samseg.core.training.views import (
     BITS,
     FrameWriter,
@@ -38,41 +38,9 @@ if TYPE_CHECKING:
     from napari_samseg.core.geometry import Box
     from napari_samseg.core.models.sam import SamModel
 
-__all__ = ["one_side", "prepare_steps", "survey_steps"]
+__all__ = ["one_side", "prepare_steps"]
 
 Labels = npt.NDArray[np.integer]
-
-
-def survey_steps(
-    images: Sequence[LabelledImage], min_area: int
-) -> Generator[Progress, None, list[LabelledPlane]]:
-    """Find the planes that have objects.
-
-    Raises
-    ------
-    InvalidLabelsError
-        If there is none, or ids are negative.
-    """
-    found = []
-    every = [(i, plane) for i, image in enumerate(images) for plane in image.planes]
-    for done, (i, plane) in enumerate(every):
-        yield Progress("looking for objects", done, len(every))
-        image = images[i]
-        objects = index_objects(_read_labels(image, plane), min_area=min_area)
-        if len(objects):
-            found.append(LabelledPlane(i, plane, image.group, len(objects)))
-    if not found:
-        names = ", ".join(image.name for image in images[:3]) or "no image"
-        raise InvalidLabelsError(
-            f"there is no object of at least {min_area} px in the labels of {names}: "
-            "label some first, or lower the smallest object"
-        )
-    return found
-
-
-def _read_labels(image: LabelledImage, plane: tuple[int, ...]) -> Labels:
-    labels = np.asarray(image.labels[plane])
-    return labels.astype(np.uint8) if labels.dtype == bool else labels
 
 
 def prepare_steps(
@@ -184,7 +152,7 @@ class _Preparation:
     ) -> Iterator[_ToEncode]:
         """Write the views of a plane; yield those that are to be encoded."""
         image = self.images[at.image]
-        labels = _read_labels(image, at.plane)
+        labels = read_labels(image, at.plane)
         objects = index_objects(labels, min_area=self.settings.min_area)
         if split == "objects":
             objects = one_side(objects, self.settings.validation, is_validation)

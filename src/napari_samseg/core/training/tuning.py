@@ -92,6 +92,8 @@ class TuningJob:
         A row for each validation so far.
     validation : Validation or None
         Once the views are there.
+    now : ValidationScores or None
+        Of the last validation.
     """
 
     def __init__(
@@ -111,6 +113,7 @@ class TuningJob:
         self.before: ValidationScores | None = None
         self.history: list[Mapping[str, float]] = []
         self.validation: Validation | None = None
+        self.now: ValidationScores | None = None
         self._after: ValidationScores | None = None
         self._model = model
         self._stores = stores
@@ -254,11 +257,11 @@ class TuningJob:
     def _validate(self, model: SamModel) -> Score:
         assert self.validation is not None
         model.sam.eval()
-        self._now = self.validation(model)
-        return Score(self._now.score, self._now.error)
+        self.now = self.validation(model)
+        return Score(self.now.score, self.now.error)
 
     def _keep_best(self, model: SamModel) -> None:
-        self._after = self._now
+        self._after = self.now
         self._write(TUNED_FILE, model, None)
 
     def _write_last(self, loop: TrainingLoop[ObjectBatch], model: SamModel) -> None:
@@ -276,9 +279,9 @@ class TuningJob:
                 epoch = loop.step * self._epochs
                 figures = {"loss": progress.train_loss, "rate": loop.rate}
                 figures |= loop.figures
-                if progress.val_iou is not None:
-                    figures |= {f"val_{k}": v for k, v in self._now.as_dict().items()}
-                    progress = dataclasses.replace(progress, val_dice=self._now.dice)
+                if progress.val_iou is not None and self.now is not None:
+                    figures |= {f"val_{k}": v for k, v in self.now.as_dict().items()}
+                    progress = dataclasses.replace(progress, val_dice=self.now.dice)
                 seconds = time.monotonic() - self._started
                 row = LogRow(loop.step, epoch, seconds, figures)
                 log.note(row)

@@ -23,6 +23,7 @@ from napari_samseg.core.prompts.from_labels import (
     sample_random_point,
 )
 from napari_samseg.core.settings import TuneSettings
+from napari_samseg.core.training.preview import PreviewPlane, paint_previews
 
 if TYPE_CHECKING:
     from napari_samseg.core.models.sam import SamModel
@@ -93,15 +94,28 @@ class Validation:
     ----------
     shown : dict of View to MaskPrediction
         The masks of the last validation, by a point if those are trained.
+    first : dict of View to MaskPrediction
+        Those of the first one, of the model before it learns.
     """
 
     def __init__(self, views: ViewSet, settings: TuneSettings, seed: int) -> None:
         self._views, self._settings, self._seed = views, settings, seed
         self._chosen = _choose(views, seed)
         self.shown: dict[View, MaskPrediction] = {}
+        self.first: dict[View, MaskPrediction] = {}
 
     def __len__(self) -> int:
         return sum(len(rows) for _, rows in self._chosen)
+
+    @property
+    def split(self) -> str:
+        """How the views were divided."""
+        return self._views.split
+
+    @property
+    def n_learning(self) -> int:
+        """Objects that are trained on."""
+        return sum(len(variants[0]) for variants in self._views.training)
 
     def __call__(self, model: SamModel) -> ValidationScores:
         """Score a model."""
@@ -119,6 +133,7 @@ class Validation:
                 found = predict_masks(model, embedding, sampler(objects, rng))
                 ious[kind].append(prediction_iou(found, objects))
                 self.shown[view] = found
+        self.first = self.first or dict(self.shown)
         means = {}
         for kind, parts in ious.items():
             iou = np.concatenate(parts) if parts else np.array([np.nan])
@@ -128,6 +143,15 @@ class Validation:
         each = np.mean(asked, axis=0)
         error = float(each.std(ddof=1) / len(each) ** 0.5) if len(each) > 1 else 1.0
         return ValidationScores(**means, error=error, n_objects=len(self))
+
+    def previews(self, *, first: bool = False) -> list[PreviewPlane]:
+        """Return masks where they lie: of the last validation, or of the first."""
+        masks, ids = self.first if first else self.shown, self._views.objects.object_ids
+        return paint_previews(
+            (view, masks[view], ids[rows].tolist())
+            for view, rows in self._chosen
+            if view in masks
+        )
 
     def _embedding(self, model: SamModel, view: View) -> PlaneEmbedding:
         if view.frame < 0:

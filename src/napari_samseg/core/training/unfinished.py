@@ -1,0 +1,105 @@
+"""Trainings that were stopped, and what it takes to go on with them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from napari_samseg.core.errors import CheckpointError, OutputError
+from napari_samseg.core.models.weights import tuned_folder
+from napari_samseg.core.settings import (
+    AugmentSettings,
+    LoopSettings,
+    LoraSettings,
+    ModelSettings,
+    TileSettings,
+    TuneSettings,
+)
+from napari_samseg.core.training.presets import TuningPlan
+
+__all__ = ["TuningRecipe", "read_recipe", "unfinished_trainings", "write_recipe"]
+
+# Beside the state of the training, and gone with it.
+WORK, STATE, RECIPE = "work", "state.pt", "recipe.json"
+PARTS: Mapping[str, type] = {
+    "tune": TuneSettings,
+    "loop": LoopSettings,
+    "augment": AugmentSettings,
+    "lora": LoraSettings,
+    "tiles": TileSettings,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TuningRecipe:
+    """What a training was started with, its images apart: they lie in its folder.
+
+    Attributes
+    ----------
+    model : ModelSettings
+    plan : TuningPlan
+    """
+
+    model: ModelSettings
+    plan: TuningPlan
+
+
+def write_recipe(folder: Path, recipe: TuningRecipe) -> None:
+    """Write into the folder of a training what it is started with.
+
+    Raises
+    ------
+    OutputError
+        If that is not possible.
+    """
+    content = {
+        "model": asdict(recipe.model),
+        "plan": {part: asdict(getattr(recipe.plan, part)) for part in PARTS},
+    }
+    path = folder / WORK / RECIPE
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    except OSError as error:
+        raise OutputError(
+            f"{path} cannot be written ({error}): make room or choose another folder"
+        ) from error
+
+
+def read_recipe(folder: Path) -> TuningRecipe:
+    """Read what a training was started with.
+
+    Raises
+    ------
+    CheckpointError
+        If that is gone, damaged, or of another version.
+    """
+    path = folder / WORK / RECIPE
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        parts = {part: kind(**content["plan"][part]) for part, kind in PARTS.items()}
+        return TuningRecipe(ModelSettings(**content["model"]), TuningPlan(**parts))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{path} does not say how the training was started ({error}): start it "
+            "anew under another name"
+        ) from error
+
+
+def unfinished_trainings(folder: Path | None = None) -> dict[str, Path]:
+    """Return the folders of trainings of the models folder that can be resumed.
+
+    Parameters
+    ----------
+    folder : Path, optional
+        Where models lie; `models_folder` by default.
+    """
+    found = sorted(tuned_folder(folder).glob(f"*/{WORK}/{STATE}"))
+    return {
+        path.parent.parent.name: path.parent.parent
+        for path in found
+        if path.with_name(RECIPE).is_file()
+    }

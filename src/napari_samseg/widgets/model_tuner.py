@@ -1,0 +1,371 @@
+"""Counts, estimates and trains in the background, for the Fine-tune panel.
+
+No layer is touched here: what runs in a thread gets everything of a layer when the job
+is made, and copies the labels before anything else.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from psygnal import Signal
+
+from napari_samseg.adapters.plugin_settings import PluginSettings, read_plugin_settings
+from napari_samseg.core.errors import InvalidLabelsError
+from napari_samseg.core.models.weights import tuned_folder
+from napari_samseg.core.settings import ImageSettings, ModelSettings
+from napari_samseg.core.training.files import (
+    ClassPlanes,
+    TrainingFiles,
+    open_training_files,
+)
+from napari_samseg.core.training.images import LabelledImage
+from napari_samseg.core.training.presets import TuningPlan
+from napari_samseg.core.training.survey import snapshot_steps, survey_steps
+from napari_samseg.core.training.unfinished import TuningRecipe, write_recipe
+from napari_samseg.core.types import Progress, TrainingProgress
+from napari_samseg.widgets.loaded_models import predictor_steps
+from napari_samseg.widgets.workers import Job, LatestJob
+
+if TYPE_CHECKING:
+    from napari_samseg.core.images import PlaneSource
+    from napari_samseg.core.predict import Predictor
+    from napari_samseg.core.training.estimate import TuneEstimate
+    from napari_samseg.core.training.images import LabelledPlane
+    from napari_samseg.core.training.preview import PreviewPlane
+    from napari_samseg.core.training.result import TuneResult
+    from napari_samseg.core.training.tuning import TuningJob
+    from napari_samseg.core.training.validation import ValidationScores
+
+__all__ = ["Counted", "LearningPair", "ModelTuner", "Previewed", "TunePlan"]
+
+# Steps of which the median is taken to be the speed of all.
+TIMED_STEPS = 5
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LearningPair:
+    """An image and its labels.
+
+    Attributes
+    ----------
+    name : str
+        No other pair has it.
+    group : str
+        Pairs of one group are not divided: they show the same image.
+    source : PlaneSource
+    labels : array-like
+    settings : ImageSettings
+    """
+
+    name: str
+    group: str
+    source: PlaneSource
+    labels: Any
+    settings: ImageSettings
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TunePlan:
+    """What is to be learned from what, and how.
+
+    Attributes
+    ----------
+    name : str
+        Of the new model.
+    pairs : tuple of LearningPair
+    files : TrainingFiles or None
+        In place of pairs.
+    semantic : bool
+        The labels of pairs are classes.
+    only : tuple of int
+        The labels of pairs to learn from; all of them if empty.
+    model : ModelSettings
+    settings : TuningPlan
+    stores : tuple of str
+        Where embeddings of the images may lie.
+    resume : bool
+        Go on with the training of that name.
+    """
+
+    name: str
+    pairs: tuple[LearningPair, ...] = ()
+    files: TrainingFiles | None = None
+    semantic: bool = False
+    only: tuple[int, ...] = ()
+    model: ModelSettings = field(default_factory=ModelSettings)
+    settings: TuningPlan = field(default_factory=TuningPlan)
+    stores: tuple[str, ...] = ()
+    resume: bool = False
+
+    def folder(self, plugin: PluginSettings) -> Path:
+        """Return where the new model lies."""
+        return tuned_folder(plugin.models_path) / self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Counted(Progress):
+    """What there is to learn from."""
+
+    n_objects: int = 0
+    n_planes: int = 0
+    n_images: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Previewed(Progress):
+    """Masks of the validation objects, and their scores.
+
+    Attributes
+    ----------
+    planes : sequence of PreviewPlane
+    scores : ValidationScores or None
+    is_before : bool
+        They are of the model before it learned.
+    """
+
+    planes: Sequence[PreviewPlane] = ()
+    scores: ValidationScores | None = None
+    is_before: bool = False
+
+
+class ModelTuner:
+    """Looks at one plan at a time, and trains.
+
+    Signals come on the main thread: `progressed` with a `Progress`, among them
+    `Counted` and `Previewed`; `surveyed` with a `TuneEstimate`; `refused` with what is
+    wrong with a plan; `finished` with a `TuneResult`; `failed` with an exception;
+    `warned` with a text; and last `ended`, with whether it was stopped.
+    """
+
+    progressed = Signal(object)
+    surveyed = Signal(object)
+    refused = Signal(object)
+    finished = Signal(object)
+    failed = Signal(object)
+    warned = Signal(str)
+    ended = Signal(bool)
+
+    def __init__(self) -> None:
+        self._job: Job | None = None
+        self._surveying = LatestJob(background=True)
+        self._is_closed = False
+        # keeps the model loaded between jobs
+        self._predictor: Predictor | None = None
+        self._tuning: TuningJob | None = None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a training runs, or is being stopped."""
+        return self._job is not None
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether the training waits for `resume`."""
+        return self._job is not None and self._job.is_paused
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether what was learned is being written."""
+        return self._job is not None and self._job.is_cancelled
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether anything runs in the background."""
+        return self.is_running or self._surveying.is_busy
+
+    @property
+    def result(self) -> TuneResult | None:
+        """What the last training has brought so far; None before the first step."""
+        tuning = self._tuning
+        if tuning is None or tuning.validation is None:
+            return None
+        return tuning.result(tuning.validation.split)
+
+    def look(self, plan: TunePlan) -> None:
+        """Count what there is, and estimate; `surveyed` or `refused` follows."""
+        self._is_closed = False
+        self._surveying.request(
+            _look_steps(plan, read_plugin_settings(), self),
+            self.surveyed.emit,
+            self.refused.emit,
+            self.progressed.emit,
+            self.warned.emit,
+        )
+
+    def forget(self) -> None:
+        """Stop looking."""
+        self._surveying.cancel()
+
+    def start(self, plan: TunePlan) -> None:
+        """Train; `finished` or `failed` follows."""
+        if self._job is not None:
+            return
+        self.forget()
+        self._is_closed, self._tuning = False, None
+        self._job = Job(
+            _tune_steps(plan, read_plugin_settings(), self),
+            on_return=self.finished.emit,
+            on_error=self.failed.emit,
+            on_progress=self.progressed.emit,
+            on_warning=self.warned.emit,
+            on_end=self._on_end,
+            background=True,
+        ).start()
+
+    def pause(self) -> None:
+        """Wait before the next step until `resume`."""
+        if self._job is not None:
+            self._job.pause()
+
+    def resume(self) -> None:
+        """Go on after `pause`."""
+        if self._job is not None:
+            self._job.resume()
+
+    def stop(self) -> None:
+        """Stop at the next step; what was learned is written, then `ended` follows."""
+        if self._job is not None:
+            self._job.cancel()
+
+    def close(self) -> None:
+        """Stop, say nothing more until something is asked again, and let go."""
+        self._is_closed = True
+        self.stop()
+        self.forget()
+        self._predictor = None
+
+    def keep(self, predictor: Predictor) -> None:
+        """Hold a model until another one is used."""
+        self._predictor = predictor
+
+    def follow(self, tuning: TuningJob) -> None:
+        """Take `result` from a training."""
+        self._tuning = tuning
+
+    def _on_end(self) -> None:
+        job, self._job = self._job, None
+        if not self._is_closed:
+            self.ended.emit(job is not None and job.is_cancelled)
+
+
+def _look_steps(
+    plan: TunePlan, plugin: PluginSettings, holder: ModelTuner
+) -> Generator[Progress, None, TuneEstimate]:
+    min_area = plan.settings.tune.min_area
+    with ExitStack() as stack:
+        images = yield from _image_steps(plan, stack)
+        planes = yield from survey_steps(images, min_area)
+        yield _count(planes)
+        predictor = yield from predictor_steps(plan.model, plugin)
+        holder.keep(predictor)
+        from napari_samseg.core.training.estimate import estimate_steps
+
+        model: Any = predictor.model
+        folder = plan.folder(plugin)
+        return (yield from estimate_steps(images, planes, model, plan.settings, folder))
+
+
+def _count(planes: Sequence[LabelledPlane]) -> Counted:
+    n_objects = sum(plane.n_objects for plane in planes)
+    n_images = len({plane.group for plane in planes})
+    return Counted(
+        "counting", n_objects=n_objects, n_planes=len(planes), n_images=n_images
+    )
+
+
+def _image_steps(
+    plan: TunePlan, stack: ExitStack
+) -> Generator[Progress, None, list[LabelledImage]]:
+    if plan.files is not None:
+        yield Progress("opening files")
+        return stack.enter_context(open_training_files(plan.files))
+    images = []
+    for pair in plan.pairs:
+        # somebody goes on painting while the model learns
+        labels: Any = yield from snapshot_steps(pair.labels, plan.only)
+        if not labels.planes:
+            which = f" {', '.join(map(str, plan.only))}" if plan.only else ""
+            raise InvalidLabelsError(
+                f"there is no label{which} on {pair.name}: paint some objects first, "
+                "or leave these labels out"
+            )
+        if plan.semantic:
+            labels = ClassPlanes(labels)
+        images.append(
+            LabelledImage(pair.name, pair.source, labels, pair.group, pair.settings)
+        )
+    return images
+
+
+def _tune_steps(
+    plan: TunePlan, plugin: PluginSettings, holder: ModelTuner
+) -> Generator[Progress, None, TuneResult]:
+    with ExitStack() as stack:
+        images = [] if plan.resume else (yield from _image_steps(plan, stack))
+        predictor = yield from predictor_steps(plan.model, plugin)
+        holder.keep(predictor)
+        from napari_samseg.core.training.tuning import TuningJob
+
+        model: Any = predictor.model
+        folder = plan.folder(plugin)
+        write_recipe(folder, TuningRecipe(plan.model, plan.settings))
+        tuning = TuningJob(images, model, folder, plan.settings, stores=plan.stores)
+        holder.follow(tuning)
+        return (yield from _follow(tuning, model, resume=plan.resume))
+
+
+def _follow(
+    tuning: TuningJob, model: Any, *, resume: bool
+) -> Generator[Progress, None, TuneResult]:
+    """Train, with previews in between."""
+    from napari_samseg.core.training.estimate import remember_training
+
+    steps = tuning.run_steps(resume=resume)
+    spent: list[float] = []
+    has_begun = False
+    try:
+        while True:
+            begun = time.monotonic()
+            try:
+                progress = next(steps)
+            except StopIteration as stop:
+                return stop.value
+            if not isinstance(progress, TrainingProgress):
+                yield progress
+                continue
+            validation = tuning.validation
+            assert validation is not None  # there are steps
+            if not has_begun:
+                has_begun = True
+                yield Previewed(
+                    "training",
+                    progress.done - 1,
+                    progress.total,
+                    planes=validation.previews(first=True),
+                    scores=tuning.before,
+                    is_before=True,
+                )
+            elif progress.val_iou is None and len(spent) < TIMED_STEPS:
+                spent.append(time.monotonic() - begun)
+                if len(spent) == TIMED_STEPS:
+                    n = min(tuning.plan.tune.objects, validation.n_learning)
+                    median = statistics.median(spent)
+                    remember_training(model, tuning.plan, median, n)
+            yield progress
+            if progress.val_iou is not None:
+                yield Previewed(
+                    "training",
+                    progress.done,
+                    progress.total,
+                    planes=validation.previews(),
+                    scores=tuning.now,
+                )
+    finally:
+        steps.close()

@@ -1,0 +1,95 @@
+"""The plot of a training, and what is said of it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from napari_samseg.core.errors import SettingsError
+from napari_samseg.core.training.result import TuneResult
+from napari_samseg.core.training.validation import ValidationScores
+from napari_samseg.widgets.training_plot import IOU, LOSS, TrainingPlot, smooth
+from napari_samseg.widgets.tune_words import (
+    check_name,
+    describe_result,
+    free_name,
+    read_ids,
+)
+
+pytestmark = pytest.mark.skipif(
+    sys.platform.startswith("linux") and not os.environ.get("DISPLAY"),
+    reason="no display: run under Xvfb (xvfb-run pytest)",
+)
+
+
+def has_color(plot, color) -> bool:
+    image = plot.grab().toImage()
+    wanted = color.rgb()
+    return any(
+        image.pixel(x, y) == wanted
+        for x in range(40, image.width() - 40)
+        for y in range(25, image.height() - 20)
+    )
+
+
+def test_curves_are_drawn(qtbot):
+    plot = TrainingPlot()
+    qtbot.addWidget(plot)
+    plot.resize(300, 150)
+    assert not has_color(plot, LOSS)
+    plot.start(10)
+    plot.add_scores(0, 0.5, 0.6)
+    for step in range(1, 6):
+        plot.add_loss(step, float("nan") if step == 3 else 1.0 / step, 10)
+    plot.add_scores(5, 0.7, 0.8)
+    assert has_color(plot, IOU)
+    plot.start(0)
+    assert plot.losses == plot.scores == []
+
+
+def test_the_running_mean_begins_at_the_first_value():
+    assert smooth([2.0, 2.0, 2.0]) == pytest.approx([2.0, 2.0, 2.0])
+    rising = smooth([0.0, 1.0], weight=0.5)
+    assert rising == pytest.approx([0.0, 2 / 3])
+
+
+def scores(point: float, box: float = np.nan) -> ValidationScores:
+    return ValidationScores(box, point, np.nan, point, 0.01, 7)
+
+
+def result(before, after, split="groups") -> TuneResult:
+    return TuneResult(Path("a"), Path("b"), (), before, after, split)
+
+
+def test_a_result_in_words():
+    text = describe_result(result(scores(0.48, 0.8), scores(0.55, 0.81)))
+    assert text == (
+        "point IoU 0.48 \u2192 0.55, box IoU 0.80 \u2192 0.81, on 7 objects of other "
+        "images."
+    )
+    assert "box" not in describe_result(result(scores(0.4), scores(0.5)))
+    assert "no better" in describe_result(result(scores(0.4), scores(0.401)))
+    assert "worse than before" in describe_result(result(scores(0.4), scores(0.3)))
+    assert "nobody knows" in describe_result(result(None, None, "none"))
+
+
+def test_names_of_models():
+    assert free_name("my nuclei!", set()) == "my-nuclei-tuned"
+    assert free_name("a", {"a-tuned", "a-tuned-2"}) == "a-tuned-3"
+    assert free_name("///", set()) == "model-tuned"
+    assert check_name("a-tuned", {"b"}) == ""
+    assert "already" in check_name("b", {"b"})
+    for wrong in ("", "../up", "a/b", ".hidden", "end."):
+        assert check_name(wrong, set())
+
+
+def test_numbers_of_labels():
+    assert read_ids("") == ()
+    assert read_ids("1, 3 7") == (1, 3, 7)
+    for wrong in ("a", "1.5", "-2", "0"):
+        with pytest.raises(SettingsError, match="no numbers"):
+            read_ids(wrong)

@@ -1,0 +1,335 @@
+"""The Fine-tune panel in a real viewer, on nuclei."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+
+import numpy as np
+import pytest
+from qtpy.QtWidgets import QApplication
+from skimage import io
+from widgets import canvas
+from widgets.test_segment_widget import save_screenshot
+
+from napari_samseg.core.cache.memory import MemoryCache
+from napari_samseg.core.models.sam import SamModel
+from napari_samseg.core.predict import Predictor
+from napari_samseg.core.settings import (
+    AugmentSettings,
+    LoopSettings,
+    ModelSettings,
+    TuneSettings,
+)
+from napari_samseg.core.training.presets import TuningPlan
+from napari_samseg.widgets.loaded_models import LOADED
+from napari_samseg.widgets.tune import STOPPED
+from napari_samseg.widgets.workers import RUNNING
+
+pytestmark = pytest.mark.skipif(
+    sys.platform.startswith("linux") and not os.environ.get("DISPLAY"),
+    reason="no display: run under Xvfb (xvfb-run pytest)",
+)
+
+
+@pytest.fixture
+def viewer(make_napari_viewer, qtbot, model, monkeypatch, tmp_path):
+    monkeypatch.setenv("SAMSEG_MODELS", str(tmp_path / "models"))
+    loaded = Predictor(model, MemoryCache(2**28))
+    monkeypatch.setitem(LOADED, (ModelSettings(), 0), loaded)
+    monkeypatch.setenv("NAPARI_ENSURE_PLUGIN_MAIN_THREAD", "1")
+    viewer = make_napari_viewer(show=True)
+    viewer.window.resize(1300, 950)
+    yield viewer
+    qtbot.waitUntil(lambda: not RUNNING, timeout=60_000)
+
+
+@pytest.fixture(scope="module")
+def nuclei(shared_data):
+    """Part of an image, (120, 120), and its nuclei."""
+    folder = shared_data / "dsb2018"
+    if not folder.is_dir():
+        pytest.skip(f"no {folder}")
+    (path,) = (folder / "images").glob("06350c7c*.png")
+    labels = io.imread(folder / "labels" / path.name).astype(np.uint16)
+    return io.imread(path)[:120, :120], labels[:120, :120]
+
+
+@pytest.fixture
+def layers(viewer, nuclei):
+    pixels, labels = nuclei
+    image = viewer.add_image(pixels, name="nuclei", scale=(2, 2))
+    image.contrast_limits = (0, 40)
+    return image, viewer.add_labels(labels.copy(), name="drawn", scale=(2, 2))
+
+
+@pytest.fixture
+def open_panel(viewer):
+    def open_it():
+        panel = viewer.window.add_plugin_dock_widget(
+            "napari-samseg", "Fine-tune", tabify=True
+        )[1]
+        panel.show_settings(plan())
+        return panel
+
+    return open_it
+
+
+def plan(**loop):
+    values = {
+        "steps": 8,
+        "learning_rate": 2e-3,
+        "warmup_steps": 1,
+        "ema_decay": 0.3,
+        "validate_every": 4,
+        "checkpoint_every": 4,
+    }
+    return TuningPlan(
+        tune=TuneSettings(objects=3, corrections=0, samples=16, validation=0.4),
+        loop=LoopSettings(**{**values, **loop}),
+        augment=AugmentSettings(variants=1),
+    )
+
+
+def rest(qtbot, widget):
+    qtbot.waitUntil(lambda: not widget.tuner.is_running, timeout=120_000)
+    QApplication.processEvents()
+
+
+def wait_for_step(qtbot, widget, step):
+    def has_come():
+        if any(done >= step for done, _ in widget._plot.losses):
+            return True
+        assert widget.tuner.is_running, widget._status.text()
+        return False
+
+    qtbot.waitUntil(has_come, timeout=120_000)
+
+
+def test_annotate_train_and_segment(
+    viewer, layers, nuclei, open_panel, qtbot, monkeypatch
+):
+    image, labels = layers
+    segment = viewer.window.add_plugin_dock_widget("napari-samseg", "Segment")[1]
+    qtbot.waitUntil(lambda: segment.session.is_encoded, timeout=60_000)
+    widget = open_panel()
+    (pair,) = widget.pairs.chosen
+    assert (pair.labels, pair.image) == (labels, image)
+    n = len(np.unique(nuclei[1])) - 1
+    qtbot.waitUntil(lambda: "steps" in widget._estimate.text(), timeout=60_000)
+    assert "on 1 plane" in widget._counts.text()
+    assert int(widget._counts.text().split()[0]) <= n
+    assert widget._name_line.text() == "drawn-tuned"
+
+    y, x = (np.argwhere(nuclei[1] == nuclei[1].max()).mean(axis=0)).round()
+    canvas.click(viewer, image, (y, x))
+    segment.session.wait()
+    before = segment.session.prediction.masks[0].copy()
+
+    widget._train_button.click()
+    wait_for_step(qtbot, widget, 1)
+    assert not widget._choices.isEnabled()
+    # a person goes on painting, which the training does not see
+    labels.data[:] = 0
+    labels.refresh()
+    rest(qtbot, widget)
+    assert len(widget._plot.losses) == 8
+    assert [step for step, _, _ in widget._plot.scores] == [0, 4, 8]
+    assert "Done" in widget._status.text()
+    assert "point IoU" in widget._tuned.label.text()
+    assert "other objects of the same image" in widget._tuned.label.text()
+    masks = widget._tuned.masks
+    (shown,), (first,) = masks.layers("preview"), masks.layers("before")
+    np.testing.assert_array_equal(shown.scale, labels.scale)
+    ids = set(np.unique(shown.data)) - {0}
+    assert ids
+    assert ids <= set(np.unique(nuclei[1]))
+    assert (shown.data != first.data).any()
+    true = np.isin(nuclei[1], list(ids))
+    assert ((first.data > 0) & true).sum() > 0.7 * true.sum(), "they lie elsewhere"
+
+    # the new model is in all lists at once, and the plane is not encoded again
+    assert segment._model_box.findData("drawn-tuned") >= 0
+    assert widget._model_box.findData("drawn-tuned") >= 0
+    encoded = []
+    plain = SamModel.encode_batch_steps
+
+    def count(self, planes):
+        encoded.append(len(planes))
+        return plain(self, planes)
+
+    monkeypatch.setattr(SamModel, "encode_batch_steps", count)
+    widget._tuned._use_button.click()
+    assert segment._model_box.currentData() == "drawn-tuned"
+    segment.session.wait()
+    assert encoded == []
+    assert segment.session.model == ModelSettings(model="drawn-tuned")
+    assert (segment.session.prediction.masks[0] != before).any()
+
+    labels.data = nuclei[1].copy()
+    widget._tuned._compare_button.click()
+    qtbot.waitUntil(lambda: "On this plane" in widget._status.text(), timeout=60_000)
+    assert set(np.unique(shown.data)) - {0} > ids
+    save_screenshot(viewer, "tune-widget.png")
+
+
+def test_stop_and_resume(viewer, layers, open_panel, qtbot, tmp_path):
+    widget = open_panel()
+    assert not widget._unfinished.isVisible()
+    widget.show_settings(plan(steps=200, validate_every=2, checkpoint_every=2))
+    widget._train_button.click()
+    wait_for_step(qtbot, widget, 1)
+    widget._pause_button.click()
+    assert widget._pause_button.text() == "Continue"
+    qtbot.wait(300)
+    n = len(widget._plot.losses)
+    qtbot.wait(500)
+    assert len(widget._plot.losses) <= n + 1
+    widget._pause_button.click()
+    wait_for_step(qtbot, widget, 3)
+    widget._stop_button.click()
+    rest(qtbot, widget)
+    assert widget._status.text() == STOPPED
+    assert "IoU" in widget._tuned.label.text(), "it says what it got"
+    folder = tmp_path / "models" / "tuned" / "drawn-tuned"
+    assert (folder / "best.safetensors").is_file()
+    assert widget._unfinished.isVisible()
+    assert widget._unfinished.box.currentText() == "drawn-tuned"
+    assert widget._name_line.text() == "drawn-tuned-2"
+
+    # another viewer may resume it, whatever its layers are
+    viewer.layers.clear()
+    done = widget._plot.losses[-1][0]
+    widget._unfinished.button.click()
+    wait_for_step(qtbot, widget, done + 1)
+    assert min(step for step, _ in widget._plot.losses) > 2
+    widget._stop_button.click()
+    rest(qtbot, widget)
+
+
+def test_closed_while_training(viewer, layers, open_panel, qtbot, tmp_path):
+    widget = open_panel()
+    widget._train_button.click()
+    wait_for_step(qtbot, widget, 1)
+    viewer.window.remove_dock_widget(widget)
+    qtbot.waitUntil(lambda: not RUNNING, timeout=60_000)
+    folder = tmp_path / "models" / "tuned" / "drawn-tuned"
+    assert (folder / "last.safetensors").is_file()
+    again = open_panel()
+    assert again._unfinished.box.currentText() == "drawn-tuned"
+
+
+def test_layers_deleted_while_training(viewer, layers, open_panel, qtbot):
+    widget = open_panel()
+    widget.show_settings(plan(steps=6, validate_every=6))
+    widget._train_button.click()
+    wait_for_step(qtbot, widget, 1)
+    viewer.layers.clear()
+    widget.tuner.warned.emit("memory ran out: batches in 2 parts instead")
+    wait_for_step(qtbot, widget, 3)
+    assert "in 2 parts" in widget._status.text(), "it stays on show"
+    rest(qtbot, widget)
+    assert "Done" in widget._status.text()
+    assert not [layer for layer in viewer.layers if "preview" in layer.name]
+    assert not widget._train_button.isEnabled()
+
+
+def test_what_is_wrong_is_said(viewer, layers, open_panel, qtbot):
+    _, labels = layers
+    widget = open_panel()
+    labels.data[:] = 0
+    labels.refresh()
+    qtbot.waitUntil(
+        lambda: "there is no label on nuclei" in widget._estimate.text(), timeout=30_000
+    )
+    widget._train_button.click()
+    rest(qtbot, widget)
+    assert "paint some objects first" in widget._status.text()
+    widget._name_line.setText("a/b")
+    widget._train_button.click()
+    assert "is no name for a folder" in widget._status.text()
+    labels.translate = (500, 0)
+    widget.reset_choices()
+    assert not widget.pairs.every
+    assert "does not lie on image layer 'nuclei'" in widget.pairs._hint.text()
+    viewer.layers.remove(labels)
+    viewer.add_labels(np.ones((4, 4), int), name="small")
+    assert "do not belong together" in widget.pairs._hint.text()
+    assert not widget._train_button.isEnabled()
+
+
+def test_labels_find_their_images(viewer, nuclei, open_panel):
+    """Of images of the same size, by their names, or else the one below."""
+    pixels, labels = nuclei
+    images = [viewer.add_image(pixels, name=name) for name in ("a1", "b2", "c3")]
+    for name in ("b2 - objects", "c3_labels", "a1 mask"):
+        viewer.add_labels(labels, name=name)
+    other = viewer.add_labels(labels, name="other")
+    widget = open_panel()
+    found = {pair.labels.name: pair.image for pair in widget.pairs.chosen}
+    assert found == {
+        "b2 - objects": images[1],
+        "c3_labels": images[2],
+        "a1 mask": images[0],
+    } or found == {"other": images[2], "b2 - objects": images[1], "a1 mask": images[0]}
+    widget.pairs.choose(other, True)
+    plan_now = widget._make_plan()
+    names = [pair.name for pair in plan_now.pairs]
+    assert len(set(names)) == len(names)
+
+
+def test_files_are_counted(viewer, nuclei, open_panel, qtbot, tmp_path):
+    pixels, labels = nuclei
+    for part in ("images", "masks"):
+        (tmp_path / part).mkdir()
+    for i in range(2):
+        io.imsave(tmp_path / "images" / f"{i}.png", pixels, check_contrast=False)
+        path = tmp_path / "masks" / f"{i}_mask.png"
+        io.imsave(path, labels, check_contrast=False)
+    widget = open_panel()
+    assert widget._files.isHidden()
+    widget._source_box.setCurrentIndex(1)
+    widget._source_box.activated.emit(1)
+    assert not widget._files.isHidden()
+    widget._files.images.setText(str(tmp_path / "images"))
+    widget._files.labels.setText(str(tmp_path / "none"))
+    widget._files.labels.editingFinished.emit()
+    qtbot.waitUntil(lambda: "no file" in widget._estimate.text(), timeout=30_000)
+    widget._files.labels.setText(str(tmp_path / "masks"))
+    widget._files.labels.editingFinished.emit()
+    qtbot.waitUntil(lambda: "2 images" in widget._counts.text(), timeout=30_000)
+    assert widget._name_line.text() == "images-tuned"
+
+
+@pytest.mark.skipif(
+    "SAMSEG_SCREENSHOTS" not in os.environ,
+    reason="makes the picture of the documentation, which takes minutes",
+)
+def test_sheaths_in_place_of_axons(viewer, shared_data, open_panel, qtbot):
+    """A point means the axon to the model, until it has learned what is wanted."""
+    folder, name = shared_data / "axon_sem", "sub-rat8_sample-V915.png"
+    raw, classes = (
+        io.imread(folder / part / name)[300:600, 300:600]
+        for part in ("images", "classes")
+    )
+    viewer.add_image(raw, name="spinal cord")
+    labels = viewer.add_labels(classes, name="myelin and axons", opacity=0.2)
+    widget = open_panel()
+    widget._semantic_box.setChecked(True)
+    widget._only_line.setText("1")
+    widget._name_line.setText("myelin-tuned")
+    widget._name_is_chosen = True
+    tune = TuneSettings(
+        objects=4, corrections=0, samples=24, box=0, validation=0.3, min_area=300
+    )
+    settings = plan(steps=40, validate_every=5, ema_decay=0.7)
+    widget.show_settings(dataclasses.replace(settings, tune=tune))
+    qtbot.waitUntil(lambda: "steps" in widget._estimate.text(), timeout=60_000)
+    widget._train_button.click()
+    qtbot.waitUntil(lambda: not widget.tuner.is_running, timeout=500_000)
+    labels.visible = False
+    qtbot.waitUntil(lambda: "steps" in widget._estimate.text(), timeout=60_000)
+    save_screenshot(viewer, "fine-tune.png")
+    scores = [iou for _, iou, _ in widget._plot.scores]
+    assert max(scores) > scores[0] + 0.05
