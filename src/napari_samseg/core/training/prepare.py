@@ -35,6 +35,7 @@ from napari_samseg.core.types import FloatArray, Progress
 
 if TYPE_CHECKING:
     from napari_samseg.core.cache.entry import StackEntry
+    from napari_samseg.core.cache.key import EmbeddingKey
     from napari_samseg.core.geometry import Box
     from napari_samseg.core.models.sam import SamModel
 
@@ -110,6 +111,7 @@ class _Preparation:
     _frames: FrameWriter | None = None
     _finder: EntryFinder = field(default_factory=EntryFinder)
     _entries: dict[tuple[int, int], StackEntry] = field(default_factory=dict)
+    _asked: set[EmbeddingKey] = field(default_factory=set)
 
     def run(
         self,
@@ -215,6 +217,10 @@ class _Preparation:
         entry = self._entry(at.image, variant)
         self.views.append(dataclasses.replace(view, entry=entry.recipe.digest))
         key = entry.recipe.key(at.plane, box, plane.digest)
+        # objects on both sides may share a tile, which is not written at once
+        if key in self._asked:
+            return
+        self._asked.add(key)
         if entry.get(key) is None and not self._copy(at, plane, number, variant, entry):
             yield _ToEncode(entry, at.plane, plane.digest, number, size, pixels)
 
