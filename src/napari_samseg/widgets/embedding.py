@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from qtpy.compat import isalive
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QFileDialog
 
@@ -340,6 +341,8 @@ class EmbeddingWidget(EmbeddingLayout):
             self._refresh()
 
     def _on_recorded(self, places: frozenset[int]) -> None:
+        if not isalive(self):  # the job ends after the window
+            return
         now = time.monotonic()
         if not self._strip.stored or now - self._listed > LIST_SECONDS:
             self._listed = now
@@ -348,6 +351,8 @@ class EmbeddingWidget(EmbeddingLayout):
 
     def _on_ended(self, was_cancelled: bool) -> None:
         """Show what a job has left behind."""
+        if not isalive(self):  # the job ends after the window
+            return
         if was_cancelled and self._image is not None:
             self._say(STOPPED)
         self._store_list.refresh()

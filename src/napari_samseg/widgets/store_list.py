@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from qtpy.compat import isalive
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import (
     QAbstractItemView,
@@ -114,6 +115,8 @@ class StoreList(QWidget):
     # -- what is shown -------------------------------------------------------------
 
     def _fill(self, listing: _Listing) -> None:
+        if not isalive(self._list):  # the answer comes after the window
+            return
         self._list.clear()
         for entry in sorted(listing.entries, key=lambda entry: not self._is_own(entry)):
             item = QListWidgetItem(_describe(entry, is_own=self._is_own(entry)))
@@ -128,6 +131,8 @@ class StoreList(QWidget):
         self._enable()
 
     def _show_nothing(self, error: Exception) -> None:
+        if not isalive(self._list):  # the answer comes after the window
+            return
         self._list.clear()
         self._total.setText(str(error).replace("/", "/\u200b"))
         self._enable()
