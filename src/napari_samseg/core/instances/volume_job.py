@@ -17,8 +17,8 @@ from napari_samseg.core.instances.blockwise import (
     Writable,
     block_slices,
     label_blockwise,
-    split_blockwise,
 )
+from napari_samseg.core.instances.blockwise_watershed import split_blockwise
 from napari_samseg.core.instances.class_source import ClassSource
 from napari_samseg.core.instances.methods import Instances, Seeds, find_instances_steps
 from napari_samseg.core.instances.tidy import count_pixels
