@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from napari_samseg.core.errors import InvalidLabelsError, LabelOverflowError
+from napari_samseg.core.instances import blockwise
 from napari_samseg.core.instances.blockwise import label_blockwise
 from napari_samseg.core.instances.blockwise_watershed import split_blockwise
 from napari_samseg.core.instances.components import label_components
@@ -135,6 +136,16 @@ def test_balls_that_touch_have_no_seams(spacing):
     run_steps(steps)
     assert expected.max() > 20
     np.testing.assert_array_equal(out, expected)
+
+
+def test_chunks_that_are_planes_make_blocks_that_are_none(monkeypatch):
+    """As napari's arrays on disk have: a plane's margin would be more than itself."""
+    monkeypatch.setattr(blockwise, "BLOCK_VALUES", 30_000)
+    volume = touching_balls()[:, :48, :40]
+    out = zarr.create_array({}, shape=volume.shape, chunks=(1, 24, 40), dtype="uint32")
+    assert blockwise.thick_block_shape(out, (2, 48, 40)) == (30, 24, 40)
+    run_steps(split_blockwise(volume, out, min_distance=6))
+    np.testing.assert_array_equal(out[:], split_touching(volume, min_distance=6))
 
 
 def test_one_huge_component_is_read_as_often_as_any():

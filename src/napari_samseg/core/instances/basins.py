@@ -9,27 +9,27 @@ saddles.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
 from scipy.spatial import cKDTree
 
+from napari_samseg.core.instances.passes import (
+    join_tops,
+    passes_between,
+    sides_of_step,
+    steps_around,
+)
 from napari_samseg.core.types import IntArray
 
 __all__ = [
-    "Passes",
     "SeedField",
     "ascend",
-    "join_tops",
+    "number_tops",
     "outermost",
-    "passes_between",
     "split_basins",
 ]
 
@@ -119,66 +119,13 @@ def _lone_objects(
     return np.where(lowest == highest, lowest, 0)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Passes:
-    """Where the ways to two tops meet.
-
-    Attributes
-    ----------
-    pairs : (N, 2) int64
-        The tops.
-    heights : (N,) float32
-        Of the highest place where one goes over into the other.
-    """
-
-    pairs: npt.NDArray[np.int64]
-    heights: npt.NDArray[np.float32]
-
-    @classmethod
-    def joined(cls, several: Sequence[Passes]) -> Passes:
-        """Return the passes of several one after the other."""
-        pairs = [np.zeros((0, 2), np.int64), *(p.pairs for p in several)]
-        heights = [np.zeros(0, np.float32), *(p.heights for p in several)]
-        return cls(np.concatenate(pairs), np.concatenate(heights))
-
-    def highest(self) -> Passes:
-        """Return one pass for each pair of tops."""
-        pairs = np.sort(self.pairs, axis=1)
-        order = np.lexsort((-self.heights, pairs[:, 1], pairs[:, 0]))
-        pairs, heights = pairs[order], self.heights[order]
-        is_first = np.ones(len(pairs), bool)
-        is_first[1:] = (pairs[1:] != pairs[:-1]).any(axis=1)
-        return Passes(pairs[is_first], heights[is_first])
-
-
-def _offsets(ndim: int, reach: int, steps: npt.NDArray[np.float64]) -> IntArray:
-    """Return the steps (K, D) to neighbours, the shortest first.
-
-    Of neighbours that are as good, the first is taken.
-    """
-    found = [
-        offset
-        for offset in itertools.product((-1, 0, 1), repeat=ndim)
-        if 0 < sum(o != 0 for o in offset) <= reach
-    ]
-    lengths = np.linalg.norm(np.array(found) * steps, axis=1)
-    return np.array(found, np.int64)[np.argsort(lengths, kind="stable")]
-
-
-def _sides(offset: Sequence[int]) -> tuple[Region, Region]:
-    """Return views of the pixels that have a neighbour at an offset, and of those."""
-    here = tuple(slice(max(0, -o), -o if o > 0 else None) for o in offset)
-    there = tuple(slice(max(0, o), o if o < 0 else None) for o in offset)
-    return here, there
-
-
 def ascend(
     height: npt.NDArray[np.float32],
     parts: npt.NDArray[np.uint32],
     seeds: SeedField,
     region: Region,
     reach: int,
-) -> npt.NDArray[np.int64]:
+) -> npt.NDArray[Any]:
     """Find the top that each pixel of a region goes up to.
 
     Parameters
@@ -195,17 +142,19 @@ def ascend(
 
     Returns
     -------
-    int64
+    int32 or int64
         Flat index within the region of the top of each pixel, or of the pixel in the
         outermost layer over which its way leaves the region; -1 in the background.
     """
-    offsets = _offsets(height.ndim, reach, seeds.steps)
+    offsets = steps_around(height.ndim, reach, seeds.steps)
     lengths = np.linalg.norm(offsets * seeds.steps, axis=1).astype(np.float32)
     strides = _strides(height.shape)
     rise = np.full(height.shape, -1, np.float32)
-    jump = np.zeros(height.shape, np.int64)
+    # half the memory, where it is enough
+    index = np.int32 if height.size < np.iinfo(np.int32).max else np.int64
+    jump = np.zeros(height.shape, index)
     for offset, length in zip(offsets, lengths, strict=True):
-        here, there = _sides(offset)
+        here, there = sides_of_step(offset)
         steeper = (height[there] - height[here]) / length
         is_better = (steeper > rise[here]) & (parts[there] == parts[here])
         rise[here][is_better] = steeper[is_better]
@@ -216,7 +165,7 @@ def ascend(
     flat = np.flatnonzero((rise.ravel() == 0) & ~stays.ravel() & (parts.ravel() != 0))
     jump.ravel()[flat] = _toward_seeds(flat, height, parts, seeds, region, offsets)
     to = jump.ravel()
-    to += np.arange(height.size)
+    to += np.arange(height.size, dtype=index)
     while True:
         further = to[to]
         if np.array_equal(further, to):
@@ -224,6 +173,34 @@ def ascend(
         to = further
     to[parts.ravel() == 0] = -1
     return to.reshape(height.shape)
+
+
+def number_tops(
+    ways: npt.NDArray[Any], size: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint32]]:
+    """Give what ways lead to numbers, in the order of their places.
+
+    Parameters
+    ----------
+    ways : integer
+        As `ascend` finds them, or a part of that.
+    size : int
+        Pixels of the region that they were found in.
+
+    Returns
+    -------
+    tops : (N,) int64
+        Flat indices within the region.
+    numbers : uint32, of the shape of `ways`
+        From 1 to N; 0 in the background.
+    """
+    is_top = np.zeros(size + 1, bool)
+    # the background, -1, is the last
+    is_top[ways.ravel()] = True
+    is_top[-1] = False
+    ranks = np.cumsum(is_top, dtype=np.uint32)
+    ranks[-1] = 0
+    return np.flatnonzero(is_top), ranks[ways]
 
 
 def outermost(region: Region, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
@@ -287,82 +264,6 @@ def _strides(shape: tuple[int, ...]) -> npt.NDArray[np.int64]:
     return np.array([math.prod(shape[axis + 1 :]) for axis in range(len(shape))])
 
 
-def passes_between(
-    tops: npt.NDArray[np.int64],
-    height: npt.NDArray[np.float32],
-    parts: npt.NDArray[np.uint32],
-    reach: int,
-    is_seed: npt.NDArray[np.bool_],
-) -> Passes:
-    """Find the highest passes between tops, of which not both are seeds.
-
-    Parameters
-    ----------
-    tops : int64
-        Number of the top of each pixel, anything in the background.
-    height : float32, of the same shape
-    parts : uint32, of the same shape
-    reach : int
-        See `ascend`.
-    is_seed : (N,) bool
-        For each number of a top.
-    """
-    found: list[Passes] = []
-    every = _offsets(tops.ndim, reach, np.ones(tops.ndim))
-    for offset in every:
-        if tuple(offset) < (0,) * tops.ndim:
-            continue
-        here, there = _sides(offset)
-        meet = (tops[here] != tops[there]) & (parts[here] == parts[there])
-        meet &= parts[here] != 0
-        a, b = tops[here][meet], tops[there][meet]
-        counts = ~(is_seed[a] & is_seed[b])
-        saddle = np.minimum(height[here][meet], height[there][meet])[counts]
-        pairs = np.stack([a[counts], b[counts]], axis=1)
-        found.append(Passes(pairs, saddle).highest())
-    return Passes.joined(found).highest()
-
-
-def join_tops(passes: Passes, object_of: npt.NDArray[np.int64]) -> IntArray:
-    """Give each top the object of the seed that it joins first, as water sinks.
-
-    Parameters
-    ----------
-    passes : Passes
-        Of tops in the order of their places, which decides between passes of one
-        height.
-    object_of : (N,) int64
-        Object of each top that is a seed, from 1; 0 for others.
-
-    Returns
-    -------
-    (N,) int64
-        Object of each top; 0 for those that no seed is joined with.
-    """
-    n = len(object_of)
-    passes = passes.highest()
-    pairs, heights = passes.pairs, passes.heights
-    pairs = pairs[np.lexsort((pairs[:, 1], pairs[:, 0], -heights))]
-    # all seeds hang on one node more, so that no two of them are joined otherwise
-    tied = np.flatnonzero(object_of)
-    hang = np.stack([tied, np.full(len(tied), n)], axis=1)
-    edges = np.concatenate([hang, pairs]).astype(np.int64)
-    # no two weights are the same: the tree is the only one
-    weights = np.arange(1, len(edges) + 1, dtype=np.float64)
-    graph = coo_matrix((weights, tuple(edges.T)), shape=(n + 1, n + 1))
-    tree = minimum_spanning_tree(graph.tocsr()).tocoo()
-    is_real = (tree.row != n) & (tree.col != n)
-    joined = coo_matrix(
-        (np.ones(int(is_real.sum())), (tree.row[is_real], tree.col[is_real])),
-        shape=(n, n),
-    )
-    _, groups = connected_components(joined, directed=False)
-    named = np.zeros(n + 1, np.int64)
-    named[groups[tied]] = object_of[tied]
-    objects: IntArray = named[groups]
-    return objects
-
-
 def split_basins(
     height: npt.NDArray[np.float32],
     parts: npt.NDArray[np.uint32],
@@ -390,11 +291,9 @@ def split_basins(
     shared = np.where(labels == 0, parts, np.uint32(0))
     whole = tuple(slice(0, n) for n in parts.shape)
     ways = ascend(height, shared, seeds, whole, reach)
-    tops, numbers = np.unique(ways, return_inverse=True)
-    numbers = numbers.reshape(parts.shape)
-    objects = np.zeros(len(tops), np.int64)
-    objects[np.searchsorted(tops, seeds.flat())] = seeds.ids
+    tops, numbers = number_tops(ways, parts.size)
+    objects = np.zeros(len(tops) + 1, np.int64)
+    objects[1 + np.searchsorted(tops, seeds.flat())] = seeds.ids
     passes = passes_between(numbers, height, shared, reach, objects > 0)
-    # of the background, which is the first, nothing becomes an object
     labels += join_tops(passes, objects).astype(np.uint32)[numbers]
     return labels

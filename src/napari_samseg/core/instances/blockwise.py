@@ -32,6 +32,7 @@ __all__ = [
     "block_shape",
     "block_slices",
     "label_blockwise",
+    "thick_block_shape",
 ]
 
 # Values held at once of what is read: some 100 MB with all that is made of them.
@@ -141,8 +142,8 @@ def block_shape(out: Any, block: Sequence[int] | None = None) -> tuple[int, ...]
     shape = tuple(int(n) for n in out.shape)
     if block is not None:
         return tuple(min(int(b), n) for b, n in zip(block, shape, strict=True))
-    chunk = tuple(getattr(out, "shards", None) or getattr(out, "chunks", None) or shape)
-    size = [min(c, n) for c, n in zip(chunk, shape, strict=True)]
+    chunk = _chunk(out)
+    size = list(chunk)
     if math.prod(size) > BLOCK_VALUES:
         # one chunk that is larger than wanted: planes of it
         size[0] = max(1, BLOCK_VALUES // math.prod(size[1:]))
@@ -157,6 +158,46 @@ def block_shape(out: Any, block: Sequence[int] | None = None) -> tuple[int, ...]
                 size[axis] += step
                 grows = True
     return tuple(size)
+
+
+def thick_block_shape(out: Any, size: Sequence[int]) -> tuple[int, ...]:
+    """Return the size of blocks with little margin for what is in them.
+
+    Parameters
+    ----------
+    out : array
+    size : sequence of int
+        Blocks that it is written in, as of `block_shape`.
+
+    Returns
+    -------
+    tuple of int
+        As many pixels along each axis as chunks of the array allow: these may be
+        planes, of which a margin would be more than the block.
+    """
+    shape = tuple(int(n) for n in out.shape)
+    step = [min(c, s) for c, s in zip(_chunk(out), size, strict=True)]
+    # as deep as what was written before
+    step[0] = size[0]
+    thick = list(step)
+    while True:
+        per_axis = [math.prod(thick) // n for n in thick]
+        open_axes = [
+            axis
+            for axis, n in enumerate(thick)
+            if n < shape[axis] and per_axis[axis] * (n + step[axis]) <= BLOCK_VALUES
+        ]
+        if not open_axes:
+            return tuple(thick)
+        axis = min(open_axes, key=thick.__getitem__)
+        thick[axis] = min(thick[axis] + step[axis], shape[axis])
+
+
+def _chunk(out: Any) -> tuple[int, ...]:
+    """Return what of an array is written at once."""
+    shape = tuple(int(n) for n in out.shape)
+    chunk = getattr(out, "shards", None) or getattr(out, "chunks", None) or shape
+    return tuple(min(int(c), n) for c, n in zip(chunk, shape, strict=True))
 
 
 def block_slices(out: Writable, block: Sequence[int] | None = None) -> list[Block]:

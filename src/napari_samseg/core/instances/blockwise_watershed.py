@@ -20,12 +20,10 @@ import numpy.typing as npt
 from napari_samseg.core.errors import InvalidLabelsError, LabelOverflowError
 from napari_samseg.core.images import ArrayLike
 from napari_samseg.core.instances.basins import (
-    Passes,
     SeedField,
     ascend,
-    join_tops,
+    number_tops,
     outermost,
-    passes_between,
 )
 from napari_samseg.core.instances.blockwise import (
     Block,
@@ -34,8 +32,10 @@ from napari_samseg.core.instances.blockwise import (
     block_shape,
     block_slices,
     label_blockwise,
+    thick_block_shape,
 )
 from napari_samseg.core.instances.distance_blockwise import distance_blockwise
+from napari_samseg.core.instances.passes import Passes, join_tops, passes_between
 from napari_samseg.core.instances.seeds import (
     Peaks,
     choose_seeds,
@@ -54,6 +54,8 @@ __all__ = ["split_blockwise"]
 # Pixels around a block in which ways are followed: most end there, and those that do
 # not are looked up.
 MARGIN = 8
+# Most pixels across of what is kept on disk meanwhile.
+COLUMN_WIDTH = 128
 
 
 def split_blockwise(
@@ -73,7 +75,7 @@ def split_blockwise(
     Parameters
     ----------
     mask : (Y, X) or (Z, Y, X) bool or integer, array-like
-        Read twice.
+        Read once, and along the faces of blocks once more.
     out : array of the same shape, unsigned integer
         Gets ids from 1.
     spacing, smoothing, min_distance
@@ -94,19 +96,22 @@ def split_blockwise(
         raise InvalidLabelsError(
             f"labels of shape {shape} do not fit an output of shape {tuple(out.shape)}"
         )
-    size = block_shape(out, block)
+    written = block_shape(out, block)
+    size = thick_block_shape(out, written) if block is None else written
+    # columns of these through the whole volume are held in memory
+    chunk = tuple(min(n, COLUMN_WIDTH) for n in written)
     away = seed_distance(min_distance, spacing)
-    with TemporaryDirectory(prefix="samseg-", dir=scratch) as folder:
+    with TemporaryDirectory(prefix=".samseg-", dir=scratch) as folder:
         parts, distance, tops = (
-            _make_array(Path(folder, name), shape, size, dtype)
+            _make_array(Path(folder, name), shape, chunk, dtype)
             for name, dtype in (("parts", "u4"), ("distance", "f4"), ("tops", "u4"))
         )
-        report = yield from label_blockwise(mask, parts, block=size)
+        report = yield from label_blockwise(mask, parts, block=written)
         if report.n_objects == 1 and report.n_foreground == np.prod(shape):
             # no pixel lies at any border
-            yield from _fill(out, size)
+            yield from _fill(out, written)
             return report
-        yield from distance_blockwise(parts, distance, size, spacing)
+        yield from distance_blockwise(parts, distance, chunk, spacing)
         heights = _Heights(parts, distance, shape, spacing, smoothing)
         seeds = yield from _find_seeds(heights, size, report.n_objects, away)
         _check_count(len(seeds), int(np.iinfo(out.dtype).max))
@@ -236,14 +241,10 @@ def _find_tops(
             # what is not written is 0
             continue
         ways = ascend(height, parts, seeds, region, ndim)
+        n_in_region = ways.size
         inner = _inside(near, region)
         ways, height, parts = ways[inner], height[inner], parts[inner]
-        ends, numbers = np.unique(ways, return_inverse=True)
-        numbers = numbers.reshape(ways.shape)
-        if len(ends) and ends[0] == -1:
-            ends = ends[1:]
-        else:
-            numbers = numbers + 1
+        ends, numbers = number_tops(ways, n_in_region)
         is_exit = outermost(region, shape).ravel()[ends]
         local = np.unravel_index(ends, tuple(s.stop - s.start for s in region))
         whole = tuple(a + s.start for a, s in zip(local, region, strict=True))
