@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -155,8 +156,12 @@ def run_steps(
     settings: InstanceSettings,
     spacing: Spacing,
     make_out: Callable[[tuple[int, ...]], Any],
+    scratch: Path,
 ) -> Generator[Progress, None, tuple[ClassSource, SizedInstances]]:
-    """Find the instances of a whole plane or volume."""
+    """Find the instances of a whole plane or volume.
+
+    Of one that memory does not hold, on disk, where `scratch` is a folder, too.
+    """
     if source is None:
         source = yield from inputs.open_steps()
     result = yield from volume_instances_steps(
@@ -165,6 +170,7 @@ def run_steps(
         spacing=spacing,
         seeds=inputs.seeds,
         make_out=make_out,
+        scratch=scratch,
     )
     return source, result
 

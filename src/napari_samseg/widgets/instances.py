@@ -360,7 +360,7 @@ class InstancesWidget(InstancesLayout):
             def make_out(shape: tuple[int, ...]) -> Any:
                 return array_on_disk(shape, folder, f"{name}-instances")
 
-            steps = run_steps(*asked, spacing, make_out)
+            steps = run_steps(*asked, spacing, make_out, folder)
         # the layers may be gone, or others chosen, when the answer comes
         to = weakref.ref(layer), self._target
         self._running.request(

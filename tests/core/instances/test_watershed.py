@@ -12,9 +12,9 @@ from skimage.io import imread
 
 from napari_samseg.core.errors import InvalidLabelsError, SettingsError
 from napari_samseg.core.instances.components import label_components
+from napari_samseg.core.instances.seeds import distant_peaks
 from napari_samseg.core.instances.watershed import (
     distance_inside,
-    distant_peaks,
     grow_seeds,
     interior_points,
     split_touching,

@@ -1,9 +1,7 @@
 """Instances of volumes larger than memory, block by block.
 
 A volume is gone through in blocks; what has to be known of the whole of it are
-tables: which components meet at the faces of blocks, and where seeds lie. Results
-are those of the whole volume at once: components up to their numbers, watersheds as
-far as no object reaches beyond the halo around its seed's block.
+tables, as of the components that meet at the faces of blocks.
 """
 
 from __future__ import annotations
@@ -26,21 +24,15 @@ from napari_samseg.core.instances.components import (
     label_components,
     neighbourhood,
 )
-from napari_samseg.core.instances.watershed import (
-    distant_peaks,
-    flood,
-    seed_distance,
-    smoothed_distance,
-    thin_out,
-)
 from napari_samseg.core.types import Progress
 
 __all__ = [
     "BlockwiseReport",
     "Writable",
+    "block_shape",
     "block_slices",
     "label_blockwise",
-    "split_blockwise",
+    "thick_block_shape",
 ]
 
 # Values held at once of what is read: some 100 MB with all that is made of them.
@@ -117,7 +109,9 @@ def label_blockwise(
     n_found, n_foreground = 0, 0
     for done, where in enumerate(blocks):
         yield Progress("labelling blocks", done, len(blocks))
-        labels = label_components(np.asarray(classes[where]), connectivity)
+        labels = label_components(
+            np.asarray(classes[where]), connectivity, is_piece=len(blocks) > 1
+        )
         n_here = int(labels.max(initial=0))
         if n_found + n_here > largest:
             raise LabelOverflowError(
@@ -140,176 +134,16 @@ def label_blockwise(
     return BlockwiseReport(n_objects, n_foreground)
 
 
-def split_blockwise(
-    mask: ArrayLike,
-    out: Writable,
-    *,
-    spacing: Sequence[float] | None = None,
-    smoothing: float = 1.0,
-    min_distance: float | None = None,
-    halo: int = 32,
-    block: Sequence[int] | None = None,
-) -> Generator[Progress, None, BlockwiseReport]:
-    """Split touching objects of a volume that need not fit in memory.
+def block_shape(out: Any, block: Sequence[int] | None = None) -> tuple[int, ...]:
+    """Return the size of the blocks that an array is written in.
 
-    Seeds are found first, everywhere, so that each has one id in all blocks; then
-    each block is flooded from the seeds in it and around it. A block with foreground
-    that no seed reaches is flooded again with more around it.
-
-    Parameters
-    ----------
-    mask : (Y, X) or (Z, Y, X) bool or integer, array-like
-    out : array of the same shape, unsigned integer
-        Gets ids from 1.
-    spacing, smoothing, min_distance
-        See `napari_samseg.core.instances.watershed.split_touching`.
-    halo : int
-        Pixels around a block that are looked at, too: more than the radius of an
-        object.
-    block : sequence of int, optional
-        As in `label_blockwise`.
-
-    Raises
-    ------
-    InvalidLabelsError, LabelOverflowError
-        As in `label_blockwise`.
+    The size that is given, or whole chunks of the array, as many as fit in memory.
     """
-    shape = tuple(int(n) for n in mask.shape)
-    if tuple(out.shape) != shape:
-        raise InvalidLabelsError(
-            f"labels of shape {shape} do not fit an output of shape {tuple(out.shape)}"
-        )
-    blocks = block_slices(out, block)
-    away = seed_distance(min_distance, spacing)
-    peaks, heights = [], []
-    for done, where in enumerate(blocks):
-        yield Progress("looking for seeds", done, len(blocks))
-        around = _grow(where, shape, halo)
-        parts = label_components(np.asarray(mask[around]))
-        distance = smoothed_distance(parts, spacing, smoothing)
-        found = distant_peaks(distance, parts, away, spacing)
-        height = distance[tuple(found.T)]
-        found = found + [s.start for s in around]
-        is_inside = _is_inside(found, where)
-        peaks.append(found[is_inside])
-        heights.append(height[is_inside])
-    seeds = thin_out(np.concatenate(peaks), np.concatenate(heights), away, spacing)
-    largest = int(np.iinfo(out.dtype).max)
-    _check_count(len(seeds), largest)
-    flooded = _Flood(mask, seeds, spacing, smoothing, largest)
-    n_foreground = 0
-    for done, where in enumerate(blocks):
-        yield Progress("flooding", done, len(blocks))
-        labels = flooded.block(where, halo)
-        out[where] = labels.astype(out.dtype)
-        n_foreground += int((labels > 0).sum())
-    return BlockwiseReport(flooded.n_objects, n_foreground)
-
-
-class _Flood:
-    """Floods blocks, in which an object has the same id."""
-
-    def __init__(
-        self,
-        mask: ArrayLike,
-        seeds: npt.NDArray[np.int64],
-        spacing: Sequence[float] | None,
-        smoothing: float,
-        largest: int,
-    ) -> None:
-        self._mask, self._seeds = mask, seeds
-        self._spacing, self._smoothing = spacing, smoothing
-        self._largest = largest
-        # ids of components without a seed, by their first pixel in the volume
-        self._bare: dict[int, int] = {}
-
-    @property
-    def n_objects(self) -> int:
-        """Objects that were found up to now."""
-        return len(self._seeds) + len(self._bare)
-
-    def block(self, where: Block, halo: int) -> npt.NDArray[np.uint32]:
-        """Return the labels of a block."""
-        shape = tuple(int(n) for n in self._mask.shape)
-        while True:
-            around = _grow(where, shape, halo)
-            parts = label_components(np.asarray(self._mask[around]))
-            distance = smoothed_distance(parts, self._spacing, self._smoothing)
-            here = np.flatnonzero(_is_inside(self._seeds, around))
-            markers = np.zeros(parts.shape, np.int32)
-            starts = [s.start for s in around]
-            markers[tuple((self._seeds[here] - starts).T)] = here + 1
-            core = tuple(
-                slice(s.start - a.start, s.stop - a.start)
-                for s, a in zip(where, around, strict=True)
-            )
-            self._mark_bare(markers, parts, core, around, shape)
-            labels = flood(-distance, markers, parts != 0, parts.ndim)
-            is_whole = all(
-                s.start == 0 and s.stop == n for s, n in zip(around, shape, strict=True)
-            )
-            if is_whole or not ((labels[core] == 0) & (parts[core] != 0)).any():
-                return labels[core]
-            halo *= 2
-
-    def _mark_bare(
-        self,
-        markers: npt.NDArray[np.int32],
-        parts: npt.NDArray[np.uint32],
-        core: Block,
-        around: Block,
-        shape: tuple[int, ...],
-    ) -> None:
-        """Give components that are seen whole and have no seed one of their own.
-
-        Such are the small ones beside the higher seed of another.
-        """
-        is_bare = np.zeros(int(parts.max(initial=0)) + 1, bool)
-        is_bare[parts[core]] = True
-        is_bare[parts[markers > 0]] = False
-        for axis, (side, n) in enumerate(zip(around, shape, strict=True)):
-            for end, is_cut in ((0, side.start > 0), (-1, side.stop < n)):
-                if is_cut:
-                    is_bare[parts.take(end, axis)] = False
-        is_bare[0] = False
-        if not is_bare.any():
-            return
-        flat = parts.ravel()
-        places = np.flatnonzero(is_bare[flat])
-        _, first = np.unique(flat[places], return_index=True)
-        for place in np.transpose(np.unravel_index(places[first], parts.shape)):
-            there = place + [s.start for s in around]
-            key = int(np.ravel_multi_index(tuple(there), shape))
-            object_id = self._bare.setdefault(key, self.n_objects + 1)
-            _check_count(object_id, self._largest)
-            markers[tuple(place)] = object_id
-
-
-def _check_count(n: int, largest: int) -> None:
-    if n > largest:
-        raise LabelOverflowError(
-            f"{n} objects are more than ids up to {largest} can count: write into a "
-            "wider type"
-        )
-
-
-def _grow(where: Block, shape: tuple[int, ...], halo: int) -> Block:
-    return tuple(
-        slice(max(0, s.start - halo), min(n, s.stop + halo))
-        for s, n in zip(where, shape, strict=True)
-    )
-
-
-def _is_inside(points: npt.NDArray[np.int64], where: Block) -> npt.NDArray[np.bool_]:
-    starts = np.array([s.start for s in where])
-    stops = np.array([s.stop for s in where])
-    return np.asarray(((points >= starts) & (points < stops)).all(axis=1))
-
-
-def _block_size(shape: tuple[int, ...], out: Any) -> tuple[int, ...]:
-    """Whole chunks of the output, as many as fit in memory."""
-    chunk = tuple(getattr(out, "shards", None) or getattr(out, "chunks", None) or shape)
-    size = [min(c, n) for c, n in zip(chunk, shape, strict=True)]
+    shape = tuple(int(n) for n in out.shape)
+    if block is not None:
+        return tuple(min(int(b), n) for b, n in zip(block, shape, strict=True))
+    chunk = _chunk(out)
+    size = list(chunk)
     if math.prod(size) > BLOCK_VALUES:
         # one chunk that is larger than wanted: planes of it
         size[0] = max(1, BLOCK_VALUES // math.prod(size[1:]))
@@ -326,12 +160,52 @@ def _block_size(shape: tuple[int, ...], out: Any) -> tuple[int, ...]:
     return tuple(size)
 
 
+def thick_block_shape(out: Any, size: Sequence[int]) -> tuple[int, ...]:
+    """Return the size of blocks with little margin for what is in them.
+
+    Parameters
+    ----------
+    out : array
+    size : sequence of int
+        Blocks that it is written in, as of `block_shape`.
+
+    Returns
+    -------
+    tuple of int
+        As many pixels along each axis as chunks of the array allow: these may be
+        planes, of which a margin would be more than the block.
+    """
+    shape = tuple(int(n) for n in out.shape)
+    step = [min(c, s) for c, s in zip(_chunk(out), size, strict=True)]
+    # as deep as what was written before
+    step[0] = size[0]
+    thick = list(step)
+    while True:
+        per_axis = [math.prod(thick) // n for n in thick]
+        open_axes = [
+            axis
+            for axis, n in enumerate(thick)
+            if n < shape[axis] and per_axis[axis] * (n + step[axis]) <= BLOCK_VALUES
+        ]
+        if not open_axes:
+            return tuple(thick)
+        axis = min(open_axes, key=thick.__getitem__)
+        thick[axis] = min(thick[axis] + step[axis], shape[axis])
+
+
+def _chunk(out: Any) -> tuple[int, ...]:
+    """Return what of an array is written at once."""
+    shape = tuple(int(n) for n in out.shape)
+    chunk = getattr(out, "shards", None) or getattr(out, "chunks", None) or shape
+    return tuple(min(int(c), n) for c, n in zip(chunk, shape, strict=True))
+
+
 def block_slices(out: Writable, block: Sequence[int] | None = None) -> list[Block]:
     """Return the blocks that an array is written in: whole chunks of it."""
     shape = tuple(int(n) for n in out.shape)
     ranges = [
         [slice(start, min(start + step, n)) for start in range(0, n, step)]
-        for n, step in zip(shape, block or _block_size(shape, out), strict=True)
+        for n, step in zip(shape, block_shape(out, block), strict=True)
     ]
     return list(itertools.product(*ranges))
 

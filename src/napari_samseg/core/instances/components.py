@@ -57,8 +57,16 @@ def axes_of(n_neighbours: int, ndim: int) -> int:
     )
 
 
-def check_semantic(classes: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def check_semantic(
+    classes: npt.NDArray[Any], *, is_piece: bool = False
+) -> npt.NDArray[Any]:
     """Make sure that an array holds classes or ids in a plane or volume.
+
+    Parameters
+    ----------
+    classes : array
+    is_piece : bool
+        Of a volume, which may end 3 or 4 pixels wide and is no picture for that.
 
     Returns
     -------
@@ -77,7 +85,8 @@ def check_semantic(classes: npt.NDArray[Any]) -> npt.NDArray[Any]:
         )
     if classes.dtype.kind not in "iub":
         raise InvalidLabelsError(f"labels are whole numbers, not {classes.dtype}")
-    if classes.ndim == 3 and classes.shape[2] in (3, 4) and min(classes.shape[:2]) > 16:
+    may_be_colours = classes.ndim == 3 and classes.shape[2] in (3, 4) and not is_piece
+    if may_be_colours and min(classes.shape[:2]) > 16:
         raise InvalidLabelsError(
             f"an array of shape {classes.shape} looks like an RGB picture: labels have "
             "one value for each pixel, so choose one channel"
@@ -95,7 +104,10 @@ def check_semantic(classes: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def label_components(
-    classes: npt.NDArray[Any], connectivity: int | None = None
+    classes: npt.NDArray[Any],
+    connectivity: int | None = None,
+    *,
+    is_piece: bool = False,
 ) -> Labels:
     """Give each connected component an id of its own.
 
@@ -108,6 +120,8 @@ def label_components(
         0 is background.
     connectivity : int, optional
         See `neighbourhood`.
+    is_piece : bool
+        See `check_semantic`.
 
     Returns
     -------
@@ -121,7 +135,7 @@ def label_components(
     SettingsError
         If there is no such neighbourhood.
     """
-    classes = check_semantic(classes)
+    classes = check_semantic(classes, is_piece=is_piece)
     n_neighbours = neighbourhood(classes.ndim, connectivity)
     if classes.size == 0:
         return np.zeros(classes.shape, np.uint32)

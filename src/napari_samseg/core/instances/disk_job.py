@@ -103,11 +103,18 @@ def instances_on_disk(
             settings,
             spacing=spacing,
             make_out=lambda shape: new.levels[0],
+            scratch=_folder_beside(job.out),
             memory_values=0,
         )
         yield from new.shrink()
         new.describe(range(1, min(result.found.n_objects, MOST_NAMED + 1) + 1))
     return result.found, [*classes.notes, *notes]
+
+
+def _folder_beside(out: Path) -> Path:
+    """Return the folder that holds an OME-Zarr image, or that of its labels."""
+    above = out.parent.parent if out.parent.name == "labels" else out
+    return above.parent
 
 
 class _Shape:

@@ -15,9 +15,9 @@ import numpy.typing as npt
 
 from napari_samseg.core.geometry import Box
 from napari_samseg.core.instances.components import Labels
+from napari_samseg.core.instances.seeds import distant_peaks
 from napari_samseg.core.instances.watershed import (
     distance_inside,
-    distant_peaks,
     flood,
     smoothed_distance,
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import fastremap
@@ -17,8 +18,8 @@ from napari_samseg.core.instances.blockwise import (
     Writable,
     block_slices,
     label_blockwise,
-    split_blockwise,
 )
+from napari_samseg.core.instances.blockwise_watershed import split_blockwise
 from napari_samseg.core.instances.class_source import ClassSource
 from napari_samseg.core.instances.methods import Instances, Seeds, find_instances_steps
 from napari_samseg.core.instances.tidy import count_pixels
@@ -58,6 +59,7 @@ def volume_instances_steps(
     before: npt.NDArray[Any] | None = None,
     seeds: Seeds | None = None,
     make_out: Callable[[tuple[int, ...]], Writable] | None = None,
+    scratch: Path | None = None,
     memory_values: int = MEMORY_VALUES,
 ) -> Generator[Progress, None, SizedInstances]:
     """Find the instances of a plane or a volume of any size.
@@ -71,6 +73,8 @@ def volume_instances_steps(
     make_out : callable, optional
         Gets the shape, and returns an array of uint32 on disk: where volumes above
         `memory_values` go, block by block. All are worked on in memory without it.
+    scratch : Path, optional
+        See `napari_samseg.core.instances.blockwise_watershed.split_blockwise`.
     memory_values : int
         In pixels.
 
@@ -86,7 +90,7 @@ def volume_instances_steps(
     if make_out is not None and n > memory_values:
         _check_blockwise(settings, n)
         out = make_out(classes.shape)
-        return (yield from _in_blocks(classes, out, settings, spacing))
+        return (yield from _in_blocks(classes, out, settings, spacing, scratch))
     _check_memory(n)
     whole = np.empty(classes.shape, classes.dtype)
     slabs = _slabs(classes.shape)
@@ -138,6 +142,7 @@ def _in_blocks(
     out: Writable,
     settings: InstanceSettings,
     spacing: Sequence[float] | None,
+    scratch: Path | None,
 ) -> Generator[Progress, None, SizedInstances]:
     if settings.method == "components":
         connectivity = settings.connectivity or None
@@ -149,6 +154,7 @@ def _in_blocks(
             spacing=spacing,
             smoothing=settings.smoothing,
             min_distance=settings.min_distance,
+            scratch=scratch,
         )
     blocks = block_slices(out)
     sizes = np.zeros(report.n_objects + 1, np.int64)

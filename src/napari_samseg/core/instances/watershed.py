@@ -9,11 +9,11 @@ import edt
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
-from scipy.spatial import cKDTree
 from skimage.morphology import reconstruction
 from skimage.segmentation import watershed
 
 from napari_samseg.core.errors import InvalidLabelsError, SettingsError
+from napari_samseg.core.instances.basins import SeedField, split_basins
 from napari_samseg.core.instances.components import (
     Labels,
     axes_of,
@@ -21,27 +21,25 @@ from napari_samseg.core.instances.components import (
     label_components,
     neighbourhood,
 )
-from napari_samseg.core.types import IntArray
+from napari_samseg.core.instances.seeds import (
+    choose_seeds,
+    find_peaks,
+    seed_distance,
+)
 
 __all__ = [
     "distance_inside",
-    "distant_peaks",
     "flood",
     "grow_seeds",
     "interior_points",
-    "seed_distance",
+    "smooth_distance",
     "smoothed_distance",
+    "smoothing_reach",
     "split_touching",
-    "thin_out",
     "watershed_from_points",
 ]
 
 Spacing = Sequence[float]
-
-# Seeds of one object lie closer together than this, in pixels, unless told otherwise.
-DEFAULT_DISTANCE = 5.0
-# Heights that are compared at once: some 100 MB with their places.
-COMPARED_VALUES = 1 << 21
 
 
 def distance_inside(
@@ -115,15 +113,19 @@ def split_touching(
     distance = smoothed_distance(parts, spacing, smoothing)
     if h is None:
         away = seed_distance(min_distance, spacing)
-        peaks = distant_peaks(distance, parts, away, spacing)
-        seeds = np.zeros(parts.shape, np.int32)
-        seeds[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
+        peaks = choose_seeds(*find_peaks(distance, parts, away, spacing), away, spacing)
+        places = peaks.places
+        ids = np.arange(1, len(peaks) + 1, dtype=np.int32)
     else:
-        seeds = _high_peaks(distance, parts, h)
-    seeds = _with_every_part(seeds, distance, parts)
+        seeds = _with_every_part(_high_peaks(distance, parts, h), distance, parts)
+        places = np.argwhere(seeds)
+        ids = seeds[tuple(places.T)]
+    seed_parts = parts[tuple(places.T)]
+    n_parts = int(parts.max(initial=0))
+    field = SeedField(places, seed_parts, ids, n_parts, parts.shape, spacing)
     # a component is to be flooded along the steps that make it one
     reach = axes_of(neighbourhood(parts.ndim, connectivity), parts.ndim)
-    return flood(-distance, seeds, parts != 0, reach)
+    return split_basins(distance, parts, field, reach)
 
 
 def grow_seeds(
@@ -270,110 +272,37 @@ def smoothed_distance(
     parts: Labels, spacing: Spacing | None, smoothing: float
 ) -> npt.NDArray[np.float32]:
     """Distance to the border of each part, under a Gaussian; see `split_touching`."""
-    distance = distance_inside(parts, spacing)
+    return smooth_distance(distance_inside(parts, spacing), spacing, smoothing)
+
+
+def smooth_distance(
+    distance: npt.NDArray[np.float32], spacing: Spacing | None, smoothing: float
+) -> npt.NDArray[np.float32]:
+    """Smooth distances; see `split_touching`.
+
+    What comes out depends on pixels up to `smoothing_reach` away.
+    """
     if smoothing <= 0:
         return distance
-    pixel = 1.0 if spacing is None else min(spacing)
-    sigma = [smoothing * pixel / s for s in spacing or [1.0] * parts.ndim]
-    smoothed: npt.NDArray[np.float32] = ndimage.gaussian_filter(distance, sigma)
+    smoothed: npt.NDArray[np.float32] = ndimage.gaussian_filter(
+        distance,
+        _sigmas(smoothing, spacing, distance.ndim),
+        radius=smoothing_reach(smoothing, spacing, distance.ndim),
+    )
     return smoothed
 
 
-def seed_distance(min_distance: float | None, spacing: Spacing | None) -> float:
-    """Return how far seeds lie apart, in units of `spacing`."""
-    if min_distance is not None:
-        return min_distance
-    return DEFAULT_DISTANCE * (1.0 if spacing is None else min(spacing))
+def smoothing_reach(
+    smoothing: float, spacing: Spacing | None, ndim: int
+) -> tuple[int, ...]:
+    """Return how many pixels a Gaussian reaches along each axis."""
+    # as far as scipy goes if it is not told
+    return tuple(int(4 * max(0, s) + 0.5) for s in _sigmas(smoothing, spacing, ndim))
 
 
-def distant_peaks(
-    distance: npt.NDArray[np.float32],
-    parts: Labels,
-    away: float,
-    spacing: Spacing | None,
-) -> npt.NDArray[np.int64]:
-    """Find seeds, each at least some distance from higher ones of its part.
-
-    Parameters
-    ----------
-    distance : float32
-        To the border of the parts.
-    parts : uint32, of the same shape
-    away : float
-        In units of `spacing`.
-    spacing : sequence of float or None
-
-    Returns
-    -------
-    (N, D) int64
-        Pixels, the highest first.
-    """
-    steps = np.array(spacing or [1.0] * parts.ndim)
-    # the largest box within the ball is cheap to search, and leaves few to compare
-    box = np.floor(away / np.sqrt(parts.ndim) / steps).astype(int)
-    beyond = _ball_offsets(away, steps)
-    beyond = beyond[(np.abs(beyond) > box).any(axis=1)]
-    found = [np.zeros((0, parts.ndim), np.int64)]
-    for part, where in enumerate(ndimage.find_objects(parts), start=1):
-        if where is None:
-            continue
-        is_part = parts[where] == part
-        inside = np.where(is_part, distance[where], -np.inf)
-        if inside.size > 1 and np.ptp(inside[is_part]) == 0:
-            # as high everywhere: there is no waist
-            continue
-        highest = ndimage.maximum_filter(inside, 2 * box + 1, mode="nearest")
-        is_peak = is_part & (inside == highest)
-        peaks = _highest_of(np.argwhere(is_peak), inside, beyond)
-        found.append(peaks + [side.start for side in where])
-    peaks = np.concatenate(found)
-    return thin_out(peaks, distance[tuple(peaks.T)], away, spacing)
-
-
-def _ball_offsets(away: float, steps: npt.NDArray[np.float64]) -> IntArray:
-    """Return the steps (K, D) in pixels that are no longer than a distance."""
-    reach = np.floor(away / steps).astype(int)
-    grid: IntArray = np.indices(tuple((2 * reach + 1).tolist()))
-    offsets = grid.reshape(len(steps), -1).T - reach
-    near = np.square(offsets * steps).sum(axis=1) <= away**2
-    return np.asarray(offsets[near], np.int64)
-
-
-def _highest_of(
-    peaks: IntArray, heights: npt.NDArray[Any], offsets: IntArray
-) -> IntArray:
-    """Keep the pixels (N, D) that none at some offsets (K, D) from them exceeds."""
-    last = np.array(heights.shape) - 1
-    start = 0
-    while start < len(offsets) and len(peaks):
-        # many offsets for few peaks: all at once that fit
-        step = max(1, COMPARED_VALUES // len(peaks))
-        # cut to the array, a place is still within the ball
-        around = peaks[:, np.newaxis] + offsets[start : start + step]
-        places = np.clip(around, 0, last)
-        highest = heights[tuple(np.moveaxis(places, -1, 0))].max(axis=1)
-        peaks = peaks[heights[tuple(peaks.T)] >= highest]
-        start += step
-    return peaks
-
-
-def thin_out(
-    peaks: npt.NDArray[np.int64],
-    heights: npt.NDArray[np.float32],
-    away: float,
-    spacing: Spacing | None,
-) -> npt.NDArray[np.int64]:
-    """Keep the higher, or the first, of peaks that lie close together."""
-    ndim = peaks.shape[1]
-    if not len(peaks):
-        return np.zeros((0, ndim), np.int64)
-    peaks = peaks[np.argsort(-heights, kind="stable")]
-    places = peaks * np.array(spacing or [1.0] * ndim)
-    is_kept = np.ones(len(peaks), bool)
-    for i, near in enumerate(cKDTree(places).query_ball_point(places, away)):
-        if is_kept[i]:
-            is_kept[[j for j in near if j > i]] = False
-    return peaks[is_kept]
+def _sigmas(smoothing: float, spacing: Spacing | None, ndim: int) -> list[float]:
+    pixel = 1.0 if spacing is None else min(spacing)
+    return [smoothing * pixel / s for s in spacing or [1.0] * ndim]
 
 
 def _high_peaks(
