@@ -84,6 +84,7 @@ def test_what_was_changed_is_told(run, tmp_path):
         (("--axon", "{mask}", "--myelin", "{small}"), "not masks of one image"),
         (("--axon", "{mask}"), "--axon goes with --myelin"),
         (("{mask}", "--blocks"), "out.zarr"),
+        (("{mask}", "--blocks", "--out", "{folder}/labels/o.tif"), "o.zarr"),
         (
             ("{mask}", "--blocks", "--before", "{mask}", "--out", "{folder}/o.zarr"),
             "leave --before out",

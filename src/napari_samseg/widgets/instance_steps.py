@@ -52,12 +52,12 @@ class ClassInputs:
     seeds: Seeds | None = None
 
     def open_steps(
-        self, *, is_mask: bool = False
+        self, *, is_mask: bool = False, samples: bool = False
     ) -> Generator[Progress, None, ClassSource]:
         """Find out what the values mean; a mask holds one class."""
         myelin = None
         if self.myelin is not None:
-            myelin = yield from self.myelin.open_steps(is_mask=True)
+            myelin = yield from self.myelin.open_steps(is_mask=True, samples=samples)
         return (
             yield from open_classes_steps(
                 self.array,
@@ -65,6 +65,7 @@ class ClassInputs:
                 is_colour=self.is_colour,
                 is_image=self.is_image,
                 is_mask=is_mask,
+                samples=samples,
                 myelin=myelin,
             )
         )
@@ -120,7 +121,7 @@ def preview_steps(
 ) -> Generator[Progress, None, Preview]:
     """Find the instances of a part of a plane by itself."""
     if source is None:
-        source = yield from inputs.open_steps()
+        source = yield from inputs.open_steps(samples=True)
     yield Progress("reading the plane")
     part = source[plane.selection(box)]
     if len(source.shape) > 2:
@@ -157,7 +158,7 @@ def run_steps(
     make_out: Callable[[tuple[int, ...]], Any],
 ) -> Generator[Progress, None, tuple[ClassSource, SizedInstances]]:
     """Find the instances of a whole plane or volume."""
-    if source is None:
+    if source is None or source.is_sampled:
         source = yield from inputs.open_steps()
     result = yield from volume_instances_steps(
         source,
@@ -180,7 +181,7 @@ def edit_steps(
 
     Objects that are in that array already keep their ids.
     """
-    if source is None:
+    if source is None or source.is_sampled:
         source = yield from inputs.open_steps()
     before = np.asarray(target[...])
     result = yield from volume_instances_steps(

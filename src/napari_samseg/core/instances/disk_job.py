@@ -20,6 +20,7 @@ from napari_samseg.core.instances.volume_job import (
 )
 from napari_samseg.core.io.image_file import may_hold_colours, open_image_file
 from napari_samseg.core.io.instance_labels import InstanceLabels
+from napari_samseg.core.io.label_formats import find_writer
 from napari_samseg.core.io.label_image import holds_palette_labels
 from napari_samseg.core.io.ome_zarr_labels import (
     check_zarr_path,
@@ -58,7 +59,7 @@ def goes_to_disk(job: InstancesJob) -> bool:
 
 
 def _is_zarr(out: Path) -> bool:
-    return out.suffix.lower() == ".zarr" or out.parent.name == "labels"
+    return find_writer(out).name == "ome-zarr"
 
 
 def instances_on_disk(
@@ -66,7 +67,6 @@ def instances_on_disk(
 ) -> Generator[Progress, None, tuple[Instances, list[str]]]:
     """Find the instances in label files block by block, into an OME-Zarr label image.
 
-    Values of pictures of masks are understood from planes spread over the volume.
     Nothing is left if the work ends early.
 
     Raises

@@ -112,7 +112,7 @@ def refine_file(job: RefineJob) -> Generator[Progress, None, RefineCounts]:
     with (
         open_image_file(job.image, channel_axis=job.channel_axis) as source,
         # a mask of several objects is what is split
-        open_label_planes(job.labels, warns=not job.settings.split) as labels,
+        open_label_planes(job.labels, is_mask=job.settings.split) as labels,
     ):
         try:
             check_fit(source.level_shape(job.image_settings.level), labels.shape)

@@ -131,5 +131,6 @@ class RefineCounts:
                 parts.append(f"{self.kept[status]} keep old pixels ({why})")
         if self.n_small:
             parts.append(f"{self.n_small} too small to prompt")
-        parts.append(f"{self.n_changed} pixels changed")
+        changed = "got new ids" if split else "changed"
+        parts.append(f"{self.n_changed} pixels {changed}")
         return ", ".join(parts)
