@@ -348,3 +348,24 @@ def test_the_way_back_from_objects(run, tmp_path, bodies):
     tifffile.imwrite(volume, bodies)
     status, _, _ = run(volume, "--method", "mask", "--out", tmp_path / "mask.tif")
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "mask.tif"), bodies > 0)
+
+
+def test_points_that_do_not_count_as_given_are_told(run, tmp_path):
+    mask = np.zeros((30, 30), np.uint8)
+    mask[5:15, 5:25] = 1
+    tifffile.imwrite(tmp_path / "mask.tif", mask)
+    rows = "y,x\n9,8\n9,20\n9,20\n25,20\n"
+    (tmp_path / "points.csv").write_text(rows)
+    given = (tmp_path / "mask.tif", "--seeds", tmp_path / "points.csv")
+    status, output, notes = run(*given, "--out", tmp_path / "out.tif")
+    assert (status, output.splitlines()[0]) == (0, "3 objects")
+    assert "1 of 4 points lie on background, and count as the nearest" in notes
+    assert "1 of 4 objects got no pixels: points of others lie at the" in notes
+    for more in ("--no-blocks", "--blocks"):
+        out = tmp_path / "other.zarr"
+        status, _, errors = run(*given, "--method", "components", more, "--out", out)
+        assert status == 2
+        assert "points.csv: seeds are for the method points" in errors
+    status, _, errors = run(*given, "--blocks", "--out", tmp_path / "other.zarr")
+    assert status == 2
+    assert "these 900 pixels are worked on block by block" in errors

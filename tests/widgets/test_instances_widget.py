@@ -388,3 +388,31 @@ def test_boundaries_of_objects(viewer, bodies, open_panel, qtbot):
     made = viewer.layers["bodies - boundaries"]
     np.testing.assert_array_equal(made.data, expected.labels)
     assert "pixels of" in widget._counts.text()
+
+
+def test_seeds_that_move_or_change_are_looked_at_again_until_the_panel_leaves(
+    viewer, open_panel, qtbot, touching, monkeypatch
+):
+    viewer.add_labels(touching.astype(int), name="mask")
+    points = viewer.add_points([[30, 25], [30, 50]], features={"object": [1, 2]})
+    widget = open_panel("points")
+    assert widget._counts.text().startswith("2 objects")
+    points.features = {"object": [1, 1]}
+    rest(qtbot, widget)
+    assert widget._counts.text().startswith("1 object")
+    points.translate = (-20, 30)
+    rest(qtbot, widget)
+    assert "2 of 2 points lie on background" not in widget._status.text()
+    assert "1 of 2 points lie on background" in widget._status.text()
+
+    def fail(*_):
+        raise ValueError("no such thing")
+
+    monkeypatch.setattr("napari_samseg.widgets.instances.seeds_of", fail)
+    widget._look()
+    assert widget._status.text() == "ValueError: no such thing"
+    widget._start()
+    assert widget._status.text() == "ValueError: no such thing"
+    notification_manager.records.clear()
+    widget.leave()
+    assert not widget._rest.isActive()

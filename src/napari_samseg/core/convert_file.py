@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_samseg.core.errors import InvalidLabelsError
+from napari_samseg.core.errors import InvalidLabelsError, naming_file
 from napari_samseg.core.io.label_formats import (
     LabelFormat,
     ReadRequest,
@@ -133,7 +133,8 @@ def convert_file(
         yield Progress("writing")
         name = found.image_name or job.source.name
         name = name if job.like is None else job.like.name
-        target.write(job.out, found, WriteRequest(name, settings))
+        with naming_file(job.source):
+            target.write(job.out, found, WriteRequest(name, settings))
     return tuple(notes)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from napari_samseg.core.errors import InvalidLabelsError
+from napari_samseg.core.errors import InvalidLabelsError, SettingsError, naming_file
 from napari_samseg.core.instances.class_source import join_masks, photograph_notes
 from napari_samseg.core.io.class_image import (
     ClassImage,
@@ -91,6 +91,11 @@ def instances_file(
     from napari_samseg.core.instances.methods import SEMANTIC_METHODS, find_instances
     from napari_samseg.core.io.seed_points import read_seeds
 
+    if job.seeds is not None and settings.method != "points":
+        raise SettingsError(
+            f"{job.seeds}: seeds are for the method points, and the method is "
+            f"{settings.method}: leave one of the two out"
+        )
     if goes_to_disk(job):
         return (yield from instances_on_disk(job, settings))
     inputs = (job.labels, job.axon, job.myelin, job.before, job.seeds)
@@ -110,13 +115,14 @@ def instances_file(
     before = None if job.before is None else _read_ids(job.before)
     seeds = None if job.seeds is None else read_seeds(job.seeds, classes.ndim)
     yield Progress("finding instances")
-    found = find_instances(
-        classes, settings, spacing=spacing, before=before, seeds=seeds
-    )
+    with naming_file(source):
+        found = find_instances(
+            classes, settings, spacing=spacing, before=before, seeds=seeds
+        )
     yield Progress("writing")
     placed = InstanceLabels(found.labels, **place)
     target.write(job.out, placed, WriteRequest(source.name))
-    return found, [*notes, *target.space_notes(placed)]
+    return found, [*notes, *found.notes, *target.space_notes(placed)]
 
 
 def choose_spacing(

@@ -85,6 +85,8 @@ class Instances:
         Foreground pixels that belong to no object.
     n_too_small, n_too_large, n_at_border : int
         Objects that were removed.
+    notes : tuple of str
+        What a person should know of the points that objects were grown from.
     n_pixels : int or None
         Of a map of one class that was made of objects; None where objects were found.
     """
@@ -95,6 +97,7 @@ class Instances:
     n_too_small: int = 0
     n_too_large: int = 0
     n_at_border: int = 0
+    notes: tuple[str, ...] = ()
     n_pixels: int | None = None
 
     def __str__(self) -> str:
@@ -176,6 +179,9 @@ def find_instances_steps(
     yield Progress(f"finding instances: {method}")
     found_by = INSTANCE_METHODS[method]
     labels, n_unassigned = found_by(classes, settings, spacing, seeds)
+    notes: tuple[str, ...] = ()
+    if seeds is not None and method == "points":
+        notes = _seed_notes(classes, seeds, labels)
     found: npt.NDArray[Any] = labels
     if settings.fill_holes:
         yield Progress("filling holes")
@@ -194,6 +200,7 @@ def find_instances_steps(
         n_small,
         n_large,
         n_border,
+        notes,
     )
 
 
@@ -292,6 +299,28 @@ def _points(
             "are they points of another image, or in micrometres?"
         )
     return watershed_from_points(classes, seeds.points, ids=seeds.ids, spacing=spacing)
+
+
+def _seed_notes(
+    classes: npt.NDArray[Any], seeds: Seeds, labels: npt.NDArray[Any]
+) -> tuple[str, ...]:
+    places = np.rint(seeds.points).astype(np.int64)
+    places = np.clip(places, 0, np.array(classes.shape) - 1)
+    n_off = int(np.count_nonzero(classes[tuple(places.T)] == 0))
+    ids = np.unique(seeds.ids)
+    n_lost = len(np.setdiff1d(ids, count_pixels(labels)[0]))
+    notes = []
+    if n_off:
+        notes.append(
+            f"{n_off} of {len(places)} points lie on background, and count as the "
+            "nearest pixel of the foreground"
+        )
+    if n_lost:
+        notes.append(
+            f"{n_lost} of {len(ids)} objects got no pixels: points of others lie at "
+            "the same place, and the first counts"
+        )
+    return tuple(notes)
 
 
 def _mask(

@@ -102,9 +102,9 @@ def volume_instances_steps(
 def _check_blockwise(settings: InstanceSettings, n: int) -> None:
     if settings.method not in ("components", "watershed"):
         raise InvalidLabelsError(
-            f"{n / 1e9:.1f} thousand million pixels are too many for the method "
-            f"{settings.method!r}, which needs the whole volume in memory: take "
-            "components or watershed, or a part of the volume"
+            f"the method {settings.method!r} needs the whole volume in memory, and "
+            f"these {n} pixels are worked on block by block: take components or "
+            "watershed, or a part of the volume that fits"
         )
     refused = {
         "Fill holes": settings.fill_holes,
@@ -113,9 +113,8 @@ def _check_blockwise(settings: InstanceSettings, n: int) -> None:
     }
     if titles := [title for title, is_asked in refused.items() if is_asked]:
         raise SettingsError(
-            f"{', '.join(titles)}: not for a volume of {n / 1e9:.1f} thousand million "
-            "pixels, which is worked on block by block; leave it out, or take a part "
-            "of the volume"
+            f"{', '.join(titles)}: not where {n} pixels are worked on block by block; "
+            "leave it out, or take a part of the volume that fits into memory"
         )
 
 
