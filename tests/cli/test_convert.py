@@ -360,7 +360,7 @@ def test_ids_above_32_bits(run, tmp_path):
         out.write_text(out.read_text().replace("123456789", str(2**35)))
         status, _, notes = run(out, tmp_path / "back.tif", "--overwrite")
         assert status == 0
-        assert "1 ids above 4294967295 do not fit 32 bits, and became 5 to 5" in notes
+        assert "1 id above 4294967295, more than 32 bits hold, got new num" in notes
         back = tifffile.imread(tmp_path / "back.tif")
         np.testing.assert_array_equal(back, np.where(labels == 2**35, 5, labels))
         (tmp_path / "l.tif").unlink()
@@ -371,3 +371,24 @@ def test_negative_labels_name_their_file(run, tmp_path):
     for suffix in (".png", ".nii.gz", ".json"):
         status, _, errors = run(tmp_path / "neg.tif", tmp_path / f"out{suffix}")
         assert (status, "neg.tif: label ids from -2" in errors) == (2, True), suffix
+
+
+@pytest.mark.parametrize(
+    ("split", "message"),
+    [
+        ("../evil=0.5,val=0.5", "a part is called '../evil'"),
+        ("/tmp/evil=0.5,val=0.5", "a part is called '/tmp/evil'"),
+        ("train=nan,val=0.5", "shares are above 0"),
+        ("train=0.5,val=nan", "shares are above 0"),
+    ],
+)
+def test_parts_lie_below_the_folder_and_have_a_share(run, tmp_path, split, message):
+    images = [
+        {"id": i, "file_name": f"{i}.png", "width": 9, "height": 9} for i in (1, 2)
+    ]
+    content = {"images": images, "annotations": [], "categories": []}
+    (tmp_path / "in.json").write_text(json.dumps(content))
+    out = tmp_path / "out" / "parts"
+    status, _, errors = run(tmp_path / "in.json", out, "--split", split)
+    assert (status, message in errors) == (2, True)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.json"]

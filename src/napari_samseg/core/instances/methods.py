@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from napari_samseg.core.amounts import count_things
 from napari_samseg.core.errors import (
     InvalidPromptError,
     SettingsError,
@@ -85,6 +86,8 @@ class Instances:
         Foreground pixels that belong to no object.
     n_too_small, n_too_large, n_at_border : int
         Objects that were removed.
+    n_removed_pixels : int
+        Of these objects together.
     notes : tuple of str
         What a person should know of the points that objects were grown from.
     n_pixels : int or None
@@ -97,13 +100,15 @@ class Instances:
     n_too_small: int = 0
     n_too_large: int = 0
     n_at_border: int = 0
+    n_removed_pixels: int = 0
     notes: tuple[str, ...] = ()
     n_pixels: int | None = None
 
     def __str__(self) -> str:
         if self.n_pixels is not None:
-            return f"{self.n_pixels} pixels of {self.n_objects} objects"
-        parts = [f"{self.n_objects} objects"]
+            pixels = count_things(self.n_pixels, "pixel")
+            return f"{pixels} of {count_things(self.n_objects, 'object')}"
+        parts = [count_things(self.n_objects, "object")]
         for n, what in (
             (self.n_too_small, "too small"),
             (self.n_too_large, "too large"),
@@ -111,6 +116,9 @@ class Instances:
         ):
             if n:
                 parts.append(f"{n} {what} removed")
+        if self.n_removed_pixels:
+            gone = count_things(self.n_removed_pixels, "pixel")
+            parts.append(f"{gone} removed with them")
         if self.n_unassigned:
             parts.append(f"{self.n_unassigned} pixels belong to none")
         return ", ".join(parts)
@@ -187,6 +195,7 @@ def find_instances_steps(
         yield Progress("filling holes")
         found = fill_holes(found)
     yield Progress("putting instances in order")
+    n_inside = int(np.count_nonzero(found))
     found, n_small = drop_by_size(found, settings.min_size)
     found, n_large = drop_by_size(found, 0, settings.max_size or None)
     n_border = 0
@@ -200,6 +209,7 @@ def find_instances_steps(
         n_small,
         n_large,
         n_border,
+        n_inside - int(np.count_nonzero(found)),
         notes,
     )
 

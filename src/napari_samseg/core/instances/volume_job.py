@@ -69,8 +69,8 @@ def volume_instances_steps(
     spacing, before, seeds
         See `napari_samseg.core.instances.methods.find_instances`.
     make_out : callable, optional
-        Gets the shape, and returns an array of uint32 on disk: where volumes above
-        `memory_values` go, block by block. All are worked on in memory without it.
+        Gets the shape, and returns an array on disk, of uint32 or wider: where volumes
+        above `memory_values` go, block by block. Without it all are worked on in memory.
     memory_values : int
         In pixels.
 
@@ -163,7 +163,7 @@ def _in_blocks(
     is_large = sizes > (settings.max_size or np.inf)
     at_border &= ~(is_small | is_large)
     is_kept = (sizes > 0) & ~(is_small | is_large | at_border)
-    names = np.zeros(len(sizes), np.uint32)
+    names = np.zeros(len(sizes), out.dtype)
     names[is_kept] = np.arange(1, np.count_nonzero(is_kept) + 1)
     if not np.array_equal(names, np.arange(len(names))):
         for done, where in enumerate(blocks):
@@ -176,6 +176,7 @@ def _in_blocks(
         int(is_small.sum()),
         int(is_large.sum()),
         int(at_border.sum()),
+        int(sizes[~is_kept].sum()),
     )
     return SizedInstances(found, sizes[is_kept])
 

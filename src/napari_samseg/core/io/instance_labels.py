@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from napari_samseg.core.amounts import count_things
 from napari_samseg.core.errors import InvalidLabelsError, LabelOverflowError
 from napari_samseg.core.io.voxel_space import VoxelSpace
 from napari_samseg.core.types import BoolArray
@@ -192,8 +193,8 @@ def number_objects(
     if wide:
         names = dict(zip(wide, range(highest + 1, LARGEST_ID), strict=False))
         notes.append(
-            f"{len(wide)} ids above {LARGEST_ID} do not fit 32 bits, and became "
-            f"{highest + 1} to {highest + len(wide)}"
+            f"{count_things(len(wide), 'id')} above {LARGEST_ID}, more than 32 bits "
+            f"hold, got new numbers from {highest + 1} on"
         )
         objects = [
             replace(item, object_id=names.get(item.object_id, item.object_id))

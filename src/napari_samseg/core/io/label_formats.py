@@ -12,7 +12,7 @@ import numpy as np
 
 from napari_samseg.core.errors import InvalidLabelsError, UnknownNameError
 from napari_samseg.core.io.instance_labels import InstanceLabels
-from napari_samseg.core.io.ome_tiff import is_known
+from napari_samseg.core.io.ome_tiff import is_known, lost_note
 from napari_samseg.core.io.output import check_output_file, check_output_folder
 from napari_samseg.core.settings import ConvertSettings
 
@@ -82,10 +82,8 @@ class LabelFormat:
     write : callable or None
     keeps_properties : bool
         What is known of objects, such as their category, goes along.
-    keeps_space : bool
-        Where the voxels lie in the patient goes along.
-    keeps_scale : bool
-        How large pixels are goes along.
+    keeps_space, keeps_scale : bool
+        Where the voxels lie in the patient, and how large they are, goes along.
     keeps_volume : bool
         Both go along, of volumes that lie in a patient.
     is_folder : bool
@@ -137,11 +135,7 @@ class LabelFormat:
         notes = []
         is_volume = self.keeps_volume and found.space is not None
         if not (self.keeps_scale or is_volume) and is_known(found.scale, found.units):
-            sizes = " x ".join(f"{size:.6g}" for size in found.scale or ())
-            notes.append(
-                f"{self.title} does not say how large pixels are: {sizes} "
-                f"({', '.join(dict.fromkeys(found.units or ()))}) stays behind"
-            )
+            notes.append(f"{self.title} {lost_note(found.scale, found.units)}")
         if self.keeps_space and found.space is None:
             notes.append(
                 "nothing says how the labels are oriented, and the file does not "
@@ -181,12 +175,8 @@ def _write_image(path: Path, instances: InstanceLabels, request: WriteRequest) -
 
     del request
     labels = np.asarray(instances.labels[...])
-    write_label_image(
-        path,
-        labels.astype(np.uint8) if labels.dtype == bool else labels,
-        scale=instances.scale,
-        units=instances.units,
-    )
+    labels = labels.astype(np.uint8) if labels.dtype == bool else labels
+    write_label_image(path, labels, scale=instances.scale, units=instances.units)
 
 
 def _write_colours(
@@ -288,18 +278,12 @@ def _write_rois(path: Path, instances: InstanceLabels, request: WriteRequest) ->
     write_roi_zip(path, instances)
 
 
+TIFF = (".tif", ".tiff")
 # Of two formats with the same suffix, the first is meant; a longer one goes first.
 LABEL_FORMATS: Mapping[str, LabelFormat] = {
     entry.name: entry
     for entry in (
-        LabelFormat(
-            "tiff",
-            "TIFF",
-            (".tif", ".tiff"),
-            _read_image,
-            _write_image,
-            keeps_scale=True,
-        ),
+        LabelFormat("tiff", "TIFF", TIFF, _read_image, _write_image, keeps_scale=True),
         LabelFormat(
             "png", "16-bit PNG", (".png",), _read_image, _write_image, is_plane=True
         ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["is_known", "ome_metadata"]
+__all__ = ["is_known", "lost_note", "ome_metadata"]
 
 # Of labels (..., Y, X), as far as OME-TIFF and OME-Zarr have them.
 AXES = "TCZYX"
@@ -27,6 +27,13 @@ def is_known(scale: Sequence[float] | None, units: Sequence[str] | None) -> bool
         return False
     has_unit = any(unit and unit != "pixel" for unit in units or ())
     return has_unit or any(size != 1 for size in scale)
+
+
+def lost_note(scale: Sequence[float] | None, units: Sequence[str] | None) -> str:
+    """Return what to tell of a format that does not say how large pixels are."""
+    sizes = " x ".join(f"{size:.6g}" for size in scale or ())
+    named = ", ".join(dict.fromkeys(units or ()))
+    return f"does not say how large pixels are: {sizes} ({named}) stays behind"
 
 
 def ome_metadata(
