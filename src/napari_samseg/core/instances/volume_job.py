@@ -70,7 +70,7 @@ def volume_instances_steps(
         See `napari_samseg.core.instances.methods.find_instances`.
     make_out : callable, optional
         Gets the shape, and returns an array on disk, of uint32 or wider: where volumes
-        above `memory_values` go, block by block. Without it all are worked on in memory.
+        above `memory_values` go, block by block. Without it, all stay in memory.
     memory_values : int
         In pixels.
 
