@@ -115,7 +115,9 @@ def test_preview_run_and_one_undo_step(viewer, touching, open_panel, qtbot):
         touching, InstanceSettings(method="watershed", min_size=60)
     )
     np.testing.assert_array_equal(preview.data, expected.labels)
-    assert widget._counts.text() == "2 objects, 1 too small removed"
+    assert widget._counts.text() == (
+        "2 objects, 1 too small removed, 45 pixels removed with them"
+    )
 
     run(qtbot, widget)
     assert previews(viewer) == []
