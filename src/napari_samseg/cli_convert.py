@@ -9,6 +9,7 @@ import typer
 
 from napari_samseg.cli_options import Overwrite, option_of
 from napari_samseg.cli_terminal import messages, say, show_progress
+from napari_samseg.core.amounts import count_things
 from napari_samseg.core.errors import SettingsError
 from napari_samseg.core.io.label_formats import LABEL_FORMATS, list_formats
 from napari_samseg.core.settings import ConvertSettings
@@ -88,7 +89,7 @@ def convert(
         split_job = SplitJob(source, out, shares, group, seed, overwrite)
         done = show_progress(split_file(split_job))
         for name, n_images in done.items():
-            say(f"{name}: {n_images} images")
+            say(f"{name}: {count_things(n_images, 'image')}")
         say(f"wrote {out}")
         return
     from napari_samseg.core.convert_file import ConvertJob, convert_file

@@ -50,8 +50,8 @@ def instances(
     spacing: Annotated[
         str,
         typer.Option(
-            help="Size of a pixel along each axis, such as 50,4.6,4.6; of NIfTI and "
-            "OME-Zarr as the file says, in pixels of the finest axis."
+            help="Size of a pixel along each axis, such as 50,4.6,4.6; of NIfTI, "
+            "OME-Zarr and TIFF as the file says, in pixels of the finest axis."
         ),
     ] = "",
     connectivity: Annotated[int, option_of(InstanceSettings, "connectivity")] = 0,
@@ -80,6 +80,20 @@ def instances(
             "of the volume asks for, if neither is given.",
         ),
     ] = None,
+    table: Annotated[
+        Path | None,
+        typer.Option(
+            help="Table to write, .csv: the pixels of each class in each object."
+        ),
+    ] = None,
+    dtype: Annotated[
+        str,
+        typer.Option(
+            metavar="uint32|uint64",
+            help="Data type of the ids; 64 bits, which a volume of thousands of "
+            "millions of parts needs, in OME-Zarr.",
+        ),
+    ] = "uint32",
     overwrite: Overwrite = False,
 ) -> None:
     """Turn semantic labels into instance labels, and back.
@@ -98,6 +112,8 @@ def instances(
         spacing=read_numbers(spacing, "--spacing") or None,
         overwrite=overwrite,
         blocks=blocks,
+        table=table,
+        dtype=dtype,
     )
     settings = InstanceSettings(
         method=method or _method_for(axon, seeds),
@@ -118,7 +134,9 @@ def instances(
     for note in notes:
         messages.print(f"note: {note}", markup=False, soft_wrap=True)
     say(str(found))
-    say(f"wrote {out}")
+    for path in (out, table):
+        if path is not None:
+            say(f"wrote {path}")
 
 
 def _method_for(axon: Path | None, seeds: Path | None) -> str:

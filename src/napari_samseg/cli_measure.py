@@ -9,6 +9,7 @@ import typer
 
 from napari_samseg.cli_options import Overwrite, read_numbers
 from napari_samseg.cli_terminal import messages, say, show_progress
+from napari_samseg.core.amounts import count_things
 
 __all__ = ["measure"]
 
@@ -58,7 +59,7 @@ def measure(
     table, notes = show_progress(measure_file(job))
     for note in notes:
         messages.print(f"note: {note}", markup=False, soft_wrap=True)
-    say(f"{len(table)} objects measured in {table.unit}")
+    say(f"{count_things(len(table), 'object')} measured in {table.unit}")
     for path in (out, qc):
         if path is not None:
             say(f"wrote {path}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from itertools import permutations
+from itertools import pairwise, permutations
 from pathlib import Path
 
 import nibabel
@@ -15,10 +15,15 @@ from skimage.io import imread
 from typer.testing import CliRunner
 
 from napari_samseg.cli import app
+from napari_samseg.core.io.instance_labels import InstanceLabels
 from napari_samseg.core.io.label_formats import (
     LABEL_FORMATS,
     ReadRequest,
     find_format,
+)
+from napari_samseg.core.io.ome_zarr_labels import (
+    read_ome_zarr_labels,
+    write_ome_zarr_labels,
 )
 
 BOTH_WAYS = [
@@ -313,3 +318,77 @@ def test_categories_keep_their_numbers_and_those_without_objects(run, tmp_path):
     assert names == {5: "rare", 17: "cell", 40: "40"}
     assert [item["category_id"] for item in found["annotations"]] == [17, 40]
     assert found["images"][0]["file_name"] == "p.png"
+
+
+def test_tiff_says_how_large_pixels_are(run, tmp_path):
+    labels = np.zeros((2, 8, 9), np.uint32)
+    labels[0, 2:5, 2:5], labels[1, 3:6, 3:6] = 7, 70_000
+    known = {"scale": (2.0, 0.25, 0.5), "units": ("micrometer",) * 3}
+    write_ome_zarr_labels(tmp_path / "in.zarr", InstanceLabels(labels, **known))
+    files = [tmp_path / name for name in ("in.zarr", "a.tif", "b.tif", "out.zarr")]
+    for source, out in pairwise(files):
+        assert run(source, out)[0] == 0
+    np.testing.assert_array_equal(tifffile.imread(files[2]), labels)
+    found = read_ome_zarr_labels(files[-1])
+    assert {key: getattr(found, key) for key in known} == known
+    plane = tmp_path / "plane.tif"
+    tifffile.imwrite(
+        plane, labels[0].astype(np.uint16), imagej=True, resolution=(4, 2),
+        metadata={"unit": "um"},
+    )  # fmt: skip
+    status, _, notes = run(plane, tmp_path / "plane.png")
+    assert status == 0
+    assert "16-bit PNG does not say how large pixels are: 0.5 x 0.25 (micrometer)" in (
+        notes
+    )
+
+
+def test_ids_above_32_bits(run, tmp_path):
+    labels = np.zeros((9, 9), np.uint64)
+    labels[1:3, 1:3], labels[5:8, 5:8] = 2**35, 4
+    np.save(tmp_path / "wide.npy", labels)
+    for suffix in (".json", ".jsonl", ".geojson"):
+        out = tmp_path / f"out{suffix}"
+        status, _, errors = run(tmp_path / "wide.npy", out)
+        assert status == 2
+        assert f"wide.npy: object id {2**35} does not fit unsigned 32 bits" in errors
+        assert not out.exists()
+        # another program wrote them
+        fitting = np.where(labels == 2**35, 123_456_789, labels).astype(np.uint32)
+        tifffile.imwrite(tmp_path / "l.tif", fitting)
+        assert run(tmp_path / "l.tif", out)[0] == 0
+        out.write_text(out.read_text().replace("123456789", str(2**35)))
+        status, _, notes = run(out, tmp_path / "back.tif", "--overwrite")
+        assert status == 0
+        assert "1 id above 4294967295, more than 32 bits hold, got new num" in notes
+        back = tifffile.imread(tmp_path / "back.tif")
+        np.testing.assert_array_equal(back, np.where(labels == 2**35, 5, labels))
+        (tmp_path / "l.tif").unlink()
+
+
+def test_negative_labels_name_their_file(run, tmp_path):
+    tifffile.imwrite(tmp_path / "neg.tif", np.full((9, 9), -2, np.int16))
+    for suffix in (".png", ".nii.gz", ".json"):
+        status, _, errors = run(tmp_path / "neg.tif", tmp_path / f"out{suffix}")
+        assert (status, "neg.tif: label ids from -2" in errors) == (2, True), suffix
+
+
+@pytest.mark.parametrize(
+    ("split", "message"),
+    [
+        ("../evil=0.5,val=0.5", "a part is called '../evil'"),
+        ("/tmp/evil=0.5,val=0.5", "a part is called '/tmp/evil'"),
+        ("train=nan,val=0.5", "shares are above 0"),
+        ("train=0.5,val=nan", "shares are above 0"),
+    ],
+)
+def test_parts_lie_below_the_folder_and_have_a_share(run, tmp_path, split, message):
+    images = [
+        {"id": i, "file_name": f"{i}.png", "width": 9, "height": 9} for i in (1, 2)
+    ]
+    content = {"images": images, "annotations": [], "categories": []}
+    (tmp_path / "in.json").write_text(json.dumps(content))
+    out = tmp_path / "out" / "parts"
+    status, _, errors = run(tmp_path / "in.json", out, "--split", split)
+    assert (status, message in errors) == (2, True)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.json"]

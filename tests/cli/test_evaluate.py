@@ -12,6 +12,10 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from napari_samseg.cli import app
+from napari_samseg.core.io.coco import write_coco
+from napari_samseg.core.io.coco_labels import labels_to_coco
+from napari_samseg.core.io.instance_labels import InstanceLabels
+from napari_samseg.core.io.ome_zarr_labels import write_ome_zarr_labels
 
 
 @pytest.fixture
@@ -166,3 +170,33 @@ def test_what_does_not_fit(tmp_path, call):
     )
     assert status == 2
     assert "one positive number" in errors
+
+
+def test_labels_of_an_image_and_coco_in_folders(tmp_path, call):
+    labels = np.zeros((20, 20), np.uint16)
+    labels[2:9, 2:9], labels[12:18, 12:18] = 5, 9
+    given = InstanceLabels(labels)
+    path = tmp_path / "image.zarr" / "labels" / "nuclei"
+    write_ome_zarr_labels(path, given)
+    status, _, errors = call(path, path, "--out", tmp_path / "one")
+    assert (status, errors) == (0, "")
+    for folder in ("true", "found"):
+        (tmp_path / folder).mkdir()
+        # describes a dataset, and is none of its labels
+        (tmp_path / folder / "dataset.json").write_text('{"Name": "cells"}')
+    write_coco(tmp_path / "found/a.json", labels_to_coco(given, "a.png"))
+    tifffile.imwrite(tmp_path / "true/a.tif", labels)
+    folders = tmp_path / "found", tmp_path / "true"
+    status, _, errors = call(*folders, "--out", tmp_path / "many")
+    assert (status, errors) == (0, "")
+    (row,) = rows_of(tmp_path / "many" / "samples.csv")
+    assert (row["sample"], row["matched"]) == ("a", "2")
+
+
+def test_negative_labels_name_their_file(tmp_path, call):
+    for name, low in (("found.tif", -3), ("true.tif", 0)):
+        tifffile.imwrite(tmp_path / name, np.full((9, 9), low, np.int16))
+    files = tmp_path / "found.tif", tmp_path / "true.tif"
+    status, _, errors = call(*files, "--out", tmp_path / "out")
+    assert status == 2
+    assert "found.tif holds negative labels, -3 is the lowest" in errors

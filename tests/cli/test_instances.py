@@ -83,7 +83,11 @@ def test_what_was_changed_is_told(run, tmp_path):
         (("{mask}", "--method", "watershed", "--spacing", "1,1,1"), "2 positive"),
         (("--axon", "{mask}", "--myelin", "{small}"), "not masks of one image"),
         (("--axon", "{mask}"), "--axon goes with --myelin"),
+        (("{mask}", "--dtype", "uint64"), "are written as OME-Zarr alone"),
+        (("{mask}", "--dtype", "int8"), "ids are uint32 or uint64, not 'int8'"),
         (("{mask}", "--blocks"), "out.zarr"),
+        (("{mask}", "--blocks", "--out", "{folder}/labels/o.tif"), "/o.zarr"),
+        (("{mask}", "--blocks", "--out", "{folder}/o.nii.gz"), "/o.zarr"),
         (
             ("{mask}", "--blocks", "--before", "{mask}", "--out", "{folder}/o.zarr"),
             "leave --before out",
@@ -142,7 +146,7 @@ def test_a_volume_of_a_patient_keeps_its_place_and_its_spacing(run, tmp_path):
     # as cubes, their middles are nearer to each other than asked for
     cubes = tmp_path / "c.tif"
     given = ("--spacing", "1,1,1", "--out", cubes)
-    assert "1 objects" in run(source, *WATERSHED, *given)[1]
+    assert "1 object" in run(source, *WATERSHED, *given)[1]
     # and the same spacing from OME-Zarr
     runner = CliRunner()
     zarr = tmp_path / "m.zarr"
@@ -347,3 +351,49 @@ def test_the_way_back_from_objects(run, tmp_path, bodies):
     tifffile.imwrite(volume, bodies)
     status, _, _ = run(volume, "--method", "mask", "--out", tmp_path / "mask.tif")
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "mask.tif"), bodies > 0)
+
+
+def test_points_that_do_not_count_as_given_are_told(run, tmp_path):
+    mask = np.zeros((30, 30), np.uint8)
+    mask[5:15, 5:25] = 1
+    tifffile.imwrite(tmp_path / "mask.tif", mask)
+    rows = "y,x\n9,8\n9,20\n9,20\n25,20\n"
+    (tmp_path / "points.csv").write_text(rows)
+    given = (tmp_path / "mask.tif", "--seeds", tmp_path / "points.csv")
+    status, output, notes = run(*given, "--out", tmp_path / "out.tif")
+    assert (status, output.splitlines()[0]) == (0, "3 objects")
+    assert "1 of 4 points lie on background, and count as the nearest" in notes
+    assert "1 of 4 objects got no pixels: points of others lie at the" in notes
+    for more in ("--no-blocks", "--blocks"):
+        out = tmp_path / "other.zarr"
+        status, _, errors = run(*given, "--method", "components", more, "--out", out)
+        assert status == 2
+        assert "points.csv: seeds are for the method points" in errors
+    status, _, errors = run(*given, "--blocks", "--out", tmp_path / "other.zarr")
+    assert status == 2
+    assert "these 900 pixels are worked on block by block" in errors
+
+
+def test_a_table_says_of_which_class_objects_are(run, tmp_path):
+    classes = np.zeros((40, 40), np.uint8)
+    classes[2:8, 2:8], classes[20:30, 20:30], classes[22:26, 22:26] = 1, 1, 2
+    tifffile.imwrite(tmp_path / "classes.tif", classes)
+    table = tmp_path / "table.csv"
+    asked = (tmp_path / "classes.tif", "--table", table, "--overwrite")
+    rows = ["object,class,pixels", "1,1,36", "2,1,84", "3,2,16"]
+    for out in (("--out", tmp_path / "o.tif"), ("--out", tmp_path / "o.zarr")):
+        blocks = "--blocks" if out[1].suffix == ".zarr" else "--no-blocks"
+        status, output, errors = run(*asked, *out, blocks)
+        assert (status, errors) == (0, "")
+        assert table.read_text().splitlines() == rows
+        assert output.endswith(f"wrote {table}\n")
+    for name, more in (("w.zarr", ()), ("b.zarr", ("--blocks", "--min-size", 20))):
+        wide = ("--dtype", "uint64", "--out", tmp_path / name)
+        assert run(tmp_path / "classes.tif", *wide, *more)[0] == 0
+        found = read_ome_zarr_labels(tmp_path / name).labels
+        assert (found.dtype, found[...].max()) == (np.uint64, 2 if more else 3)
+    # axons grow into their myelin
+    run(*asked, "--method", "axon-myelin", "--out", tmp_path / "a.tif")
+    assert table.read_text().splitlines()[1:] == ["1,1,84", "1,2,16"]
+    status, _, errors = run(tmp_path / "classes.tif", "--table", tmp_path / "t.txt")
+    assert (status, "a .csv, not 't.txt'" in errors) == (2, True)

@@ -92,7 +92,7 @@ def test_the_size_of_a_pixel_is_read_from_the_file(run, tmp_path, square, name, 
     status, output, notes = run(tmp_path / name, "--out", out)
     assert status == 0
     assert "pixels of 0.5 x 0.25 um (height, width)" in notes
-    assert "1 objects measured in um" in output
+    assert "1 object measured in um" in output
     (row,) = read(out)
     assert (row["object"], row["area (um^2)"]) == ("3", "25")
     # what a person says goes first
@@ -105,7 +105,7 @@ def test_in_pixels_and_it_is_said(run, tmp_path, square):
     status, output, notes = run(tmp_path / "l.tif", "--out", tmp_path / "t.csv")
     assert status == 0
     assert "measured in pixels: no file says" in notes
-    assert "1 objects measured in px" in output
+    assert "1 object measured in px" in output
     assert read(tmp_path / "t.csv")[0]["area (px^2)"] == "200"
     # axes without a unit are not micrometres
     zarr_path = tmp_path / "l.zarr"

@@ -169,3 +169,20 @@ def test_a_damaged_list_of_patches_is_told(run, tmp_path, folder):
         status, _, errors = run("stitch", folder, "--out", tmp_path / "o.tif")
         assert status == 2
         assert "patches.json" in errors
+
+
+def test_patches_of_before_do_not_stay(run, tmp_path, folder):
+    for name in ("a.tif", "b.tif"):
+        tifffile.imwrite(tmp_path / name, np.ones((60, 60), np.uint8))
+    asked = ("cut", tmp_path / "a.tif", "--labels", "--out", folder, "--overwrite")
+    assert run(*asked, "--size", 20)[0] == 0
+    (folder / "mine.tif").touch()
+    assert run(*asked, "--size", 40)[0] == 0
+    listed = json.loads((folder / "patches.json").read_text())["files"]
+    assert {p.name for p in folder.iterdir()} == {*listed, "patches.json", "mine.tif"}
+    assert len(listed) == 4
+    other = ("cut", tmp_path / "b.tif", "--out", folder, "--size", 40, "--overwrite")
+    status, _, errors = run(*other)
+    assert status == 2
+    assert "the patches of 'a' lie, and these are of 'b': choose a folder" in errors
+    assert run("stitch", folder, "--out", tmp_path / "back.tif")[0] == 0

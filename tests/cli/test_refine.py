@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tifffile
 import zarr
+from scipy import ndimage
 from skimage.io import imread, imsave
 from typer.testing import CliRunner
 
@@ -222,3 +223,25 @@ def test_new_ids_are_new_in_all_planes(tmp_path, stack):
     ids = [set(np.unique(plane)) - {0} for plane in found.labels]
     assert ids == [{255, 256}, {255, 257}, {255, 258}]
     assert found.counts.n_prompted == 6
+
+
+@pytest.mark.filterwarnings("default::UserWarning")
+def test_smoothed_masks_are_split_at_their_levels(tmp_path, call):
+    rows, columns = np.mgrid[:64, :64]
+    disc = (rows - 20) ** 2 + (columns - 20) ** 2 < 100
+    disc |= (rows - 46) ** 2 + (columns - 44) ** 2 < 100
+    imsave(tmp_path / "image.png", np.where(disc, 200, 40).astype(np.uint8))
+    smooth = ndimage.gaussian_filter(np.where(disc, 255.0, 0), 1).astype(np.uint8)
+    imsave(tmp_path / "mask.png", np.stack([smooth] * 3, axis=-1))
+    n_between = np.count_nonzero((smooth > 0) & (smooth < 255))
+    status, output, errors = call(
+        "refine", tmp_path / "image.png", tmp_path / "mask.png", "--split",
+        "--out", tmp_path / "new.tif", "--device", "cpu",
+    )  # fmt: skip
+    assert status == 0
+    told = f"mask.png: {n_between} pixels had values between those of the classes"
+    assert told in errors
+    assert output.startswith("2 objects, ")
+    assert "pixels got new ids" in output
+    found = tifffile.imread(tmp_path / "new.tif")
+    np.testing.assert_array_equal(found > 0, smooth > 127)

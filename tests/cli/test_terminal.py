@@ -96,3 +96,9 @@ def test_commands_share_options_with_all_that_is_said_of_them():
             assert other.help == first.help
     assert options["refine"]["overlap"].default == "higher-iou"
     assert options["segment"]["overlap"].default == 25
+
+
+def test_the_package_is_the_command():
+    asked = [sys.executable, "-m", "napari_samseg", "convert", "--help"]
+    done = subprocess.run(asked, capture_output=True, text=True, check=True)
+    assert "Usage: napari-samseg convert" in done.stdout

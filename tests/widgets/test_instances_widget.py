@@ -115,7 +115,9 @@ def test_preview_run_and_one_undo_step(viewer, touching, open_panel, qtbot):
         touching, InstanceSettings(method="watershed", min_size=60)
     )
     np.testing.assert_array_equal(preview.data, expected.labels)
-    assert widget._counts.text() == "2 objects, 1 too small removed"
+    assert widget._counts.text() == (
+        "2 objects, 1 too small removed, 45 pixels removed with them"
+    )
 
     run(qtbot, widget)
     assert previews(viewer) == []
@@ -233,7 +235,7 @@ def test_a_large_volume_goes_to_disk(
     assert widget._counts.text() == str(expected)
     change(widget, fill_holes=True)
     run(qtbot, widget)
-    assert widget._status.text().startswith("Fill holes: not for a volume")
+    assert widget._status.text().startswith("Fill holes: not where 43200 pixels")
 
 
 def test_cancel_removal_and_closing_end_the_job(viewer, bodies, open_panel, qtbot):
@@ -331,7 +333,7 @@ def test_stale_previews_are_dropped(viewer, touching, open_panel, qtbot):
         change(widget, min_size=size)
     rest(qtbot, widget)
     assert len(shown) == 1
-    assert widget._counts.text() == "1 objects, 1 too small removed"
+    assert widget._counts.text().startswith("1 object, 1 too small removed")
 
 
 def test_the_window_stays_alive(viewer, bodies, open_panel, qtbot):
@@ -388,3 +390,31 @@ def test_boundaries_of_objects(viewer, bodies, open_panel, qtbot):
     made = viewer.layers["bodies - boundaries"]
     np.testing.assert_array_equal(made.data, expected.labels)
     assert "pixels of" in widget._counts.text()
+
+
+def test_seeds_that_move_or_change_are_looked_at_again_until_the_panel_leaves(
+    viewer, open_panel, qtbot, touching, monkeypatch
+):
+    viewer.add_labels(touching.astype(int), name="mask")
+    points = viewer.add_points([[30, 25], [30, 50]], features={"object": [1, 2]})
+    widget = open_panel("points")
+    assert widget._counts.text().startswith("2 objects")
+    points.features = {"object": [1, 1]}
+    rest(qtbot, widget)
+    assert widget._counts.text().startswith("1 object")
+    points.translate = (-20, 30)
+    rest(qtbot, widget)
+    assert "2 of 2 points lie on background" not in widget._status.text()
+    assert "1 of 2 points lie on background" in widget._status.text()
+
+    def fail(*_):
+        raise ValueError("no such thing")
+
+    monkeypatch.setattr("napari_samseg.widgets.instances.seeds_of", fail)
+    widget._look()
+    assert widget._status.text() == "ValueError: no such thing"
+    widget._start()
+    assert widget._status.text() == "ValueError: no such thing"
+    notification_manager.records.clear()
+    widget.leave()
+    assert not widget._rest.isActive()

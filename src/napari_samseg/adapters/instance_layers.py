@@ -82,7 +82,8 @@ def plane_window(layer: Image | Labels, plane: PlaneKey, most: int) -> Box:
 def seeds_of(points: Points, source: Image | Labels) -> Seeds:
     """Return the points of a layer in the pixels of another one.
 
-    Points with the same ``object`` among their features are seeds of one object.
+    Points with the same ``object`` among their features are seeds of one object; one
+    without is an object by itself.
 
     Raises
     ------
@@ -98,10 +99,21 @@ def seeds_of(points: Points, source: Image | Labels) -> Seeds:
         )
     world = [points.data_to_world(place) for place in points.data]
     places = np.array([source.world_to_data(place) for place in world], np.float64)
-    ids = np.arange(len(places))
-    if "object" in points.features:
-        ids = np.unique(points.features["object"], return_inverse=True)[1]
-    return Seeds(places, ids.astype(np.int64) + 1)
+    return Seeds(places, _object_ids(points))
+
+
+def _object_ids(points: Points) -> npt.NDArray[np.int64]:
+    if "object" not in points.features:
+        return np.arange(1, len(points.data) + 1)
+    named = points.features["object"]
+    is_named = named.notna() & (named.astype(str) != "")
+    # names may be of several kinds, which have no order
+    names = [
+        ("named", name) if is_one else ("row", row)
+        for row, (name, is_one) in enumerate(zip(named, is_named, strict=True))
+    ]
+    numbers = {name: i for i, name in enumerate(dict.fromkeys(names), start=1)}
+    return np.array([numbers[name] for name in names], np.int64)
 
 
 class InstancePreview:

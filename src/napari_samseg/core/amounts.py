@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["describe_bytes", "describe_seconds"]
+__all__ = ["count_things", "describe_bytes", "describe_seconds"]
 
 
 def describe_bytes(nbytes: float) -> str:
@@ -12,6 +12,11 @@ def describe_bytes(nbytes: float) -> str:
     if nbytes < 999.5e6:
         return f"{nbytes / 1e6:.3g} MB"
     return f"{nbytes / 1e9:.3g} GB" if nbytes < 999.5e9 else f"{nbytes / 1e9:.0f} GB"
+
+
+def count_things(n: int, thing: str) -> str:
+    """Say how many there are: 1 object, 2 objects."""
+    return f"{n} {thing}" if n == 1 else f"{n} {thing}s"
 
 
 def describe_seconds(seconds: float) -> str:

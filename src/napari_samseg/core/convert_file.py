@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_samseg.core.errors import InvalidLabelsError
+from napari_samseg.core.errors import InvalidLabelsError, SettingsError, naming_file
 from napari_samseg.core.io.label_formats import (
     LabelFormat,
     ReadRequest,
@@ -133,7 +134,8 @@ def convert_file(
         yield Progress("writing")
         name = found.image_name or job.source.name
         name = name if job.like is None else job.like.name
-        target.write(job.out, found, WriteRequest(name, settings))
+        with naming_file(job.source):
+            target.write(job.out, found, WriteRequest(name, settings))
     return tuple(notes)
 
 
@@ -153,6 +155,11 @@ def split_file(job: SplitJob) -> Generator[Progress, None, dict[str, int]]:
     from napari_samseg.core.io import coco, coco_splits
 
     for name in job.shares:
+        if not re.fullmatch(r"\w[\w. -]*", name):
+            raise SettingsError(
+                f"a part is called {name!r}, and each gets a folder of its name in "
+                f"{job.out}: take letters and digits, such as train=0.8,val=0.2"
+            )
         target = job.out / name / coco_splits.ANNOTATIONS
         check_output_file(target, inputs=(job.source,), overwrite=job.overwrite)
     yield Progress("reading")

@@ -7,6 +7,10 @@ that never ends.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 __all__ = [
     "CacheError",
     "CheckpointError",
@@ -28,6 +32,7 @@ __all__ = [
     "ToolError",
     "TrainingError",
     "UnknownNameError",
+    "naming_file",
 ]
 
 
@@ -109,3 +114,14 @@ class LabelOverflowError(SamSegError, OverflowError):
 
 class MissingDependencyError(SamSegError, ImportError):
     """An optional library is missing; the message names the extra that brings it."""
+
+
+@contextmanager
+def naming_file(path: Path) -> Iterator[None]:
+    """Say which file labels are of, where what is wrong is found in the array alone."""
+    try:
+        yield
+    except (InvalidLabelsError, LabelOverflowError) as error:
+        if path.name in str(error):
+            raise
+        raise type(error)(f"{path}: {error}") from error

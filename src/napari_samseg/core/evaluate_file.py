@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from napari_samseg.core.io.evaluation_table import (
     write_samples,
     write_summary,
 )
+from napari_samseg.core.io.json_file import read_json
 from napari_samseg.core.io.label_formats import ReadRequest, find_format
 from napari_samseg.core.io.label_image import open_label_image
 from napari_samseg.core.io.output import check_output_file
@@ -33,7 +34,9 @@ __all__ = ["EvaluateJob", "Found", "evaluate_file", "pair_files"]
 
 TABLES = ("samples.csv", "classes.csv", "summary.csv", "index.html")
 # Files beside labels that are none.
-OTHER_SUFFIXES = (".json", ".csv", ".md", ".txt")
+OTHER_SUFFIXES = (".csv", ".md", ".txt")
+# Of each zarr array or group, by its version.
+ZARR_FILES = ("zarr.json", ".zarray", ".zgroup")
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +157,7 @@ def pair_files(
         )
     if not _is_folder(true):
         return {_stem(true): (found, true)}, []
-    all_found, all_true = _label_files(found), _label_files(true)
+    all_found, all_true = (_label_files(f, _may_be_labels) for f in (found, true))
     if not all_true:
         raise MissingFileError(f"there are no files of labels in {true}")
     lonely = [name for name in all_true if name not in all_found]
@@ -178,7 +181,11 @@ def _some(names: list[str]) -> str:
 
 
 def _is_folder(path: Path) -> bool:
-    return path.is_dir() and path.suffix != ".zarr"
+    """Tell whether a folder holds files of labels, rather than being labels."""
+    is_zarr = path.suffix.lower() == ".zarr" or any(
+        (path / name).exists() for name in ZARR_FILES
+    )
+    return path.is_dir() and not is_zarr
 
 
 def _stem(path: Path) -> str:
@@ -189,12 +196,14 @@ def _stem(path: Path) -> str:
     return path.stem
 
 
-def _label_files(folder: Path) -> dict[str, Path]:
+def _label_files(
+    folder: Path, is_label: Callable[[Path], bool] = lambda path: True
+) -> dict[str, Path]:
     files: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         if path.name.startswith(".") or path.suffix.lower() in OTHER_SUFFIXES:
             continue
-        if _is_folder(path):
+        if _is_folder(path) or not is_label(path):
             continue
         other = files.setdefault(_stem(path), path)
         if other is not path:
@@ -203,6 +212,14 @@ def _label_files(folder: Path) -> dict[str, Path]:
                 "one of them away"
             )
     return files
+
+
+def _may_be_labels(path: Path) -> bool:
+    """Tell COCO's JSON, which holds labels, from that which describes an image."""
+    if path.suffix.lower() != ".json":
+        return True
+    content = read_json(path)
+    return isinstance(content, dict) and "annotations" in content
 
 
 def _match_images(
@@ -217,7 +234,8 @@ def _match_images(
                 "folder of their images"
             )
         return dict.fromkeys(pairs, images)
-    return {n: p for n, p in _label_files(images).items() if n in pairs}
+    files = _label_files(images, lambda path: path.suffix.lower() != ".json")
+    return {n: p for n, p in files.items() if n in pairs}
 
 
 def _read(path: Path, job: EvaluateJob, notes: list[str]) -> npt.NDArray[Any]:
@@ -228,7 +246,17 @@ def _read(path: Path, job: EvaluateJob, notes: list[str]) -> npt.NDArray[Any]:
         raise InvalidLabelsError(f"{path}: {source.title} cannot be read")
     with source.read(path, ReadRequest()) as found:
         notes += found.notes
-        return np.asarray(found.labels[...])
+        return _check_ids(np.asarray(found.labels[...]), path)
+
+
+def _check_ids(labels: npt.NDArray[Any], path: Path) -> npt.NDArray[Any]:
+    low = int(labels.min(initial=0))
+    if low < 0:
+        raise InvalidLabelsError(
+            f"{path} holds negative labels, {low} is the lowest: 0 is the background, "
+            "and ids are above"
+        )
+    return labels
 
 
 def _read_classes(path: Path) -> npt.NDArray[Any]:
@@ -237,7 +265,7 @@ def _read_classes(path: Path) -> npt.NDArray[Any]:
     Positions among the values would differ where one picture lacks a class.
     """
     with open_label_image(path) as labels:
-        array = np.asarray(labels[...])
+        array = _check_ids(np.asarray(labels[...]), path)
     if not is_picture(array):
         return array
     image = snap_classes(array)

@@ -15,7 +15,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_samseg.core.errors import InvalidImageError, MissingFileError, SettingsError
+from napari_samseg.core.errors import (
+    InvalidImageError,
+    MissingFileError,
+    OutputError,
+    SettingsError,
+)
 from napari_samseg.core.images import PlaneSource
 from napari_samseg.core.io.array_file import (
     check_array_path,
@@ -60,7 +65,7 @@ class CutJob:
     channel_axis : int or None
         As in `napari_samseg.core.images.open_image`.
     overwrite : bool
-        Replace files that are there already.
+        Replace the patches of this image that are there already, all of them.
     """
 
     source: Path
@@ -164,12 +169,15 @@ def cut_file(job: CutJob) -> Generator[Progress, None, int]:
             check_output_file(
                 job.out / name, inputs=(job.source,), overwrite=job.overwrite
             )
+        old = _old_patches(job, layout) - set(names.values())
         fill = "constant" if job.is_label else "reflect"
         shape = layout.file_shape(grid)
         for done, (start, patch) in enumerate(cut_patches(array, grid, fill=fill)):
             yield Progress("cutting", done, len(grid), names[start])
             path = job.out / names[start]
             write_array_file(path, patch.reshape(shape), rgb=layout.rgb)
+        for name in old:
+            (job.out / name).unlink(missing_ok=True)
         # what is cut off has none, and is not taken for whole
         write_lines(job.out / GRID_FILE, [_describe(layout, list(names.values()))])
     return len(grid)
@@ -224,6 +232,29 @@ def stitch_folder(job: StitchJob) -> Generator[Progress, None, tuple[int, ...]]:
             job.out, whole, rgb=rgb, space=layout.space, is_label=layout.is_label
         )
     return grid.shape
+
+
+def _old_patches(job: CutJob, layout: _Layout) -> set[str]:
+    """Return the names of patches that were cut into the folder before.
+
+    Raises
+    ------
+    OutputError
+        If they are of another image, of which nobody could say any more where they lie.
+    """
+    path = job.out / GRID_FILE
+    if not path.exists():
+        return set()
+    about = read_json(path)
+    about = about if isinstance(about, dict) else {}
+    if about.get("source") != layout.source:
+        raise OutputError(
+            f"{path} says where the patches of {about.get('source')!r} lie, and these "
+            f"are of {layout.source!r}: choose a folder for each image"
+        )
+    names = [name for name in about.get("files", ()) if isinstance(name, str)]
+    # a name with a folder in it is none that was written here
+    return {name for name in names if Path(name).name == name}
 
 
 @contextmanager

@@ -53,12 +53,12 @@ class ClassInputs:
     seeds: Seeds | None = None
 
     def open_steps(
-        self, *, is_mask: bool = False
+        self, *, is_mask: bool = False, samples: bool = False
     ) -> Generator[Progress, None, ClassSource]:
         """Find out what the values mean; a mask holds one class."""
         myelin = None
         if self.myelin is not None:
-            myelin = yield from self.myelin.open_steps(is_mask=True)
+            myelin = yield from self.myelin.open_steps(is_mask=True, samples=samples)
         return (
             yield from open_classes_steps(
                 self.array,
@@ -66,6 +66,7 @@ class ClassInputs:
                 is_colour=self.is_colour,
                 is_image=self.is_image,
                 is_mask=is_mask,
+                samples=samples,
                 myelin=myelin,
             )
         )
@@ -121,7 +122,7 @@ def preview_steps(
 ) -> Generator[Progress, None, Preview]:
     """Find the instances of a part of a plane by itself."""
     if source is None:
-        source = yield from inputs.open_steps()
+        source = yield from inputs.open_steps(samples=True)
     yield Progress("reading the plane")
     part = source[plane.selection(box)]
     if len(source.shape) > 2:
@@ -162,7 +163,7 @@ def run_steps(
 
     Of one that memory does not hold, on disk, where `scratch` is a folder, too.
     """
-    if source is None:
+    if source is None or source.is_sampled:
         source = yield from inputs.open_steps()
     result = yield from volume_instances_steps(
         source,
@@ -186,7 +187,7 @@ def edit_steps(
 
     Objects that are in that array already keep their ids.
     """
-    if source is None:
+    if source is None or source.is_sampled:
         source = yield from inputs.open_steps()
     before = np.asarray(target[...])
     result = yield from volume_instances_steps(

@@ -38,7 +38,7 @@ from napari_samseg.widgets.instance_steps import (
     run_steps,
 )
 from napari_samseg.widgets.instances_layout import InstancesLayout
-from napari_samseg.widgets.workers import LatestJob
+from napari_samseg.widgets.workers import LatestJob, describe_failure
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -54,6 +54,8 @@ __all__ = ["InstancesWidget"]
 PREVIEW_REST_MS = 150
 # Longest side of the part of a plane that is previewed.
 PREVIEW_SIDE = 2048
+# Of a Points layer: all that says where its points are, and of which objects.
+SEED_EVENTS = ("data", "features", "scale", "translate", "rotate", "shear", "affine")
 NO_LAYER = (
     "Add a Labels layer to begin: a mask, a map of classes, or membranes. An image of "
     "a mask does, too."
@@ -174,10 +176,12 @@ class InstancesWidget(InstancesLayout):
     def _use_seeds(self, seeds: Points | None) -> None:
         """Grow objects from other points from now on."""
         if self._seeds is not None:
-            self._seeds.events.data.disconnect(self._on_seeds)
+            for name in SEED_EVENTS:
+                self._seeds.events[name].disconnect(self._on_seeds)
         self._seeds = seeds
         if seeds is not None:
-            seeds.events.data.connect(self._on_seeds)
+            for name in SEED_EVENTS:
+                seeds.events[name].connect(self._on_seeds)
         self._on_seeds()
 
     def _on_seeds(self) -> None:
@@ -288,7 +292,8 @@ class InstancesWidget(InstancesLayout):
             plane = PlaneKey(shown.index, (min(shown.axes), max(shown.axes)))
             box = plane_window(layer, plane, PREVIEW_SIDE)
             inputs = self._inputs(layer)
-        except SamSegError as error:
+        # whatever it is, a slot of Qt must not raise it
+        except Exception as error:  # noqa: BLE001
             self._on_no_preview(error)
             return
         self._previewing.request(
@@ -313,14 +318,14 @@ class InstancesWidget(InstancesLayout):
         where = "This plane by itself" if preview.plane.index else "Preview"
         if preview.is_part:
             where += f", its middle {PREVIEW_SIDE} px"
-        self._say(" ".join(preview.source.notes))
+        self._say(" ".join((*preview.source.notes, *found.notes)))
         self._show_counts(where, preview.result)
 
     def _on_no_preview(self, error: Exception) -> None:
         """Say why there is no preview; nothing has gone wrong that must be noticed."""
         self._preview.remove()
         self._forget()
-        show_text(self._status, _words(error), is_error=True)
+        show_text(self._status, describe_failure(error), is_error=True)
 
     # -- the job -------------------------------------------------------------------
 
@@ -349,8 +354,9 @@ class InstancesWidget(InstancesLayout):
             asked = (self._inputs(layer), self._source, self._settings)
             if self._target is not None:
                 check_target(self._target, layer)
-        except SamSegError as error:
-            self._show_error(str(error))
+        # whatever it is, a slot of Qt must not raise it
+        except Exception as error:  # noqa: BLE001
+            self._show_failure(error)
             return
         if self._target is not None:
             steps = edit_steps(*asked, spacing, self._target.data)
@@ -415,13 +421,13 @@ class InstancesWidget(InstancesLayout):
             )
             written = f"Layer {made.name!r} was added."
         self._refresh()
-        self._say(" ".join((written, *source.notes)))
+        self._say(" ".join((written, *source.notes, *result.found.notes)))
         self._show_counts("All", result)
 
     def _on_failed(self, error: Exception) -> None:
         self._is_running = False
         self._refresh()
-        self._show_error(_words(error))
+        self._show_failure(error)
 
     def _stop_because(self, why: str) -> None:
         if self._is_running:
@@ -448,25 +454,17 @@ class InstancesWidget(InstancesLayout):
         self._plot.show_sizes(result.sizes, limits)
         self._plot.setVisible(len(result.sizes) > 0 and result.found.n_pixels is None)
 
-    def _say(self, message: str) -> None:
-        show_text(self._status, message)
-
-    def _show_error(self, message: str) -> None:
-        from napari.utils.notifications import show_warning
-
-        show_text(self._status, message, is_error=True)
-        show_warning(message)
-
     def leave(self) -> None:
         """Stop the job; nothing is changed."""
-        self._rest.stop()
         self._is_running = False
+        self._unwatch()
+        # without an input nothing is looked at any more
+        self._input = self._myelin = self._target = self._source = None
+        self._use_seeds(None)
+        self._rest.stop()
         self._previewing.cancel()
         self._running.cancel()
-        self._unwatch()
-        self._use_seeds(None)
         self._preview.remove()
-        self._input = self._myelin = self._target = self._source = None
 
 
 def _class_inputs(
@@ -481,8 +479,3 @@ def _class_inputs(
         isinstance(layer, ImageLayer),
         myelin,
     )
-
-
-def _words(error: Exception) -> str:
-    known = isinstance(error, SamSegError)
-    return str(error) if known else f"{type(error).__name__}: {error}"

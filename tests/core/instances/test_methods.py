@@ -121,7 +121,10 @@ def test_what_is_removed_is_counted():
     found = find_instances(classes, settings)
     assert (found.n_objects, found.n_too_small, found.n_at_border) == (1, 1, 1)
     assert found.labels[12, 12] == 1
-    assert str(found) == "1 objects, 1 too small removed, 1 at the border removed"
+    assert str(found) == (
+        "1 object, 1 too small removed, 1 at the border removed, 10 pixels removed "
+        "with them"
+    )
     large = dataclasses.replace(settings, max_size=50)
     assert find_instances(classes, large).n_too_large == 1
 

@@ -7,8 +7,10 @@ import dataclasses
 import numpy as np
 import pytest
 import zarr
+from scipy import ndimage
 
 from napari_samseg.core.errors import InvalidLabelsError, SettingsError
+from napari_samseg.core.instances import class_source
 from napari_samseg.core.instances.class_source import (
     ClassSource,
     join_masks,
@@ -131,3 +133,34 @@ def test_two_masks_are_one_map():
     np.testing.assert_array_equal(source[...], soft > 127)
     with pytest.raises(InvalidLabelsError, match="not masks of one image"):
         run_steps(open_classes_steps(axon.T, "axon", myelin=myelin))
+
+
+def smooth_square(shape):
+    """A picture of a mask in every plane, with smooth edges."""
+    plane = np.zeros(shape[-2:], float)
+    plane[8:30, 8:30] = 255
+    plane = ndimage.gaussian_filter(plane, 1)
+    return np.broadcast_to(plane, shape).astype(np.uint8)
+
+
+@pytest.mark.parametrize("shape", [(40, 64, 64), (400, 300)])
+def test_a_class_in_no_part_of_the_sample_is_found(monkeypatch, shape):
+    picture = smooth_square((40, 64, 64))
+    if len(shape) == 2:
+        picture = np.pad(picture[0], ((170, 166), (0, 236)))
+        picture[5:45, 40:80] = 127
+    else:
+        picture[1, 40:60, 40:60] = 127
+    steps = {"name": "the volume", "is_image": True, "refuses": False}
+    whole = run_steps(open_classes_steps(picture, **steps))
+    assert np.unique(whole[...]).tolist() == [0, 1, 2]
+    monkeypatch.setattr(class_source, "SAMPLE_VALUES", picture.size // 10)
+    found = run_steps(open_classes_steps(picture, **steps))
+    np.testing.assert_array_equal(found[...], whole[...])
+    # and what went to the nearest class is counted in all parts
+    assert (found.notes, found.is_sampled) == (whole.notes, False)
+    assert " pixels had values between" in found.notes[0]
+    # a preview does not wait for all of it, and what follows the preview does
+    preview = run_steps(open_classes_steps(picture, samples=True, **steps))
+    assert preview.is_sampled
+    assert preview[...].max() == 1

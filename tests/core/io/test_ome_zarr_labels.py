@@ -129,3 +129,17 @@ def test_labels_are_not_added_to_an_image_of_zarr_2(tmp_path):
         write_ome_zarr_labels(path, InstanceLabels(np.ones((4, 4), np.uint8)))
     assert not (path.parent / "zarr.json").exists()
     assert not path.exists()
+
+
+def test_a_folder_called_labels_is_not_taken_for_an_image(tmp_path):
+    path = tmp_path / "labels" / "nuclei.zarr"
+    write_ome_zarr_labels(path, InstanceLabels(np.ones((4, 4), np.uint8)))
+    assert [entry.name for entry in path.parent.iterdir()] == ["nuclei.zarr"]
+    assert "source" not in zarr.open(path).attrs["ome"]["image-label"]
+    # an image need not be called so
+    zarr.open_group(tmp_path / "image", mode="w")
+    write_ome_zarr_labels(
+        tmp_path / "image" / "labels" / "n", InstanceLabels(np.ones((4, 4), np.uint8))
+    )
+    listed = zarr.open_group(tmp_path / "image" / "labels").attrs["ome"]["labels"]
+    assert listed == ["n"]

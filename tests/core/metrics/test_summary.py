@@ -50,3 +50,8 @@ def test_few_samples_are_shown_once(count) -> None:
     shown = [*found.best, *found.middle, *found.worst]
     assert len(shown) == len(set(shown))
     assert len(shown) == min(count, 9)
+
+
+def test_samples_that_are_all_as_good_are_neither_best_nor_worst() -> None:
+    found = extreme_samples(dict.fromkeys("abcdef", 1.0))
+    assert (found.best, found.middle, found.worst) == ((), ("a", "b", "c"), ())

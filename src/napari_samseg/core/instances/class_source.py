@@ -23,6 +23,7 @@ from napari_samseg.core.io.class_image import (
     count_levels,
     grey_classes,
     mask_table,
+    snap_note,
     snap_table,
 )
 from napari_samseg.core.io.label_image import grey_values, whole_numbers
@@ -67,6 +68,9 @@ class ClassSource:
         A second mask of the same shape: then this one is of axons, see `join_masks`.
     notes : tuple of str
         What a person should know.
+    is_sampled : bool
+        Only some planes were looked at: others may hold classes that these have not,
+        and would go to the nearest one.
     """
 
     name: str
@@ -75,6 +79,7 @@ class ClassSource:
     table: npt.NDArray[np.uint8] | None = None
     myelin: ClassSource | None = None
     notes: tuple[str, ...] = field(default=())
+    is_sampled: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -144,6 +149,7 @@ def open_classes_steps(
     is_image: bool = False,
     is_mask: bool = False,
     refuses: bool = True,
+    samples: bool = False,
     myelin: ClassSource | None = None,
 ) -> Generator[Progress, None, ClassSource]:
     """Find out what the values of an array mean.
@@ -162,6 +168,9 @@ def open_classes_steps(
         There is one class: pictures of it are cut at half of their maximum.
     refuses : bool
         Refuse a photograph, and what is empty; otherwise that is told in the notes.
+    samples : bool
+        Do for a preview: the grey levels of a large picture are found in some of its
+        planes, rather than in all.
     myelin : ClassSource, optional
         A second mask of the same shape: then the array is a mask of axons.
 
@@ -196,22 +205,37 @@ def open_classes_steps(
         if is_image and values.dtype == np.uint8:
             piece_levels = count_levels(values)
             counted = piece_levels if counted is None else counted + piece_levels
+    is_whole = not _rest(source.shape, pieces)
+    is_sampled = counted is not None and samples and not is_whole
+    if counted is not None and not samples:
+        counted = yield from _count_rest(source, pieces, counted)
     levels = None if counted is None else grey_classes(counted)
-    if refuses and n_inside == 0 and _is_whole(source.shape, pieces):
-        raise InvalidLabelsError(
-            f"{name} is empty: all its pixels are 0, which is the background"
-        )
-    if refuses and is_image and levels is None and n_same < PATCH_SHARE * n_inside:
-        raise InvalidLabelsError(
-            f"{name} looks like a photograph, not like classes: neighbouring pixels "
-            "differ nearly everywhere. Apply a threshold first, or choose a mask"
+    if refuses:
+        is_photograph = levels is None and n_same < PATCH_SHARE * n_inside
+        _check_classes(
+            name,
+            is_empty=n_inside == 0 and is_whole,
+            is_photograph=is_image and is_photograph,
         )
     table, notes = _explain(counted, name, is_mask=is_mask or myelin is not None)
     if levels is None and n_photographs * 2 > n_seen:
         notes.append(_photograph_note(name))
     if myelin is not None:
         notes += myelin.notes
-    return ClassSource(name, array, is_colour, table, myelin, tuple(notes))
+        is_sampled = is_sampled or myelin.is_sampled
+    return ClassSource(name, array, is_colour, table, myelin, tuple(notes), is_sampled)
+
+
+def _check_classes(name: str, *, is_empty: bool, is_photograph: bool) -> None:
+    if is_empty:
+        raise InvalidLabelsError(
+            f"{name} is empty: all its pixels are 0, which is the background"
+        )
+    if is_photograph:
+        raise InvalidLabelsError(
+            f"{name} looks like a photograph, not like classes: neighbouring pixels "
+            "differ nearly everywhere. Apply a threshold first, or choose a mask"
+        )
 
 
 def photograph_notes(values: npt.NDArray[Any], name: str) -> list[str]:
@@ -249,16 +273,10 @@ def _explain(
     """Return the class of each grey level, if it is one, and what to tell of it."""
     if counted is None:
         return None, []
-    levels, notes = grey_classes(counted), []
+    levels, notes = grey_classes(counted), list[str]()
     table = None if levels is None else snap_table(levels)
     if levels is not None:
-        named = ", ".join(str(level) for level in levels)
-        n_levels = counted.counts[list(levels)].sum()
-        if n_between := int(counted.counts.sum() - n_levels):
-            notes.append(
-                f"{name}: {n_between} pixels had values between those of the classes "
-                f"{named}, and went to the nearest"
-            )
+        notes += snap_note(name, counted, levels)
     return (mask_table(counted) if is_mask else table), notes
 
 
@@ -273,6 +291,34 @@ def _sample(shape: Sequence[int]) -> list[tuple[slice, ...]]:
     return [(slice(int(z), int(z) + 1),) for z in np.unique(places)]
 
 
-def _is_whole(shape: Sequence[int], pieces: list[tuple[slice, ...]]) -> bool:
-    seen = sum(min(piece[0].stop, shape[0]) - piece[0].start for piece in pieces)
-    return int(seen) >= shape[0]
+def _rest(
+    shape: Sequence[int], seen: list[tuple[slice, ...]]
+) -> list[tuple[slice, ...]]:
+    """Return what a sample leaves out, in parts of one plane."""
+    starts = [piece[0].start for piece in seen] + [shape[0]]
+    stops = [0] + [min(piece[0].stop, shape[0]) for piece in seen]
+    gaps = list(zip(stops, starts, strict=True))
+    rows = max(1, SAMPLE_VALUES // max(1, shape[-1]))
+    if len(shape) == 2:
+        return [
+            (slice(row, min(row + rows, stop)),)
+            for start, stop in gaps
+            for row in range(start, stop, rows)
+        ]
+    return [
+        (slice(z, z + 1), slice(row, row + rows))
+        for start, stop in gaps
+        for z in range(start, stop)
+        for row in range(0, shape[1], rows)
+    ]
+
+
+def _count_rest(
+    source: ClassSource, seen: list[tuple[slice, ...]], counted: GreyLevels
+) -> Generator[Progress, None, GreyLevels]:
+    """Add the grey levels of all that a sample leaves out."""
+    rest = _rest(source.shape, seen)
+    for done, piece in enumerate(rest):
+        yield Progress(f"counting the grey levels of {source.name}", done, len(rest))
+        counted += count_levels(source[piece])
+    return counted

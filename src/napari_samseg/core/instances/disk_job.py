@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_samseg.core.errors import InvalidLabelsError, OutputError, SettingsError
+from napari_samseg.core.instances.blockwise import block_slices
 from napari_samseg.core.instances.class_source import ClassSource, open_classes_steps
+from napari_samseg.core.instances.class_table import (
+    class_pixels_steps,
+    write_class_table,
+)
 from napari_samseg.core.instances.volume_job import (
     MEMORY_VALUES,
     fits_memory,
@@ -20,6 +25,7 @@ from napari_samseg.core.instances.volume_job import (
 )
 from napari_samseg.core.io.image_file import may_hold_colours, open_image_file
 from napari_samseg.core.io.instance_labels import InstanceLabels
+from napari_samseg.core.io.label_formats import find_writer
 from napari_samseg.core.io.label_image import holds_palette_labels
 from napari_samseg.core.io.ome_zarr_labels import (
     check_zarr_path,
@@ -58,7 +64,7 @@ def goes_to_disk(job: InstancesJob) -> bool:
 
 
 def _is_zarr(out: Path) -> bool:
-    return out.suffix.lower() == ".zarr" or out.parent.name == "labels"
+    return find_writer(out).name == "ome-zarr"
 
 
 def instances_on_disk(
@@ -66,7 +72,6 @@ def instances_on_disk(
 ) -> Generator[Progress, None, tuple[Instances, list[str]]]:
     """Find the instances in label files block by block, into an OME-Zarr label image.
 
-    Values of pictures of masks are understood from planes spread over the volume.
     Nothing is left if the work ends early.
 
     Raises
@@ -79,9 +84,11 @@ def instances_on_disk(
         If a file is missing or of the wrong kind; the message says which.
     """
     if not _is_zarr(job.out):
+        suffix = find_writer(job.out).fits(job.out)
+        hint = job.out.with_name(job.out.name[: -len(suffix)] + ".zarr")
         raise OutputError(
             f"{job.out}: labels are worked on block by block, and so are written as "
-            f"OME-Zarr: --out {job.out.with_suffix('.zarr')}"
+            f"OME-Zarr: --out {hint}"
         )
     check_zarr_path(job.out)
     if job.before is not None:
@@ -96,7 +103,7 @@ def instances_on_disk(
         classes = yield from _open_classes(job, stack)
         place = read_placement(job.labels or _given(job.axon), len(classes.shape))
         spacing, notes = choose_spacing(job, settings, place)
-        like = InstanceLabels(_Shape(classes.shape), **place)
+        like = InstanceLabels(_Shape(classes.shape, job.dtype), **place)
         new = stack.enter_context(create_ome_zarr_labels(job.out, like))
         result = yield from volume_instances_steps(
             classes,
@@ -106,8 +113,13 @@ def instances_on_disk(
             scratch=_folder_beside(job.out),
             memory_values=0,
         )
+        if job.table is not None:
+            level = new.levels[0]
+            rows = yield from class_pixels_steps(level, classes, block_slices(level))
         yield from new.shrink()
         new.describe(range(1, min(result.found.n_objects, MOST_NAMED + 1) + 1))
+    if job.table is not None:
+        write_class_table(job.table, rows)
     return result.found, [*classes.notes, *notes]
 
 
@@ -120,8 +132,8 @@ def _folder_beside(out: Path) -> Path:
 class _Shape:
     """Says how labels will be, of which there are none yet."""
 
-    def __init__(self, shape: tuple[int, ...]) -> None:
-        self.shape, self.dtype = shape, np.dtype(np.uint32)
+    def __init__(self, shape: tuple[int, ...], dtype: str) -> None:
+        self.shape, self.dtype = shape, np.dtype(dtype)
 
 
 def _open_classes(

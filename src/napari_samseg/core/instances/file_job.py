@@ -10,8 +10,13 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from napari_samseg.core.errors import InvalidLabelsError
+from napari_samseg.core.errors import InvalidLabelsError, SettingsError, naming_file
 from napari_samseg.core.instances.class_source import join_masks, photograph_notes
+from napari_samseg.core.instances.class_table import (
+    check_table_path,
+    class_pixels_steps,
+    write_class_table,
+)
 from napari_samseg.core.io.class_image import (
     ClassImage,
     read_class_image,
@@ -27,7 +32,10 @@ if TYPE_CHECKING:
     from napari_samseg.core.instances.methods import Instances
     from napari_samseg.core.settings import InstanceSettings
 
-__all__ = ["InstancesJob", "choose_spacing", "instances_file", "read_classes"]
+__all__ = ["DTYPES", "InstancesJob", "choose_spacing", "instances_file", "read_classes"]
+
+WIDE = "uint64"
+DTYPES = ("uint32", WIDE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +61,10 @@ class InstancesJob:
         counted in pixels of its finest axis.
     overwrite : bool
         Replace a file that is there already.
+    table : Path or None
+        Table to write, ``.csv``: the pixels of each class in each object.
+    dtype : str
+        Data type of the ids: uint32, or uint64 in OME-Zarr.
     blocks : bool or None
         Work block by block, straight onto disk; None does so where memory ends.
     """
@@ -65,6 +77,8 @@ class InstancesJob:
     seeds: Path | None = None
     spacing: tuple[float, ...] | None = None
     overwrite: bool = False
+    table: Path | None = None
+    dtype: str = "uint32"
     blocks: bool | None = None
 
 
@@ -91,6 +105,7 @@ def instances_file(
     from napari_samseg.core.instances.methods import SEMANTIC_METHODS, find_instances
     from napari_samseg.core.io.seed_points import read_seeds
 
+    _check_options(job, settings)
     if goes_to_disk(job):
         return (yield from instances_on_disk(job, settings))
     inputs = (job.labels, job.axon, job.myelin, job.before, job.seeds)
@@ -110,13 +125,39 @@ def instances_file(
     before = None if job.before is None else _read_ids(job.before)
     seeds = None if job.seeds is None else read_seeds(job.seeds, classes.ndim)
     yield Progress("finding instances")
-    found = find_instances(
-        classes, settings, spacing=spacing, before=before, seeds=seeds
-    )
+    with naming_file(source):
+        found = find_instances(
+            classes, settings, spacing=spacing, before=before, seeds=seeds
+        )
+    if job.table is not None:
+        whole = [(slice(None),) * classes.ndim]
+        rows = yield from class_pixels_steps(found.labels, classes, whole)
     yield Progress("writing")
-    placed = InstanceLabels(found.labels, **place)
+    is_wide = job.dtype == WIDE
+    labels = found.labels.astype(WIDE) if is_wide else found.labels
+    placed = InstanceLabels(labels, **place)
     target.write(job.out, placed, WriteRequest(source.name))
-    return found, [*notes, *target.space_notes(placed)]
+    if job.table is not None:
+        write_class_table(job.table, rows)
+    return found, [*notes, *found.notes, *target.space_notes(placed)]
+
+
+def _check_options(job: InstancesJob, settings: InstanceSettings) -> None:
+    if job.seeds is not None and settings.method != "points":
+        raise SettingsError(
+            f"{job.seeds}: seeds are for the method points, and the method is "
+            f"{settings.method}: leave one of the two out"
+        )
+    if job.dtype not in DTYPES:
+        raise SettingsError(f"ids are {' or '.join(DTYPES)}, not {job.dtype!r}")
+    if job.dtype == WIDE and find_writer(job.out).name != "ome-zarr":
+        raise SettingsError(
+            f"{job.out}: ids of 64 bits are written as OME-Zarr alone: end its name in "
+            ".zarr, or leave --dtype out"
+        )
+    if job.table is not None:
+        known = (job.labels, job.axon, job.myelin, job.before, job.seeds, job.out)
+        check_table_path(job.table, known, overwrite=job.overwrite)
 
 
 def choose_spacing(

@@ -10,7 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_samseg.core.errors import InvalidLabelsError, OutputError, SettingsError
+from napari_samseg.core.errors import (
+    InvalidLabelsError,
+    OutputError,
+    SettingsError,
+    naming_file,
+)
 from napari_samseg.core.instances.morphometrics import (
     Morphometrics,
     measure_instances,
@@ -106,7 +111,8 @@ def measure_file(
     if job.qc is not None and job.image is not None:
         picture = read_picture(job.image, labels.shape)
     yield Progress("measuring")
-    table = measure_instances(labels, axon=axon, pixel_size=size)
+    with naming_file(job.labels):
+        table = measure_instances(labels, axon=axon, pixel_size=size)
     yield Progress("writing")
     write_morphometrics(job.out, table)
     if job.qc is not None and picture is not None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from napari_samseg.core.amounts import count_things
 from napari_samseg.core.errors import (
     InvalidPromptError,
     SettingsError,
@@ -85,6 +86,10 @@ class Instances:
         Foreground pixels that belong to no object.
     n_too_small, n_too_large, n_at_border : int
         Objects that were removed.
+    n_removed_pixels : int
+        Of these objects together.
+    notes : tuple of str
+        What a person should know of the points that objects were grown from.
     n_pixels : int or None
         Of a map of one class that was made of objects; None where objects were found.
     """
@@ -95,12 +100,15 @@ class Instances:
     n_too_small: int = 0
     n_too_large: int = 0
     n_at_border: int = 0
+    n_removed_pixels: int = 0
+    notes: tuple[str, ...] = ()
     n_pixels: int | None = None
 
     def __str__(self) -> str:
         if self.n_pixels is not None:
-            return f"{self.n_pixels} pixels of {self.n_objects} objects"
-        parts = [f"{self.n_objects} objects"]
+            pixels = count_things(self.n_pixels, "pixel")
+            return f"{pixels} of {count_things(self.n_objects, 'object')}"
+        parts = [count_things(self.n_objects, "object")]
         for n, what in (
             (self.n_too_small, "too small"),
             (self.n_too_large, "too large"),
@@ -108,6 +116,9 @@ class Instances:
         ):
             if n:
                 parts.append(f"{n} {what} removed")
+        if self.n_removed_pixels:
+            gone = count_things(self.n_removed_pixels, "pixel")
+            parts.append(f"{gone} removed with them")
         if self.n_unassigned:
             parts.append(f"{self.n_unassigned} pixels belong to none")
         return ", ".join(parts)
@@ -176,11 +187,15 @@ def find_instances_steps(
     yield Progress(f"finding instances: {method}")
     found_by = INSTANCE_METHODS[method]
     labels, n_unassigned = found_by(classes, settings, spacing, seeds)
+    notes: tuple[str, ...] = ()
+    if seeds is not None and method == "points":
+        notes = _seed_notes(classes, seeds, labels)
     found: npt.NDArray[Any] = labels
     if settings.fill_holes:
         yield Progress("filling holes")
         found = fill_holes(found)
     yield Progress("putting instances in order")
+    n_inside = int(np.count_nonzero(found))
     found, n_small = drop_by_size(found, settings.min_size)
     found, n_large = drop_by_size(found, 0, settings.max_size or None)
     n_border = 0
@@ -194,6 +209,8 @@ def find_instances_steps(
         n_small,
         n_large,
         n_border,
+        n_inside - int(np.count_nonzero(found)),
+        notes,
     )
 
 
@@ -292,6 +309,28 @@ def _points(
             "are they points of another image, or in micrometres?"
         )
     return watershed_from_points(classes, seeds.points, ids=seeds.ids, spacing=spacing)
+
+
+def _seed_notes(
+    classes: npt.NDArray[Any], seeds: Seeds, labels: npt.NDArray[Any]
+) -> tuple[str, ...]:
+    places = np.rint(seeds.points).astype(np.int64)
+    places = np.clip(places, 0, np.array(classes.shape) - 1)
+    n_off = int(np.count_nonzero(classes[tuple(places.T)] == 0))
+    ids = np.unique(seeds.ids)
+    n_lost = len(np.setdiff1d(ids, count_pixels(labels)[0]))
+    notes = []
+    if n_off:
+        notes.append(
+            f"{n_off} of {len(places)} points lie on background, and count as the "
+            "nearest pixel of the foreground"
+        )
+    if n_lost:
+        notes.append(
+            f"{n_lost} of {len(ids)} objects got no pixels: points of others lie at "
+            "the same place, and the first counts"
+        )
+    return tuple(notes)
 
 
 def _mask(

@@ -71,8 +71,8 @@ def volume_instances_steps(
     spacing, before, seeds
         See `napari_samseg.core.instances.methods.find_instances`.
     make_out : callable, optional
-        Gets the shape, and returns an array of uint32 on disk: where volumes above
-        `memory_values` go, block by block. All are worked on in memory without it.
+        Gets the shape, and returns an array on disk, of uint32 or wider: where volumes
+        above `memory_values` go, block by block. Without it, all stay in memory.
     scratch : Path, optional
         See `napari_samseg.core.instances.blockwise_watershed.split_blockwise`.
     memory_values : int
@@ -106,9 +106,9 @@ def volume_instances_steps(
 def _check_blockwise(settings: InstanceSettings, n: int) -> None:
     if settings.method not in ("components", "watershed"):
         raise InvalidLabelsError(
-            f"{n / 1e9:.1f} thousand million pixels are too many for the method "
-            f"{settings.method!r}, which needs the whole volume in memory: take "
-            "components or watershed, or a part of the volume"
+            f"the method {settings.method!r} needs the whole volume in memory, and "
+            f"these {n} pixels are worked on block by block: take components or "
+            "watershed, or a part of the volume that fits"
         )
     refused = {
         "Fill holes": settings.fill_holes,
@@ -117,9 +117,8 @@ def _check_blockwise(settings: InstanceSettings, n: int) -> None:
     }
     if titles := [title for title, is_asked in refused.items() if is_asked]:
         raise SettingsError(
-            f"{', '.join(titles)}: not for a volume of {n / 1e9:.1f} thousand million "
-            "pixels, which is worked on block by block; leave it out, or take a part "
-            "of the volume"
+            f"{', '.join(titles)}: not where {n} pixels are worked on block by block; "
+            "leave it out, or take a part of the volume that fits into memory"
         )
 
 
@@ -170,7 +169,7 @@ def _in_blocks(
     is_large = sizes > (settings.max_size or np.inf)
     at_border &= ~(is_small | is_large)
     is_kept = (sizes > 0) & ~(is_small | is_large | at_border)
-    names = np.zeros(len(sizes), np.uint32)
+    names = np.zeros(len(sizes), out.dtype)
     names[is_kept] = np.arange(1, np.count_nonzero(is_kept) + 1)
     if not np.array_equal(names, np.arange(len(names))):
         for done, where in enumerate(blocks):
@@ -183,6 +182,7 @@ def _in_blocks(
         int(is_small.sum()),
         int(is_large.sum()),
         int(at_border.sum()),
+        int(sizes[~is_kept].sum()),
     )
     return SizedInstances(found, sizes[is_kept])
 

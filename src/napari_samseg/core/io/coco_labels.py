@@ -21,6 +21,7 @@ from napari_samseg.core.io.coco_masks import ENCODERS, LeftOut, decode_mask
 from napari_samseg.core.io.instance_labels import (
     InstanceLabels,
     PlaneObject,
+    check_object_id,
     label_planes,
     number_objects,
     paint_objects,
@@ -75,6 +76,8 @@ def labels_to_coco(
     ------
     InvalidLabelsError
         If the labels are none.
+    LabelOverflowError
+        If an id is above 32 bits.
     SettingsError
         If `masks` is something else.
     """
@@ -102,6 +105,7 @@ def labels_to_coco(
         for item in plane_objects(pieces, index):
             y0, x0, y1, x1 = item.box_yx
             object_id = int(plane[y0:y1, x0:x1][item.crop][0])
+            check_object_id(object_id)
             properties = dict(instances.properties.get(object_id, {}))
             category = str(properties.pop("category", None) or default_category)
             if category not in names:
@@ -196,7 +200,7 @@ def coco_to_labels(
     InvalidLabelsError
         If no or several images come into question.
     LabelOverflowError
-        If an id does not fit 32 bits.
+        If there are more objects than 32 bits count.
     """
     images = choose_images(dataset, name)
     axis, volume = images[0].axis, images[0].volume

@@ -59,7 +59,9 @@ def split_by_group(
         If the shares are not above 0 or do not sum up to 1, or there are fewer groups
         than parts.
     """
-    if not shares or min(shares.values()) <= 0 or abs(sum(shares.values()) - 1) > 1e-6:
+    are_above = all(share > 0 for share in shares.values())
+    # nan is neither above nor near anything
+    if not (shares and are_above and abs(sum(shares.values()) - 1) <= 1e-6):
         raise SettingsError(
             f"shares are above 0 and sum up to 1, unlike {dict(shares)}: such as "
             "train 0.8, val 0.2"

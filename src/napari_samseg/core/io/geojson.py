@@ -21,6 +21,7 @@ from napari_samseg.core.instances.outlines import Outline, fill_outlines, outlin
 from napari_samseg.core.io.instance_labels import (
     InstanceLabels,
     PlaneObject,
+    check_object_id,
     label_planes,
     number_objects,
     paint_objects,
@@ -61,6 +62,8 @@ def write_geojson(
     ------
     InvalidLabelsError
         If the labels are none, or have more axes.
+    LabelOverflowError
+        If an id is above 32 bits.
     """
     axes = _lead_keys(len(instances.shape) - 2)
 
@@ -71,6 +74,7 @@ def write_geojson(
         for index, plane in label_planes(instances.labels):
             position = dict(zip(axes, index, strict=True))
             for object_id, outlines in outlines_of(plane).items():
+                check_object_id(object_id)
                 if before:
                     yield f"{before},"
                 feature = {

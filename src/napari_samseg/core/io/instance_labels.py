@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from napari_samseg.core.amounts import count_things
 from napari_samseg.core.errors import InvalidLabelsError, LabelOverflowError
 from napari_samseg.core.io.voxel_space import VoxelSpace
 from napari_samseg.core.types import BoolArray
@@ -182,15 +183,29 @@ def number_objects(
     -------
     objects : list of PlaneObject
     notes : list of str
-        How many had none although others did, and how many share one in a plane.
+        How many had none although others did, how many had one above 32 bits, and how
+        many share one in a plane.
     """
-    highest = max((item.object_id for item in objects), default=0)
+    given = {item.object_id for item in objects}
+    wide = sorted(object_id for object_id in given if object_id > LARGEST_ID)
+    highest = max(given.difference(wide), default=0)
+    notes = []
+    if wide:
+        names = dict(zip(wide, range(highest + 1, LARGEST_ID), strict=False))
+        notes.append(
+            f"{count_things(len(wide), 'id')} above {LARGEST_ID}, more than 32 bits "
+            f"hold, got new numbers from {highest + 1} on"
+        )
+        objects = [
+            replace(item, object_id=names.get(item.object_id, item.object_id))
+            for item in objects
+        ]
+        highest += len(wide)
     numbered, n_new = [], 0
     for item in objects:
         n_new += not item.object_id
         new_id = item.object_id or highest + n_new
         numbered.append(replace(item, object_id=new_id))
-    notes = []
     if n_new and highest:
         notes.append(
             f"{n_new} {kind} without an id got new ones, from {highest + 1} to "
@@ -260,5 +275,5 @@ def check_object_id(object_id: int) -> None:
     if not 0 < object_id <= LARGEST_ID:
         raise LabelOverflowError(
             f"object id {object_id} does not fit unsigned 32 bits: number the objects "
-            "from 1"
+            "from 1, as `napari-samseg instances` does"
         )

@@ -12,6 +12,7 @@ import numpy as np
 
 from napari_samseg.core.errors import InvalidLabelsError, UnknownNameError
 from napari_samseg.core.io.instance_labels import InstanceLabels
+from napari_samseg.core.io.ome_tiff import is_known, lost_note
 from napari_samseg.core.io.output import check_output_file, check_output_folder
 from napari_samseg.core.settings import ConvertSettings
 
@@ -81,8 +82,10 @@ class LabelFormat:
     write : callable or None
     keeps_properties : bool
         What is known of objects, such as their category, goes along.
-    keeps_space : bool
-        Where the voxels lie in the patient goes along.
+    keeps_space, keeps_scale : bool
+        Where the voxels lie in the patient, and how large they are, goes along.
+    keeps_volume : bool
+        Both go along, of volumes that lie in a patient.
     is_folder : bool
     is_plane : bool
         Holds one plane, and no volume.
@@ -95,6 +98,8 @@ class LabelFormat:
     write: Writer | None
     keeps_properties: bool = False
     keeps_space: bool = False
+    keeps_scale: bool = False
+    keeps_volume: bool = False
     is_folder: bool = False
     is_plane: bool = False
 
@@ -127,13 +132,16 @@ class LabelFormat:
 
     def space_notes(self, found: InstanceLabels) -> tuple[str, ...]:
         """Return what a person should know if labels go into a file without a space."""
-        if not self.keeps_space or found.space is not None:
-            return ()
-        note = (
-            "nothing says how the labels are oriented, and the file does not either: "
-            "`napari-samseg convert` takes it from their image, see --like"
-        )
-        return (note,)
+        notes = []
+        is_volume = self.keeps_volume and found.space is not None
+        if not (self.keeps_scale or is_volume) and is_known(found.scale, found.units):
+            notes.append(f"{self.title} {lost_note(found.scale, found.units)}")
+        if self.keeps_space and found.space is None:
+            notes.append(
+                "nothing says how the labels are oriented, and the file does not "
+                "either: `napari-samseg convert` takes it from their image, see --like"
+            )
+        return tuple(notes)
 
     def fits(self, path: Path) -> str:
         """Return the longest of the suffixes that a path has, "" if it has none."""
@@ -149,6 +157,7 @@ def _read_image(path: Path, request: ReadRequest) -> Iterator[InstanceLabels]:
         open_label_image,
         palette_note,
     )
+    from napari_samseg.core.io.placement import read_placement
 
     del request
     with open_label_image(path) as labels:
@@ -157,7 +166,8 @@ def _read_image(path: Path, request: ReadRequest) -> Iterator[InstanceLabels]:
             notes.append(palette_note(path, np.unique(labels).tolist()))
         elif len(labels.shape) == 2 and is_picture(np.asarray(labels[...])):
             notes.append(picture_note(path))
-        yield InstanceLabels(labels, notes=tuple(notes))
+        place = read_placement(path, len(labels.shape))
+        yield InstanceLabels(labels, notes=tuple(notes), **place)
 
 
 def _write_image(path: Path, instances: InstanceLabels, request: WriteRequest) -> None:
@@ -165,7 +175,8 @@ def _write_image(path: Path, instances: InstanceLabels, request: WriteRequest) -
 
     del request
     labels = np.asarray(instances.labels[...])
-    write_label_image(path, labels.astype(np.uint8) if labels.dtype == bool else labels)
+    labels = labels.astype(np.uint8) if labels.dtype == bool else labels
+    write_label_image(path, labels, scale=instances.scale, units=instances.units)
 
 
 def _write_colours(
@@ -267,11 +278,12 @@ def _write_rois(path: Path, instances: InstanceLabels, request: WriteRequest) ->
     write_roi_zip(path, instances)
 
 
+TIFF = (".tif", ".tiff")
 # Of two formats with the same suffix, the first is meant; a longer one goes first.
 LABEL_FORMATS: Mapping[str, LabelFormat] = {
     entry.name: entry
     for entry in (
-        LabelFormat("tiff", "TIFF", (".tif", ".tiff"), _read_image, _write_image),
+        LabelFormat("tiff", "TIFF", TIFF, _read_image, _write_image, keeps_scale=True),
         LabelFormat(
             "png", "16-bit PNG", (".png",), _read_image, _write_image, is_plane=True
         ),
@@ -283,6 +295,7 @@ LABEL_FORMATS: Mapping[str, LabelFormat] = {
             _read_nifti,
             _write_nifti,
             keeps_space=True,
+            keeps_scale=True,
         ),
         LabelFormat(
             "ome-zarr",
@@ -291,6 +304,7 @@ LABEL_FORMATS: Mapping[str, LabelFormat] = {
             _read_zarr,
             _write_zarr,
             keeps_properties=True,
+            keeps_scale=True,
             is_folder=True,
         ),
         LabelFormat(
@@ -300,6 +314,7 @@ LABEL_FORMATS: Mapping[str, LabelFormat] = {
             _read_coco,
             _write_coco,
             keeps_properties=True,
+            keeps_volume=True,
         ),
         LabelFormat(
             "jsonl",
@@ -308,6 +323,7 @@ LABEL_FORMATS: Mapping[str, LabelFormat] = {
             _read_lines,
             _write_lines,
             keeps_properties=True,
+            keeps_volume=True,
         ),
         LabelFormat(
             "geojson",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from napari_samseg.core.errors import InvalidLabelsError, LabelOverflowError
 from napari_samseg.core.io.image_file import may_hold_colours, open_image_file
+from napari_samseg.core.io.ome_tiff import is_known, ome_metadata
 
 __all__ = [
     "check_label_path",
@@ -40,7 +41,13 @@ def check_label_path(path: Path) -> None:
         )
 
 
-def write_label_image(path: Path, labels: npt.NDArray[Any]) -> None:
+def write_label_image(
+    path: Path,
+    labels: npt.NDArray[Any],
+    *,
+    scale: Sequence[float] | None = None,
+    units: Sequence[str] | None = None,
+) -> None:
     """Write instance labels as a file that ImageJ and napari read.
 
     It is there whole or not at all.
@@ -53,6 +60,9 @@ def write_label_image(path: Path, labels: npt.NDArray[Any]) -> None:
     labels : (..., Y, X) unsigned or signed integer
         0 is the background. A TIFF has uint16 where the ids fit, else uint32; a PNG
         has 16 bits and one plane.
+    scale, units : sequence, optional
+        Size of a pixel along each axis, and its units, such as "micrometer": a TIFF
+        says so as OME-TIFF.
 
     Raises
     ------
@@ -86,12 +96,17 @@ def write_label_image(path: Path, labels: npt.NDArray[Any]) -> None:
         else:
             import tifffile
 
+            more: dict[str, Any] = {}
+            if scale is not None and is_known(scale, units) and labels.ndim <= 5:
+                about = ome_metadata(labels.ndim, scale, units)
+                more = {"ome": True, "metadata": about}
             # three or four planes are no colours
             tifffile.imwrite(
                 unfinished,
                 labels.astype(np.uint16 if fits else np.uint32),
                 compression="zlib",
                 photometric="minisblack",
+                **more,
             )
         unfinished.replace(path)
     finally:

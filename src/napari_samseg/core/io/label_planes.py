@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,15 @@ import numpy.typing as npt
 
 from napari_samseg.core.errors import InvalidLabelsError
 from napari_samseg.core.images import PlaneSource, read_raw
-from napari_samseg.core.io.class_image import is_picture, picture_note
+from napari_samseg.core.io.class_image import (
+    GreyLevels,
+    count_levels,
+    grey_classes,
+    is_picture,
+    picture_note,
+    snap_note,
+    snap_table,
+)
 from napari_samseg.core.io.image_file import may_hold_colours, open_image_file
 from napari_samseg.core.io.label_image import (
     grey_values,
@@ -39,10 +47,13 @@ class LabelPlanes:
     ----------
     path : Path
     source : PlaneSource
+    table : (256,) uint8 or None
+        Of a smoothed picture of a mask: the level that each grey value goes to.
     """
 
     path: Path
     source: PlaneSource
+    table: npt.NDArray[np.uint8] | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -65,6 +76,9 @@ class LabelPlanes:
         array: npt.NDArray[Any] = raw[..., 0]
         if self.source.rgb:
             array = grey_values(raw, self.path)
+        if self.table is not None:
+            snapped: npt.NDArray[np.uint8] = self.table[array]
+            return snapped
         if array.dtype.kind == "f":
             return whole_numbers(array, self.path)
         if array.dtype.kind == "b":
@@ -78,20 +92,22 @@ class LabelPlanes:
 
 
 @contextmanager
-def open_label_planes(path: Path, *, warns: bool = True) -> Iterator[LabelPlanes]:
+def open_label_planes(path: Path, *, is_mask: bool = False) -> Iterator[LabelPlanes]:
     """Open instance labels, until the ``with`` block ends.
 
     Parameters
     ----------
     path : Path
         See `napari_samseg.core.io.image_file.open_image_file`.
-    warns : bool
-        The labels are to be instances already.
+    is_mask : bool
+        They need not be instances yet: what smoothing left in a picture of a mask goes
+        to the nearest of its levels.
 
     Warns
     -----
     PictureWarning
-        If a plane looks like a picture of a mask, or the ids are indices of a palette.
+        If a plane looks like a picture of a mask, or pixels of one went to the nearest
+        level, or the ids are indices of a palette.
 
     Raises
     ------
@@ -112,6 +128,25 @@ def open_label_planes(path: Path, *, warns: bool = True) -> Iterator[LabelPlanes
         if indices:
             note = palette_note(path, np.unique(planes.read(())).tolist())
             warnings.warn(note, PictureWarning, stacklevel=3)
-        elif warns and planes.shape[:-2] == () and is_picture(planes.read(())):
+        elif is_mask:
+            planes, notes = _snapped(planes)
+            for note in notes:
+                warnings.warn(note, PictureWarning, stacklevel=3)
+        elif planes.shape[:-2] == () and is_picture(planes.read(())):
             warnings.warn(picture_note(path), PictureWarning, stacklevel=3)
         yield planes
+
+
+def _snapped(planes: LabelPlanes) -> tuple[LabelPlanes, list[str]]:
+    """Give labels the table they need if they are a smoothed picture of a mask."""
+    if np.dtype(planes.source.dtype) != np.uint8:
+        return planes, []
+    counted: GreyLevels | None = None
+    for index in np.ndindex(*planes.shape[:-2]):
+        levels = count_levels(planes.read(index))
+        counted = levels if counted is None else counted + levels
+    values = None if counted is None else grey_classes(counted)
+    if counted is None or values is None:
+        return planes, []
+    table = np.array(values, np.uint8)[snap_table(values)]
+    return replace(planes, table=table), snap_note(planes.path, counted, values)

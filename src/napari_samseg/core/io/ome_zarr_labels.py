@@ -50,7 +50,7 @@ def check_zarr_path(path: Path) -> None:
         raise OutputError(
             f"{path} is there already: choose another name, or remove it yourself"
         )
-    if path.parent.name == "labels":
+    if _image_of(path) is not None:
         for folder in (path.parent, path.parent.parent):
             if (folder / ".zgroup").exists() and not (folder / "zarr.json").exists():
                 raise OutputError(
@@ -62,7 +62,8 @@ def check_zarr_path(path: Path) -> None:
 def write_ome_zarr_labels(path: Path, instances: InstanceLabels) -> None:
     """Write labels as an OME-Zarr label image.
 
-    Under the name ``image.zarr/labels/NAME`` they become labels of that image, and are
+    Under the name ``image.zarr/labels/NAME``, of a folder that ends so or is a zarr
+    group, they become labels of that image, and are
     listed there. Each level has every second row and column of the one before: ids
     are never mixed. Nothing is left if the work ends early.
 
@@ -123,7 +124,7 @@ def create_ome_zarr_labels(
     path.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".samseg-", dir=path.parent) as folder:
         unfinished = Path(folder) / path.name
-        image = path.parent.parent if path.parent.name == "labels" else None
+        image = _image_of(path)
         yield NewLabels(unfinished, instances, None if image is None else "../../")
         unfinished.rename(path)
     if image is not None:
@@ -249,6 +250,15 @@ def read_ome_zarr_labels(path: Path, name: str | None = None) -> InstanceLabels:
         _properties(known if isinstance(known, Mapping) else {}),
         **read_steps(opened),
     )
+
+
+def _image_of(path: Path) -> Path | None:
+    """Return the image whose labels are to lie there; None in any other folder."""
+    image = path.parent.parent
+    is_zarr = image.suffix.lower() == ".zarr" or any(
+        (image / name).exists() for name in ("zarr.json", ".zgroup")
+    )
+    return image if path.parent.name == "labels" and is_zarr else None
 
 
 def _axes(n: int) -> list[str]:

@@ -16,7 +16,7 @@ from napari_samseg.core.io.nifti import (
 )
 from napari_samseg.core.io.pixel_size import read_pixel_steps
 
-__all__ = ["read_placement", "relative_spacing", "zarr_steps"]
+__all__ = ["image_steps", "read_placement", "relative_spacing"]
 
 
 def read_placement(path: Path, n_axes: int) -> dict[str, Any]:
@@ -64,15 +64,15 @@ def relative_spacing(placement: Mapping[str, Any]) -> tuple[float, ...] | None:
     return tuple((sizes / sizes.min()).tolist())
 
 
-def zarr_steps(path: Path, channel_axis: int | None = None) -> dict[str, Any]:
-    """Return where the pixels of an OME-Zarr lie, without its channels.
+def image_steps(path: Path, channel_axis: int | None = None) -> dict[str, Any]:
+    """Return where the pixels of an image lie, without its channels.
 
     Returns
     -------
     dict
-        See `napari_samseg.core.io.ome_zarr.read_steps`; empty for other files.
+        See `napari_samseg.core.io.pixel_size.read_pixel_steps`.
     """
-    steps = read_pixel_steps(path) if path.is_dir() else {}
+    steps = read_pixel_steps(path)
     if channel_axis is None:
         return steps
     return {k: v[:channel_axis] + v[channel_axis + 1 :] for k, v in steps.items()}

@@ -97,9 +97,12 @@ def extreme_samples(scores: Mapping[str, float], count: int = 3) -> Extremes:
     scores : mapping of name to float
         Higher is better; a sample whose score is NaN is left out.
     count : int
-        How many of each, fewer where there are not enough.
+        How many of each, fewer where there are not enough. Samples that are all as
+        good are neither: they are all in the middle.
     """
     known = {name: s for name, s in scores.items() if math.isfinite(s)}
+    if len(known) > 1 and len(set(known.values())) == 1:
+        return Extremes((), tuple(sorted(known)[:count]), ())
     order = sorted(known, key=lambda name: (-known[name], name))
     count = max(1, min(count, math.ceil(len(order) / 3)))
     worst = order[max(count, len(order) - count) :]

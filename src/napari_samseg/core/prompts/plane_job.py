@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from napari_samseg.core.amounts import count_things
 from napari_samseg.core.errors import InvalidLabelsError
 from napari_samseg.core.images import ArrayLike
 from napari_samseg.core.io.label_image import whole_numbers
@@ -83,7 +84,7 @@ class PromptCounts:
         self.n_short_negatives += int((n_negatives < settings.n_negatives).sum())
 
     def __str__(self) -> str:
-        parts = [f"{self.n_objects} objects"]
+        parts = [count_things(self.n_objects, "object")]
         if self.n_planes > 1:
             parts.append(f"{self.n_prompted} prompts in {self.n_planes} planes")
         for n, what in (

@@ -15,13 +15,13 @@ import numpy as np
 from napari_samseg.core.embed.order import select_planes
 from napari_samseg.core.embed.stack import Stack
 from napari_samseg.core.embed.stack_job import model_steps
-from napari_samseg.core.errors import InvalidLabelsError
+from napari_samseg.core.errors import InvalidLabelsError, naming_file
 from napari_samseg.core.io.image_file import open_image_file
 from napari_samseg.core.io.instance_labels import InstanceLabels
 from napari_samseg.core.io.label_formats import LabelFormat, WriteRequest, find_writer
 from napari_samseg.core.io.label_planes import LabelPlanes, open_label_planes
 from napari_samseg.core.io.output import check_output_file
-from napari_samseg.core.io.placement import zarr_steps
+from napari_samseg.core.io.placement import image_steps
 from napari_samseg.core.refine.report import check_report_path, write_report
 from napari_samseg.core.refine.volume import (
     PlaneRefined,
@@ -112,7 +112,7 @@ def refine_file(job: RefineJob) -> Generator[Progress, None, RefineCounts]:
     with (
         open_image_file(job.image, channel_axis=job.channel_axis) as source,
         # a mask of several objects is what is split
-        open_label_planes(job.labels, warns=not job.settings.split) as labels,
+        open_label_planes(job.labels, is_mask=job.settings.split) as labels,
     ):
         try:
             check_fit(source.level_shape(job.image_settings.level), labels.shape)
@@ -131,7 +131,8 @@ def refine_file(job: RefineJob) -> Generator[Progress, None, RefineCounts]:
             find_cache=None if job.embeddings is None else _StoreFinder(job),
         )
         with _empty_labels(job, labels) as refined:
-            counts, scores = yield from _fill(task, job, labels, refined)
+            with naming_file(job.labels):
+                counts, scores = yield from _fill(task, job, labels, refined)
             yield Progress("writing")
             placed = _placed(InstanceLabels(refined), job, source, labels)
             target.write(job.out, placed, WriteRequest(job.image.name))
@@ -150,7 +151,7 @@ def _placed(
         space = image.space
     if space is not None:
         return replace(found, space=space, **space.steps(n_axes))
-    steps = zarr_steps(job.labels) or zarr_steps(job.image, image.channel_axis)
+    steps = image_steps(job.labels) or image_steps(job.image, image.channel_axis)
     fitting = {key: v for key, v in steps.items() if len(v) == n_axes}
     return replace(found, **fitting)
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from napari_samseg.core.amounts import count_things
 from napari_samseg.core.geometry import Box
 
 __all__ = ["KEPT", "REFINED", "SPLIT", "ObjectScore", "RefineCounts", "sort_by_doubt"]
@@ -121,7 +122,7 @@ class RefineCounts:
                 self.kept[score.status] += 1
 
     def __str__(self) -> str:
-        parts = [f"{len(self.ids)} objects"]
+        parts = [count_things(len(self.ids), "object")]
         if self.n_planes > 1:
             parts.append(f"{self.n_prompted} masks in {self.n_planes} planes")
         split = [f"{self.kept[s]} {what}" for s, what in SPLIT.items() if self.kept[s]]
@@ -131,5 +132,6 @@ class RefineCounts:
                 parts.append(f"{self.kept[status]} keep old pixels ({why})")
         if self.n_small:
             parts.append(f"{self.n_small} too small to prompt")
-        parts.append(f"{self.n_changed} pixels changed")
+        changed = "got new ids" if split else "changed"
+        parts.append(f"{self.n_changed} pixels {changed}")
         return ", ".join(parts)

@@ -1,0 +1,61 @@
+"""What OME-TIFF says of labels: their axes, and how large a pixel is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+__all__ = ["is_known", "lost_note", "ome_metadata"]
+
+# Of labels (..., Y, X), as far as OME-TIFF and OME-Zarr have them.
+AXES = "TCZYX"
+# What OME calls the units that the other formats spell out.
+OME_UNITS = {
+    "angstrom": "\u00c5",
+    "nanometer": "nm",
+    "micrometer": "\u00b5m",
+    "millimeter": "mm",
+    "centimeter": "cm",
+    "meter": "m",
+    "pixel": "pixel",
+}
+
+
+def is_known(scale: Sequence[float] | None, units: Sequence[str] | None) -> bool:
+    """Tell whether a file says more of its pixels than that they are pixels."""
+    if scale is None:
+        return False
+    has_unit = any(unit and unit != "pixel" for unit in units or ())
+    return has_unit or any(size != 1 for size in scale)
+
+
+def lost_note(scale: Sequence[float] | None, units: Sequence[str] | None) -> str:
+    """Return what to tell of a format that does not say how large pixels are."""
+    sizes = " x ".join(f"{size:.6g}" for size in scale or ())
+    named = ", ".join(dict.fromkeys(units or ()))
+    return f"does not say how large pixels are: {sizes} ({named}) stays behind"
+
+
+def ome_metadata(
+    n_axes: int, scale: Sequence[float], units: Sequence[str] | None
+) -> dict[str, Any]:
+    """Return the metadata of `tifffile.imwrite` that say how large pixels are.
+
+    Parameters
+    ----------
+    n_axes : int
+        2 to 5, (..., Y, X).
+    scale, units
+        A value for each axis, see
+        `napari_samseg.core.io.instance_labels.InstanceLabels`. Steps in time are left
+        out.
+    """
+    names = ("TZYX" if n_axes == 4 else AXES)[-n_axes:]
+    found: dict[str, Any] = {"axes": names}
+    for axis, size, unit in zip(
+        names, scale, units or ("pixel",) * n_axes, strict=True
+    ):
+        if axis in "ZYX" and size > 0 and unit in OME_UNITS:
+            found[f"PhysicalSize{axis}"] = float(size)
+            found[f"PhysicalSize{axis}Unit"] = OME_UNITS[unit]
+    return found
