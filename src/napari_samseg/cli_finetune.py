@@ -188,9 +188,9 @@ def _stop_in_words(folder: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        from napari_samseg.core.training.tuning import STATE, WORK
+        from napari_samseg.core.training.unfinished import is_unfinished
 
-        if (folder / WORK / STATE).is_file():
+        if is_unfinished(folder):
             tell(
                 f"stopped: the weights so far are kept in {folder}; the same command "
                 "with --resume goes on"

@@ -5,7 +5,12 @@ import pytest
 
 from napari_samseg.core.errors import InvalidLabelsError
 from napari_samseg.core.images import open_image
-from napari_samseg.core.training.images import LabelledImage, LabelledPlane, divide
+from napari_samseg.core.training.images import (
+    LabelledImage,
+    LabelledPlane,
+    distinct,
+    divide,
+)
 
 
 def planes(groups: dict[str, list[int]]) -> list[LabelledPlane]:
@@ -48,3 +53,13 @@ def test_labels_must_fit() -> None:
         LabelledImage("photo", source, np.zeros((4, 5), int))
     with pytest.raises(InvalidLabelsError, match="whole numbers"):
         LabelledImage("photo", source, np.zeros((4, 6)))
+
+
+def test_names_are_made_distinct() -> None:
+    source, labels = open_image(np.zeros((4, 6), np.uint8)), np.zeros((4, 6), int)
+    names = ("a", "a (2)", "a", "b", "a")
+    images = [LabelledImage(name, source, labels) for name in names]
+    found = distinct(images)
+    assert [image.name for image in found] == ["a", "a (2)", "a (3)", "b", "a (4)"]
+    # one name is taken for one patient or animal, so that nothing leaks
+    assert [image.group for image in found] == list(names)

@@ -25,6 +25,8 @@ from napari_samseg.core.models.sam import SamModel
 from napari_samseg.core.settings import (
     AugmentSettings,
     LoopSettings,
+    LoraSettings,
+    ModelSettings,
     TileSettings,
     TuneSettings,
 )
@@ -34,6 +36,8 @@ from napari_samseg.core.training.lora import load_lora, merge_lora
 from napari_samseg.core.training.presets import TuningPlan
 from napari_samseg.core.training.result import TuneResult
 from napari_samseg.core.training.tuning import TuningJob
+from napari_samseg.core.training.unfinished import read_recipe, unfinished_trainings
+from napari_samseg.core.training.views import ViewSet
 from napari_samseg.core.types import TrainingProgress
 
 
@@ -168,8 +172,6 @@ def test_a_large_plane_is_learned_in_the_tiles_it_is_prompted_in(
     for step in steps:
         if isinstance(step, TrainingProgress):
             break
-    from napari_samseg.core.training.views import ViewSet
-
     views = ViewSet.load(tmp_path / "work")
     assert len({view.tile for view in views.views}) > 4
     for view in views.views:
@@ -303,3 +305,54 @@ def test_embeddings_of_a_training_stay_in_its_folder(
     recipes = EmbeddingStore(tmp_path / "work" / "embeddings").recipes()
     assert len(recipes) == 3
     steps.close()
+
+
+def test_images_of_the_same_name_stay_apart(
+    coin_labels, model: SamModel, tmp_path: Path
+) -> None:
+    picture, labels = coin_labels
+    pair = (255 - picture, labels), (picture[:, ::-1].copy(), labels[:, ::-1])
+    job = TuningJob([labelled(one) for one in pair], model, tmp_path, plan(steps=2))
+    steps = job.run_steps()
+    for step in steps:
+        if isinstance(step, TrainingProgress):
+            break
+    views = ViewSet.load(tmp_path / "work")
+    assert {view.image for view in views.views} == {"a", "a (2)"}
+    assert len(views.training) == 2
+    first, second = (views.embedding(v[0]).features for v in views.training)
+    assert not np.allclose(first["image_embed"], second["image_embed"], atol=1e-3)
+    steps.close()
+
+
+def test_dropout_of_adapters_acts_on_what_is_learned_alone(
+    coin_labels, model: SamModel, tmp_path: Path
+) -> None:
+    def last(name: str, dropout: float) -> TuneResult:
+        wanted = dataclasses.replace(plan(steps=4), lora=LoraSettings(dropout=dropout))
+        wanted = dataclasses.replace(
+            wanted, tune=dataclasses.replace(wanted.tune, train="lora")
+        )
+        return tune([labelled(coin_labels)], model, tmp_path / name, wanted)
+
+    found = [last("a", 0.9), last("b", 0.9), last("c", 0.0)]
+    weights = [load_file(result.last) for result in found]
+    different = [n for n in weights[0] if not torch.equal(weights[0][n], weights[2][n])]
+    assert different
+    # what is scored has no part in chance
+    assert found[0].after == found[1].after
+    assert found[0].before == found[2].before
+
+
+def test_a_training_of_a_named_model_says_how_it_was_started(
+    coin_labels, tmp_path: Path
+) -> None:
+    chosen, wanted = ModelSettings(device="cpu"), plan(steps=3)
+    job = TuningJob([labelled(coin_labels)], chosen, tmp_path / "tuned" / "x", wanted)
+    steps = job.run_steps()
+    for step in steps:
+        if isinstance(step, TrainingProgress):
+            break
+    steps.close()
+    assert unfinished_trainings(tmp_path) == {"x": tmp_path / "tuned" / "x"}
+    assert read_recipe(tmp_path / "tuned" / "x").model == chosen

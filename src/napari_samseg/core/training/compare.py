@@ -24,10 +24,15 @@ from napari_samseg.core.prompts.from_labels import (
 from napari_samseg.core.prompts.object_index import ObjectIndex, index_objects
 from napari_samseg.core.settings import ModelSettings
 from napari_samseg.core.tiled import TiledPlane, plan_tiles
-from napari_samseg.core.training.images import LabelledImage, LabelledPlane, divide
+from napari_samseg.core.training.images import (
+    LabelledImage,
+    LabelledPlane,
+    count_held_out,
+    divide,
+)
 from napari_samseg.core.training.prepare import one_side
 from napari_samseg.core.training.presets import TuningPlan
-from napari_samseg.core.training.survey import survey_steps
+from napari_samseg.core.training.survey import read_labels, survey_steps
 from napari_samseg.core.training.validation import MAX_OBJECTS
 from napari_samseg.core.types import BoolArray, Progress
 
@@ -204,7 +209,7 @@ def _choose(
     """Choose at most `MAX_OBJECTS` objects, from all planes alike."""
     share = plan.tune.validation if split == "objects" else 0.0
     sizes = [
-        min(max(1, round(share * n)), n - 1) if share else n
+        count_held_out(n, share) if share else n
         for n in (plane.n_objects for plane in planes)
     ]
     rng = np.random.default_rng((plan.loop.seed, 1))
@@ -214,8 +219,7 @@ def _choose(
     for at, rows in zip(planes, np.split(picked, np.cumsum(sizes)[:-1]), strict=True):
         if not rows.any():
             continue
-        labels = np.asarray(images[at.image].labels[at.plane])
-        labels = labels.astype(np.uint8) if labels.dtype == bool else labels
+        labels = read_labels(images[at.image], at.plane)
         objects = index_objects(labels, min_area=plan.tune.min_area)
         if share:
             objects = one_side(objects, share, is_validation=True)

@@ -14,11 +14,10 @@ from napari_samseg.core.settings import ImageSettings, ModelSettings
 from napari_samseg.core.training.files import TrainingFiles
 from napari_samseg.core.training.logs import check_loggers
 from napari_samseg.core.training.place import training_folder
-from napari_samseg.core.training.presets import TuningPlan, find_preset
+from napari_samseg.core.training.presets import PLAN_PARTS, TuningPlan, find_preset
 
 __all__ = ["TuneConfig", "read_config"]
 
-PARTS = ("tune", "loop", "augment", "lora", "tiles")
 KNOWN = (
     *(f.name for f in dataclasses.fields(TrainingFiles) if f.name != "settings"),
     "out",
@@ -27,7 +26,7 @@ KNOWN = (
     "stores",
     "log",
     "image",
-    *PARTS,
+    *PLAN_PARTS,
 )
 
 
@@ -97,7 +96,7 @@ class _Reader:
         plan = find_preset(self._take("preset", str, "quick"))
         parts = {
             name: self._update(name, getattr(plan, name), self._part(name))
-            for name in PARTS
+            for name in PLAN_PARTS
         }
         image = self._update("image", ImageSettings(), self._part("image"))
         loggers = self._words("log")

@@ -2,8 +2,8 @@
 
 The decoder's time goes with the tokens it looks at, and most of a plane says nothing
 about an object of some tens of pixels. The same weights work on any part, as all
-positions are those of the whole; at the end, some batches still see the whole plane,
-as every prompt of a person does.
+positions are those of the whole. A share of the batches sees the whole plane, as every
+prompt of a person does: see `napari_samseg.core.settings.TuneSettings.surroundings`.
 """
 
 from __future__ import annotations

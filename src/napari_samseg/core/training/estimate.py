@@ -22,6 +22,7 @@ from napari_samseg.core.models.lanes import choose_lanes
 from napari_samseg.core.models.speed import recall_speed, remember_speed
 from napari_samseg.core.tiled import plan_tiles
 from napari_samseg.core.training.images import LabelledImage, LabelledPlane, divide
+from napari_samseg.core.training.learning import learning_parts
 from napari_samseg.core.training.validation import MAX_OBJECTS
 from napari_samseg.core.training.views import HELD_BYTES
 from napari_samseg.core.types import Progress
@@ -215,14 +216,7 @@ def _assumed(model: SamModel) -> float:
 
 
 def _learning_bytes(model: SamModel, plan: TuningPlan) -> int:
-    sam = model.sam
-    parts = {
-        "decoder": (sam.mask_decoder,),
-        "decoder+prompts": (sam.mask_decoder, sam.prompt_encoder),
-        "lora": (),
-        "lora+decoder": (sam.mask_decoder, sam.prompt_encoder),
-        "everything": (sam,),
-    }[plan.tune.train]
+    parts = learning_parts(model.sam, plan.tune.train)
     n_learning: int = sum(p.numel() for part in parts for p in part.parameters())
     return 4 * n_learning
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from napari_samseg.core.errors import InvalidLabelsError
 from napari_samseg.core.images import ArrayLike, PlaneSource
 from napari_samseg.core.settings import ImageSettings
 
-__all__ = ["LabelledImage", "LabelledPlane", "divide"]
+__all__ = ["LabelledImage", "LabelledPlane", "count_held_out", "distinct", "divide"]
 
 PlaneIndex = tuple[int, ...]
 
@@ -94,6 +94,25 @@ class LabelledPlane:
     plane: PlaneIndex
     group: str
     n_objects: int
+
+
+def distinct(images: Sequence[LabelledImage]) -> tuple[LabelledImage, ...]:
+    """Return images of which no two have the same name: later ones get a number."""
+    taken: set[str] = set()
+    result = []
+    for image in images:
+        name, n = image.name, 1
+        while name in taken:
+            n += 1
+            name = f"{image.name} ({n})"
+        taken.add(name)
+        result.append(replace(image, name=name))
+    return tuple(result)
+
+
+def count_held_out(n_objects: int, share: float) -> int:
+    """Return how many objects of a plane are validated on, where it has both sides."""
+    return min(max(1, round(share * n_objects)), n_objects - 1)
 
 
 def divide(

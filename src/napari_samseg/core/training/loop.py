@@ -34,7 +34,7 @@ LossAt = Callable[[nn.Module, Batch, int], tuple[torch.Tensor, Mapping[str, floa
 
 # The plateau schedule: by how much a score must rise to count (as a share), after how
 # many validations without that the rate falls, to what share, and for how many it then
-# rests (Kirillov's successors use ReduceLROnPlateau so: MSSegSAM).
+# rests: the settings of MSSegSAM.
 RISE, STALE, FALL, REST, LEAST_RATE = 1e-3, 3, 0.1, 3, 1e-7
 
 

@@ -28,6 +28,7 @@ __all__ = [
     "LORA_TARGETS",
     "LoraLayer",
     "add_lora",
+    "drop_out",
     "has_lora",
     "load_lora",
     "lora_parameters",
@@ -244,6 +245,12 @@ def add_lora(
 def has_lora(sam: nn.Module) -> bool:
     """Tell whether a model has adapters."""
     return any(isinstance(module, LoraLayer) for module in sam.modules())
+
+
+def drop_out(sam: nn.Module, *, on: bool) -> None:
+    """Let the dropout of adapters act, or not; the rest of a model has none."""
+    for layer in _adapted_layers(sam).values():
+        layer.dropout.train(on)
 
 
 def lora_parameters(sam: nn.Module) -> list[nn.Parameter]:

@@ -11,7 +11,7 @@ from napari_samseg.core.models.checkpoint import SUFFIXES
 from napari_samseg.core.models.weights import ZOO, list_models, models_folder
 from napari_samseg.core.training.config import TuneConfig
 from napari_samseg.core.training.files import open_training_files
-from napari_samseg.core.training.images import LabelledPlane, divide
+from napari_samseg.core.training.images import LabelledPlane, count_held_out, divide
 from napari_samseg.core.training.losses import read_loss
 from napari_samseg.core.training.survey import survey_steps
 from napari_samseg.core.types import Progress
@@ -78,7 +78,7 @@ def outlook_steps(config: TuneConfig) -> Generator[Progress, None, TrainingOutlo
     sides = _side(training), _side(validation)
     if split == "objects":
         total = sides[0].n_objects
-        n_held_out = min(max(1, round(tune.validation * total)), total - 1)
+        n_held_out = sum(count_held_out(p.n_objects, tune.validation) for p in planes)
         sides = (
             Side(sides[0].groups, len(planes), total - n_held_out),
             Side(sides[1].groups, len(planes), n_held_out),

@@ -21,7 +21,13 @@ from napari_samseg.core.prompts.object_index import ObjectIndex, index_objects
 from napari_samseg.core.settings import AugmentSettings, TileSettings, TuneSettings
 from napari_samseg.core.tiled import plan_tiles
 from napari_samseg.core.training.augment import augment
-from napari_samseg.core.training.images import LabelledImage, LabelledPlane, divide
+from napari_samseg.core.training.images import (
+    LabelledImage,
+    LabelledPlane,
+    count_held_out,
+    distinct,
+    divide,
+)
 from napari_samseg.core.training.packed import ObjectWriter
 from napari_samseg.core.training.survey import read_labels, survey_steps
 from napari_samseg.core.training.views import (
@@ -85,6 +91,7 @@ def prepare_steps(
     ModelMemoryError
         If memory runs out for one view.
     """
+    images = distinct(images)
     planes = yield from survey_steps(images, settings.min_area)
     training, validation, split = divide(planes, settings.validation, seed)
     work = _Preparation(images, model, folder, settings, augmenting, tiles, seed)
@@ -111,7 +118,7 @@ class _Preparation:
     _frames: FrameWriter | None = None
     _finder: EntryFinder = field(default_factory=EntryFinder)
     _entries: dict[tuple[int, int], StackEntry] = field(default_factory=dict)
-    _asked: set[EmbeddingKey] = field(default_factory=set)
+    _asked: set[tuple[str, EmbeddingKey]] = field(default_factory=set)
 
     def run(
         self,
@@ -218,9 +225,10 @@ class _Preparation:
         self.views.append(dataclasses.replace(view, entry=entry.recipe.digest))
         key = entry.recipe.key(at.plane, box, plane.digest)
         # objects on both sides may share a tile, which is not written at once
-        if key in self._asked:
+        asked = entry.recipe.digest, key
+        if asked in self._asked:
             return
-        self._asked.add(key)
+        self._asked.add(asked)
         if entry.get(key) is None and not self._copy(at, plane, number, variant, entry):
             yield _ToEncode(entry, at.plane, plane.digest, number, size, pixels)
 
@@ -286,7 +294,7 @@ def one_side(
     axis = int(np.argmax(objects.labels.shape))
     middles = objects.boxes_yx[:, [axis, axis + 2]].sum(axis=1)
     order = np.argsort(middles, kind="stable")
-    n_held_out = min(max(1, round(share * len(order))), len(order) - 1)
+    n_held_out = count_held_out(len(order), share)
     chosen = order[len(order) - n_held_out :]
     if not is_validation:
         chosen = order[: len(order) - n_held_out]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from types import MappingProxyType
+from typing import Any
 
 from napari_samseg.core.errors import UnknownNameError
 from napari_samseg.core.settings import (
@@ -14,7 +16,18 @@ from napari_samseg.core.settings import (
     TuneSettings,
 )
 
-__all__ = ["PRESETS", "TuningPlan", "find_preset"]
+__all__ = ["PLAN_PARTS", "PRESETS", "TuningPlan", "find_preset"]
+
+# The groups of settings in a plan, as files name them.
+PLAN_PARTS: Mapping[str, type] = MappingProxyType(
+    {
+        "tune": TuneSettings,
+        "loop": LoopSettings,
+        "augment": AugmentSettings,
+        "lora": LoraSettings,
+        "tiles": TileSettings,
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +48,10 @@ class TuningPlan:
     augment: AugmentSettings = field(default_factory=AugmentSettings)
     lora: LoraSettings = field(default_factory=LoraSettings)
     tiles: TileSettings = field(default_factory=TileSettings)
+
+    def as_dict(self) -> dict[str, dict[str, Any]]:
+        """Return all settings, by group."""
+        return {part: asdict(getattr(self, part)) for part in PLAN_PARTS}
 
 
 # What a person may expect of other images of the kind, of the same instrument.

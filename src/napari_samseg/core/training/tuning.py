@@ -10,14 +10,12 @@ import shutil
 import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
 
 from napari_samseg.core.embed.stack_job import model_steps
 from napari_samseg.core.errors import OutputError
@@ -29,6 +27,7 @@ from napari_samseg.core.settings import (
     TuneSettings,
 )
 from napari_samseg.core.training.batches import BatchSource, TuneLoss, split_batch
+from napari_samseg.core.training.learning import learning_parts
 from napari_samseg.core.training.logs import (
     LogRow,
     LogStart,
@@ -36,7 +35,13 @@ from napari_samseg.core.training.logs import (
     check_loggers,
 )
 from napari_samseg.core.training.loop import Score, TrainingLoop
-from napari_samseg.core.training.lora import add_lora, has_lora, lora_state, merge_lora
+from napari_samseg.core.training.lora import (
+    add_lora,
+    drop_out,
+    has_lora,
+    lora_state,
+    merge_lora,
+)
 from napari_samseg.core.training.losses import read_loss
 from napari_samseg.core.training.prepare import prepare_steps
 from napari_samseg.core.training.presets import TuningPlan
@@ -47,6 +52,13 @@ from napari_samseg.core.training.result import (
     write_weights,
 )
 from napari_samseg.core.training.topology import load_cubical_complex
+from napari_samseg.core.training.unfinished import (
+    STATE,
+    WORK,
+    TuningRecipe,
+    is_unfinished,
+    write_recipe,
+)
 from napari_samseg.core.training.validation import Validation, ValidationScores
 from napari_samseg.core.training.views import ViewSet
 from napari_samseg.core.types import Progress
@@ -60,7 +72,6 @@ if TYPE_CHECKING:
 __all__ = ["TuningJob"]
 
 LAST = "last.safetensors"
-WORK, STATE = "work", "state.pt"
 
 
 class TuningJob:
@@ -125,7 +136,7 @@ class TuningJob:
     @property
     def can_resume(self) -> bool:
         """Whether a training lies in the folder that is not over."""
-        return (self.folder / WORK / STATE).is_file()
+        return is_unfinished(self.folder)
 
     def run_steps(
         self, *, resume: bool = False
@@ -157,6 +168,8 @@ class TuningJob:
         if resume:
             views = ViewSet.load(work)
         else:
+            if isinstance(self._model, ModelSettings):
+                write_recipe(self.folder, TuningRecipe(self._model, self.plan))
             tune = self.plan.tune
             views = yield from prepare_steps(
                 self.images,
@@ -210,7 +223,7 @@ class TuningJob:
         check_loggers(self._loggers)
 
     def _check_folder(self, *, resume: bool) -> None:
-        if resume or not (self.folder / WORK / STATE).exists():
+        if resume or not is_unfinished(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             return
         raise OutputError(
@@ -253,11 +266,13 @@ class TuningJob:
         self._started = time.monotonic()
         if len(self.validation):
             self.before = self.validation(model)
+        drop_out(model.sam, on=True)
 
     def _validate(self, model: SamModel) -> Score:
         assert self.validation is not None
-        model.sam.eval()
+        drop_out(model.sam, on=False)
         self.now = self.validation(model)
+        drop_out(model.sam, on=True)
         return Score(self.now.score, self.now.error)
 
     def _keep_best(self, model: SamModel) -> None:
@@ -271,7 +286,7 @@ class TuningJob:
     def _follow(
         self, loop: TrainingLoop[ObjectBatch]
     ) -> Generator[Progress, None, None]:
-        start = LogStart(self.folder, self._settings(), loop.step)
+        start = LogStart(self.folder, self.plan.as_dict(), loop.step)
         with TrainingLog(start, self._loggers) as log, closing(loop.run()) as steps:
             self.history = [row.as_dict() for row in log.earlier]
             self._started -= log.seconds
@@ -302,12 +317,6 @@ class TuningJob:
         n_objects = len(self.validation)
         return ValidationScores(**found, error=math.nan, n_objects=n_objects)
 
-    def _settings(self) -> dict[str, dict[str, Any]]:
-        return {
-            part: asdict(getattr(self.plan, part))
-            for part in ("tune", "loop", "augment", "lora", "tiles")
-        }
-
     def _write(self, name: str, model: SamModel, step: int | None) -> None:
         sam = model.sam
         if has_lora(sam):
@@ -330,7 +339,7 @@ class TuningJob:
             "images": [
                 {"name": image.name, "group": image.group} for image in self.images
             ],
-            "settings": self._settings(),
+            "settings": self.plan.as_dict(),
             "scores": {
                 "before": None if self.before is None else self.before.as_dict(),
                 "after": None if self._after is None else self._after.as_dict(),
@@ -357,15 +366,8 @@ def _own_copy(model: SamModel, settings: TuneSettings) -> SamModel:
 
 
 def _choose_learning(sam: Sam, plan: TuningPlan) -> None:
-    parts: dict[str, Sequence[nn.Module]] = {
-        "decoder": (sam.mask_decoder,),
-        "decoder+prompts": (sam.mask_decoder, sam.prompt_encoder),
-        "lora": (),
-        "lora+decoder": (sam.mask_decoder, sam.prompt_encoder),
-        "everything": (sam,),
-    }
     sam.requires_grad_(False)
-    for part in parts[plan.tune.train]:
+    for part in learning_parts(sam, plan.tune.train):
         part.requires_grad_(True)
     if plan.tune.train.startswith("lora"):
         add_lora(

@@ -3,34 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from napari_samseg.core.errors import CheckpointError, OutputError
 from napari_samseg.core.models.weights import tuned_folder
-from napari_samseg.core.settings import (
-    AugmentSettings,
-    LoopSettings,
-    LoraSettings,
-    ModelSettings,
-    TileSettings,
-    TuneSettings,
-)
-from napari_samseg.core.training.presets import TuningPlan
+from napari_samseg.core.settings import ModelSettings
+from napari_samseg.core.training.presets import PLAN_PARTS, TuningPlan
 
-__all__ = ["TuningRecipe", "read_recipe", "unfinished_trainings", "write_recipe"]
+__all__ = [
+    "STATE",
+    "WORK",
+    "TuningRecipe",
+    "is_unfinished",
+    "read_recipe",
+    "unfinished_trainings",
+    "write_recipe",
+]
 
 # Beside the state of the training, and gone with it.
 WORK, STATE, RECIPE = "work", "state.pt", "recipe.json"
-PARTS: Mapping[str, type] = {
-    "tune": TuneSettings,
-    "loop": LoopSettings,
-    "augment": AugmentSettings,
-    "lora": LoraSettings,
-    "tiles": TileSettings,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +48,7 @@ def write_recipe(folder: Path, recipe: TuningRecipe) -> None:
     OutputError
         If that is not possible.
     """
-    content = {
-        "model": asdict(recipe.model),
-        "plan": {part: asdict(getattr(recipe.plan, part)) for part in PARTS},
-    }
+    content = {"model": asdict(recipe.model), "plan": recipe.plan.as_dict()}
     path = folder / WORK / RECIPE
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -80,13 +70,20 @@ def read_recipe(folder: Path) -> TuningRecipe:
     path = folder / WORK / RECIPE
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        parts = {part: kind(**content["plan"][part]) for part, kind in PARTS.items()}
+        parts = {
+            part: kind(**content["plan"][part]) for part, kind in PLAN_PARTS.items()
+        }
         return TuningRecipe(ModelSettings(**content["model"]), TuningPlan(**parts))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
             f"{path} does not say how the training was started ({error}): start it "
             "anew under another name"
         ) from error
+
+
+def is_unfinished(folder: Path) -> bool:
+    """Tell whether a training lies in a folder that can be resumed."""
+    return (folder / WORK / STATE).is_file()
 
 
 def unfinished_trainings(folder: Path | None = None) -> dict[str, Path]:

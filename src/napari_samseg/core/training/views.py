@@ -9,7 +9,7 @@ resumed although image and labels are gone or changed.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -191,17 +191,6 @@ class ViewSet:
         if (folder / BITS).stat().st_size:
             bits = np.memmap(folder / BITS, np.uint8, "r")
         return cls(folder, views, PackedObjects(**fields, bits=bits), table["split"])
-
-    def batches(self, size: int) -> Iterator[tuple[int, int, int]]:
-        """Yield place, start and stop of the batches of an epoch, in fixed order.
-
-        A place is a position in `training`; start and stop count objects after they
-        were shuffled.
-        """
-        for place, variants in enumerate(self.training):
-            n = len(variants[0])
-            for start in range(0, n, size):
-                yield place, start, min(start + size, n)
 
 
 class FrameWriter:
