@@ -68,3 +68,18 @@ def test_the_same_seed_gives_the_same_variant() -> None:
     )
     assert np.array_equal(one, other)
     assert one.shape != third.shape or not np.array_equal(one, third)
+
+
+def test_stains_vary_and_grey_images_do_not() -> None:
+    grey, labels = pair()
+    settings = AugmentSettings(**STILL, colour=1)
+    moved, _ = augment(grey, labels, settings, np.random.default_rng(0))
+    assert np.array_equal(moved, grey)
+    stained = grey.clip(1) * np.array([1.0, 0.5, 0.8], np.float32)
+    moved, found = augment(stained, labels, settings, np.random.default_rng(0))
+    assert np.array_equal(found, labels)
+    density, before = -np.log(moved / 255), -np.log(stained / 255)
+    factors = density / before
+    assert np.allclose(factors, factors[:1, :1], rtol=1e-3)
+    assert factors[0, 0].std() > 0.1
+    assert ((factors >= 0.5) & (factors <= 2)).all()

@@ -136,6 +136,14 @@ class AugmentSettings:
         minimum=0,
         maximum=3,
     )
+    colour: float = setting(
+        0.0,
+        "Colour",
+        "Stains stronger or weaker: the optical density of each channel is "
+        "multiplied by 2^-c to 2^c. Grey images stay as they are.",
+        minimum=0,
+        maximum=3,
+    )
     blur: float = setting(
         0.0,
         "Blur",

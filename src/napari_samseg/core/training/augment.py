@@ -2,7 +2,7 @@
 
 Flips and turns by right angles, rotation, scale, elastic displacement and section
 slip move pixels and labels together (labels by nearest neighbour, so that ids stay
-ids). Contrast, gamma, blur, noise and missing stripes change pixels alone, after the
+ids). Contrast, gamma, colour, blur, noise and missing stripes change pixels alone, after the
 contrast of the image was settled: what the contrast would undo is of no use.
 
 The kinds and their usual strengths are those of the EM pipelines: CREMI's and
@@ -149,6 +149,10 @@ def _change_grey(
     if settings.blur:
         sigma = rng.uniform(0, settings.blur)
         values = ndimage.gaussian_filter(values, (sigma, sigma, 0))
+    if settings.colour and _is_coloured(values):
+        powers = 2.0 ** rng.uniform(-settings.colour, settings.colour, values.shape[2])
+        # of an intensity I from white I0, (I / I0)^k has k times the optical density
+        values = 255 * (values / 255) ** powers.astype(np.float32)
     if settings.gamma:
         power = 2.0 ** rng.uniform(-settings.gamma, settings.gamma)
         values = 255 * (values / 255) ** np.float32(power)
@@ -162,6 +166,10 @@ def _change_grey(
         # the same in all channels: grey images stay grey
         values = values + np.float32(deviation) * noise[..., None]
     return np.asarray(np.clip(values, 0, 255), np.float32)
+
+
+def _is_coloured(values: npt.NDArray[Any]) -> bool:
+    return bool((values[..., :1] != values).any())
 
 
 def _tear(pixels: FloatArray, rng: np.random.Generator) -> FloatArray:
