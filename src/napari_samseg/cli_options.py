@@ -82,6 +82,7 @@ class ReadingOptions:
     low: Annotated[float, option_of(ImageSettings, "low")] = 0.1
     high: Annotated[float, option_of(ImageSettings, "high")] = 99.9
     scope: Annotated[str, option_of(ImageSettings, "scope")] = "plane"
+    colour_map: Annotated[str, option_of(ImageSettings, "colour_map")] = "grey"
     level: Annotated[int, option_of(ImageSettings, "level")] = 0
 
     def settings(self) -> ImageSettings:
@@ -92,6 +93,7 @@ class ReadingOptions:
             high=self.high,
             scope=self.scope,
             channels=read_integers(self.channels, "--channels") or None,
+            colour_map=self.colour_map,
             level=self.level,
         )
 
@@ -103,10 +105,11 @@ class ModelOptions:
     model: Annotated[str, option_of(ModelSettings, "model")] = "default"
     device: Annotated[str, option_of(ModelSettings, "device")] = "auto"
     precision: Annotated[str, option_of(ModelSettings, "precision")] = "fast"
+    input_size: Annotated[int, option_of(ModelSettings, "input_size")] = 0
 
     def settings(self) -> ModelSettings:
         """Return them as settings."""
-        return ModelSettings(self.model, self.device, self.precision)
+        return ModelSettings(self.model, self.device, self.precision, self.input_size)
 
 
 @dataclass(frozen=True, slots=True)

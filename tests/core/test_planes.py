@@ -33,7 +33,7 @@ def test_a_part_is_that_part_of_the_whole(y, x, data):
     np.testing.assert_array_equal(plane.read((y, x, y1, x1)), whole[y:y1, x:x1])
 
 
-@pytest.mark.parametrize("normalisation", ["percentile", "minmax", "none"])
+@pytest.mark.parametrize("normalisation", ["percentile", "minmax", "standard", "none"])
 def test_a_plane_read_in_bands_is_the_same_plane(normalisation, monkeypatch):
     settings = ImageSettings(normalisation)
     held = measure_plane(open_image(stack()), (1,), settings)
@@ -139,3 +139,31 @@ def test_the_contrast_of_a_volume_is_taken_from_planes_that_can_be_read():
     assert read_plane(open_image(Broken({2})), (0,), VOLUME).max() == 255
     with pytest.raises(InvalidImageError, match=r"none of 6 planes.*bad block"):
         read_plane(open_image(Broken(set(range(6)))), (0,), VOLUME)
+
+
+@pytest.mark.parametrize("scope", ["plane", "volume"])
+def test_mean_and_deviation_become_those_that_sam_was_trained_on(scope):
+    source = open_image(stack())
+    seen = read_plane(source, (1,), ImageSettings("standard", scope=scope))
+    # values are clipped at both ends, so not quite
+    assert seen.mean() == pytest.approx(114.5, abs=3)
+    assert seen.std() == pytest.approx(57.6, abs=3)
+
+
+def test_a_single_channel_is_shown_in_colours():
+    source, grey = open_image(stack()), read_plane(open_image(stack()), (0,))
+    coloured = read_plane(source, (0,), ImageSettings(colour_map="viridis"))
+    darkest, brightest = grey[..., 0] == 0, grey[..., 0] == 255
+    # the ends of viridis, in 0..255
+    np.testing.assert_allclose(coloured[darkest][0], [68, 1, 84], atol=1)
+    np.testing.assert_allclose(coloured[brightest][0], [253, 231, 37], atol=1)
+    described = [
+        describe_preprocessing(source, ImageSettings(colour_map=name))
+        for name in ("grey", "viridis")
+    ]
+    assert described[0] != described[1]
+    picture = open_image(np.stack([stack()[0]] * 3, axis=-1), rgb=True)
+    np.testing.assert_array_equal(
+        read_plane(picture, (), ImageSettings(colour_map="hot")),
+        read_plane(picture, ()),
+    )

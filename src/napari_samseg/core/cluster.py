@@ -19,9 +19,9 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from napari_samseg.core.cache.keys import local_path
+from napari_samseg.core.chosen_model import model_steps
 from napari_samseg.core.embed.file_job import FileJob, open_stack_job
 from napari_samseg.core.embed.job import EmbedReport
-from napari_samseg.core.embed.stack_job import model_steps
 from napari_samseg.core.errors import (
     MissingDependencyError,
     SamSegError,

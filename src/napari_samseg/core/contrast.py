@@ -22,6 +22,9 @@ __all__ = [
 
 # Percentiles of more pixels than this are taken from an evenly spaced sample.
 LIMIT_PIXELS = 1 << 21
+# Of the pictures that SAM was trained on, the mean over red, green and blue of what
+# `segment_anything` subtracts and divides by.
+SAM_MEAN, SAM_DEVIATION = 114.495, 57.63
 
 # (C, 2) float64: low and high of each channel
 IntensityLimits = npt.NDArray[np.float64]
@@ -67,11 +70,23 @@ def normalise_plane(
     plane = np.zeros((*raw.shape[:2], 3), np.float32)
     if raw.shape[-1] == 1:
         ((low, high),) = limits
-        plane[...] = stretch(raw, float(low), float(high))
+        grey = stretch(raw, float(low), float(high))
+        plane[...] = grey if settings.colour_map == "grey" else _colours(grey, settings)
         return plane
     for channel, (low, high) in enumerate(limits):
         plane[..., channel] = stretch(raw[..., channel], float(low), float(high))
     return plane
+
+
+def _colours(grey: FloatArray, settings: ImageSettings) -> npt.NDArray[np.float32]:
+    """Return grey values (Y, X, 1) in 0..255 as colours of a map, (Y, X, 3)."""
+    # seldom asked for, and not quick to import
+    from cmap import Colormap
+
+    steps = np.linspace(0, 1, 256)
+    table = 255 * Colormap(settings.colour_map)(steps)[:, :3]
+    colours = [np.interp(grey[..., 0], 255 * steps, table[:, i]) for i in range(3)]
+    return np.stack(colours, axis=-1).astype(np.float32)
 
 
 def measure_limits(
@@ -100,7 +115,7 @@ def measure_limits(
         return np.tile(_full_range(raw.dtype), (n_channels, 1))
     if raw.dtype == bool:
         return np.tile([0.0, 1.0], (n_channels, 1))
-    sample = _thin(raw) if settings.normalisation == "percentile" else raw
+    sample = raw if settings.normalisation == "minmax" else _thin(raw)
     if joint:
         return np.tile(_limits_of(sample, settings), (n_channels, 1))
     return np.stack([_limits_of(sample[..., c], settings) for c in range(n_channels)])
@@ -113,6 +128,10 @@ def _limits_of(values: npt.NDArray[Any], settings: ImageSettings) -> Any:
         return np.zeros(2)
     if settings.normalisation == "minmax":
         return np.array([values.min(), values.max()], np.float64)
+    if settings.normalisation == "standard":
+        mean, deviation = values.mean(dtype=np.float64), values.std(dtype=np.float64)
+        ends = (np.array([0.0, 255.0]) - SAM_MEAN) / SAM_DEVIATION
+        return mean + deviation * ends
     limits = np.percentile(values, [settings.low, settings.high]).astype(np.float64)
     if limits[0] == limits[1]:
         # a few bright spots on an even background: percentiles see only that

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from napari_samseg.core.chosen_model import model_steps
 from napari_samseg.core.io.label_image import write_label_image
 from napari_samseg.core.io.output import check_output_folder
 from napari_samseg.core.io.picture import write_picture
@@ -154,12 +155,9 @@ def run_demo(
     check_output_folder(folder)
     yield Progress("loading the model", 0, len(DEMO_IMAGES))
     start = time.perf_counter()
-    from napari_samseg.core.models import load_model
     from napari_samseg.core.predict import Predictor
 
-    model: PromptableModel = load_model(
-        settings.model, device=settings.device, precision=settings.precision
-    )
+    model: PromptableModel = yield from model_steps(settings)
     load_seconds = time.perf_counter() - start
     predictor = Predictor(model)
     folder.mkdir(parents=True, exist_ok=True)

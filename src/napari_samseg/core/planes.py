@@ -261,6 +261,8 @@ def describe_preprocessing(
         ("colour", "rgb" if source.rgb else "channels"),
         ("normalisation", settings.normalisation),
     ]
+    if settings.colour_map != "grey":
+        described.append(("colour map", settings.colour_map))
     if settings.normalisation == "percentile":
         described += [("low", settings.low), ("high", settings.high)]
     if settings.normalisation != "none" and settings.scope == "volume":

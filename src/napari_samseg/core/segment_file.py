@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari_samseg.core.chosen_model import model_steps
 from napari_samseg.core.errors import (
     InvalidImageError,
     InvalidPromptError,
@@ -115,15 +116,10 @@ def segment_file(
 
         yield Progress("loading the model")
         from napari_samseg.core.embed.stored import stored_embeddings
-        from napari_samseg.core.models import load_model
         from napari_samseg.core.predict import Predictor
         from napari_samseg.core.tiled import TiledPlane, plan_tiles
 
-        model = load_model(
-            model_settings.model,
-            device=model_settings.device,
-            precision=model_settings.precision,
-        )
+        model = yield from model_steps(model_settings)
         tiles = plan_tiles(plane_size, model.input_size, tile_settings)
         entry = (
             None

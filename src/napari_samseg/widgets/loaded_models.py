@@ -9,6 +9,7 @@ from weakref import WeakValueDictionary
 
 from napari_samseg.adapters.plugin_settings import PluginSettings
 from napari_samseg.core.cache.memory import MemoryCache
+from napari_samseg.core.chosen_model import model_steps
 from napari_samseg.core.models.weights import tuned_models
 from napari_samseg.core.settings import ModelSettings
 from napari_samseg.core.types import Progress
@@ -43,21 +44,13 @@ def predictor_steps(
         loaded = LOADED.get(key)
         if loaded is not None:
             return loaded
-        yield Progress("loading torch")
     from napari_samseg.core.predict import Predictor as NewPredictor
 
     if isinstance(source, NewPredictor):
         return source
     if not isinstance(source, ModelSettings):
         return NewPredictor(source, MemoryCache(plugin.cache_bytes))
-    from napari_samseg.core.models import load_model_steps
-
-    model = yield from load_model_steps(
-        source.model,
-        device=source.device,
-        precision=source.precision,
-        folder=plugin.models_path,
-    )
+    model = yield from model_steps(source, plugin.models_path)
     predictor = NewPredictor(model, _planes_of(model, plugin))
     LOADED[key] = predictor
     return predictor

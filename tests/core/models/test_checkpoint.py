@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 from segment_anything import sam_model_registry
 
+from napari_samseg.core.chosen_model import model_steps
 from napari_samseg.core.errors import (
     CheckpointError,
     MissingFileError,
@@ -18,6 +19,8 @@ from napari_samseg.core.errors import (
 from napari_samseg.core.memory import MemoryFallbackWarning
 from napari_samseg.core.models import MODEL_FAMILIES, families, load_model
 from napari_samseg.core.models.checkpoint import load_tensors, read_checkpoint
+from napari_samseg.core.settings import ModelSettings
+from napari_samseg.core.steps import run_steps
 
 
 @pytest.fixture
@@ -200,7 +203,8 @@ def test_an_input_size_can_be_chosen(tmp_path):
     path = tmp_path / "vit_b.pth"
     with torch.device("meta"):
         save_thin(sam_model_registry["vit_b"]().state_dict(), path)
-    model = load_model(path, device="cpu", input_size=64)
+    settings = ModelSettings(str(path), "cpu", input_size=64)
+    model = run_steps(model_steps(settings))
     assert model.input_size == 64
     embedding = model.encode(np.zeros((50, 64, 3), np.float32))
     assert embedding.features["image_embed"].shape == (256, 4, 4)

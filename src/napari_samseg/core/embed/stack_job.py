@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from napari_samseg.core.cache.keys import check_place
 from napari_samseg.core.cache.place import check_room, default_store_folder
+from napari_samseg.core.chosen_model import model_steps
 from napari_samseg.core.embed.order import PlaneOrder, select_planes
 from napari_samseg.core.embed.stack import Stack
 from napari_samseg.core.errors import CacheError, DamagedStoreError
@@ -22,36 +23,7 @@ if TYPE_CHECKING:
     from napari_samseg.core.embed.stack import EmbedEstimate, PlaneIndex
     from napari_samseg.core.models.protocol import PromptableModel
 
-__all__ = ["StackJob", "model_steps"]
-
-
-def model_steps(
-    settings: ModelSettings, folder: Path | None = None
-) -> Generator[Progress, None, PromptableModel]:
-    """Load the model of some settings, and torch with it.
-
-    Parameters
-    ----------
-    settings : ModelSettings
-    folder : Path, optional
-        Where downloaded models lie.
-
-    Raises
-    ------
-    SamSegError
-        If the model cannot be had.
-    """
-    yield Progress("loading torch")
-    from napari_samseg.core.models import load_model_steps
-
-    return (
-        yield from load_model_steps(
-            settings.model,
-            device=settings.device,
-            precision=settings.precision,
-            folder=folder,
-        )
-    )
+__all__ = ["StackJob"]
 
 
 class StackJob:

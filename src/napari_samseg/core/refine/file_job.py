@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_samseg.core.chosen_model import model_steps
 from napari_samseg.core.embed.order import select_planes
 from napari_samseg.core.embed.stack import Stack
-from napari_samseg.core.embed.stack_job import model_steps
 from napari_samseg.core.errors import InvalidLabelsError, naming_file
 from napari_samseg.core.io.image_file import open_image_file
 from napari_samseg.core.io.instance_labels import InstanceLabels

@@ -10,6 +10,22 @@ from napari_samseg.core.settings.fields import check, setting
 
 __all__ = ["EmbedSettings", "ImageSettings", "ModelSettings", "TileSettings"]
 
+# As matplotlib has them; cmap knows them all.
+COLOUR_MAPS = (
+    "grey",
+    "bone",
+    "cividis",
+    "cool",
+    "hot",
+    "inferno",
+    "jet",
+    "magma",
+    "pink",
+    "plasma",
+    "turbo",
+    "viridis",
+)
+
 
 @dataclass(frozen=True, slots=True)
 class ImageSettings:
@@ -19,9 +35,10 @@ class ImageSettings:
         "percentile",
         "Contrast",
         "How intensities are mapped to 0..255: between two percentiles, between "
-        "minimum and maximum, or not at all (integers are taken as 0..255, real "
-        "numbers as 0..1).",
-        choices=("percentile", "minmax", "none"),
+        "minimum and maximum, by mean and standard deviation (standard: they become "
+        "those of the pictures that SAM was trained on), or not at all (integers are "
+        "taken as 0..255, real numbers as 0..1).",
+        choices=("percentile", "minmax", "standard", "none"),
     )
     low: float = setting(
         0.1,
@@ -51,6 +68,13 @@ class ImageSettings:
         "Channels",
         "One channel shown grey, or two or three mapped to red, green and blue; "
         "the first channel (or the RGB image itself) when nothing is chosen.",
+    )
+    colour_map: str = setting(
+        "grey",
+        "Colour map",
+        "Colours that a single channel is shown to the model in; grey for models "
+        "that were not trained on one.",
+        choices=COLOUR_MAPS,
     )
     level: int = setting(
         0,
@@ -93,6 +117,15 @@ class ModelSettings:
         "elsewhere; exact in float32 everywhere; bfloat16 and float16 are for those "
         "who know their processor.",
         choices=("fast", "exact", "bfloat16", "float16"),
+    )
+    input_size: int = setting(
+        0,
+        "Input size",
+        "Side of the square that the encoder sees, a multiple of 16; 0 is the size it "
+        "was trained for. Smaller is faster, and blurs small objects.",
+        minimum=0,
+        maximum=1 << 14,
+        unit="px",
     )
 
     def __post_init__(self) -> None:

@@ -2,8 +2,8 @@
 
 Flips and turns by right angles, rotation, scale, elastic displacement and section
 slip move pixels and labels together (labels by nearest neighbour, so that ids stay
-ids). Contrast, gamma, colour, blur, noise and missing stripes change pixels alone, after the
-contrast of the image was settled: what the contrast would undo is of no use.
+ids). Contrast, gamma, colour, blur, noise and missing stripes change pixels alone,
+after the contrast of the image was settled: what the contrast would undo is of no use.
 
 The kinds and their usual strengths are those of the EM pipelines: CREMI's and
 `zudi-lin`'s elastic displacement, slip and missing sections.

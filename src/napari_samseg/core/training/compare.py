@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from napari_samseg.core.chosen_model import model_steps
 from napari_samseg.core.errors import InvalidLabelsError, SettingsError
 from napari_samseg.core.metrics.prompting import prediction_iou
-from napari_samseg.core.models.families import load_model_steps
 from napari_samseg.core.planes import measure_plane
 from napari_samseg.core.predict import Predictor
 from napari_samseg.core.prompts.from_labels import (
@@ -152,9 +152,7 @@ def compare_steps(
     chosen = _choose(images, validation or planes, split, plan)
     scored: list[list[list[_Scored]]] = []
     for settings in models:
-        model = yield from load_model_steps(
-            settings.model, device=settings.device, precision=settings.precision
-        )
+        model = yield from model_steps(settings)
         found = []
         for done, (at, objects) in enumerate(chosen):
             yield Progress("scoring", done, len(chosen), settings.model)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from napari_samseg.core.embed.stack_job import model_steps
+from napari_samseg.core.chosen_model import model_steps
 from napari_samseg.core.errors import OutputError
 from napari_samseg.core.models.families import MODEL_FAMILIES
 from napari_samseg.core.models.sam import SamModel
