@@ -50,8 +50,9 @@ def instances(
     spacing: Annotated[
         str,
         typer.Option(
-            help="Size of a pixel along each axis, such as 50,4.6,4.6; of NIfTI, "
-            "OME-Zarr and TIFF as the file says, in pixels of the finest axis."
+            help="Size of a pixel along each axis in any unit, such as 50,4.6,4.6 of "
+            "a stack of sections; of NIfTI, OME-Zarr and TIFF as the file says. "
+            "Distances count in pixels of the finest axis."
         ),
     ] = "",
     connectivity: Annotated[int, option_of(InstanceSettings, "connectivity")] = 0,

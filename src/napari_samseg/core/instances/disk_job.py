@@ -120,7 +120,7 @@ def instances_on_disk(
         new.describe(range(1, min(result.found.n_objects, MOST_NAMED + 1) + 1))
     if job.table is not None:
         write_class_table(job.table, rows)
-    return result.found, [*classes.notes, *notes]
+    return result.found, [*classes.notes, *notes, *result.found.notes]
 
 
 def _folder_beside(out: Path) -> Path:

@@ -182,7 +182,7 @@ def choose_spacing(
     sizes = " x ".join(f"{size:.4g}" for size in spacing)
     note = (
         f"{job.labels or job.axon} has pixels of {sizes}, and distances count in "
-        "pixels of its finest axis: --spacing gives others"
+        "pixels of its finest axis: --spacing gives another size"
     )
     return spacing, [note]
 
