@@ -95,6 +95,14 @@ def instances(
             "millions of parts needs, in OME-Zarr.",
         ),
     ] = "uint32",
+    as_is: Annotated[
+        bool,
+        typer.Option(
+            "--as-is",
+            help="Work on labels that look like a photograph, too: each value is "
+            "taken for a class.",
+        ),
+    ] = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Turn semantic labels into instance labels, and back.
@@ -115,6 +123,7 @@ def instances(
         blocks=blocks,
         table=table,
         dtype=dtype,
+        as_is=as_is,
     )
     settings = InstanceSettings(
         method=method or _method_for(axon, seeds),

@@ -281,7 +281,7 @@ def test_two_masks_in_blocks(run, tmp_path):
     assert "components or watershed" in errors
 
 
-def test_a_photograph_is_told(run, shared_data, tmp_path):
+def test_a_photograph_is_refused_unless_it_is_meant(run, shared_data, tmp_path):
     folder = shared_data / "dsb2018"
     (path,) = (folder / "images").glob("1631352d*.png")
     image = imread(path)
@@ -290,7 +290,12 @@ def test_a_photograph_is_told(run, shared_data, tmp_path):
     np.save(tmp_path / "raw.npy", grey.astype(">u2"))
     for more in (("o.tif",), ("o.zarr", "--blocks")):
         out, *options = more
-        status, _, notes = run(tmp_path / "raw.npy", *options, "--out", tmp_path / out)
+        given = (tmp_path / "raw.npy", *options, "--out", tmp_path / out)
+        status, _, error = run(*given)
+        assert (status, error.count("\n")) == (2, 1)
+        assert "looks like a photograph" in error
+        assert not (tmp_path / out).exists()
+        status, _, notes = run(*given, "--as-is")
         assert status == 0
         assert "looks like a photograph" in notes
     assert run(folder / "labels" / path.name, "--out", tmp_path / "l.tif")[2] == ""
