@@ -50,8 +50,9 @@ def instances(
     spacing: Annotated[
         str,
         typer.Option(
-            help="Size of a pixel along each axis, such as 50,4.6,4.6; of NIfTI, "
-            "OME-Zarr and TIFF as the file says, in pixels of the finest axis."
+            help="Size of a pixel along each axis in any unit, such as 50,4.6,4.6 of "
+            "a stack of sections; of NIfTI, OME-Zarr and TIFF as the file says. "
+            "Distances count in pixels of the finest axis."
         ),
     ] = "",
     connectivity: Annotated[int, option_of(InstanceSettings, "connectivity")] = 0,
@@ -94,6 +95,14 @@ def instances(
             "millions of parts needs, in OME-Zarr.",
         ),
     ] = "uint32",
+    as_is: Annotated[
+        bool,
+        typer.Option(
+            "--as-is",
+            help="Work on labels that look like a photograph, too: each value is "
+            "taken for a class.",
+        ),
+    ] = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Turn semantic labels into instance labels, and back.
@@ -114,6 +123,7 @@ def instances(
         blocks=blocks,
         table=table,
         dtype=dtype,
+        as_is=as_is,
     )
     settings = InstanceSettings(
         method=method or _method_for(axon, seeds),

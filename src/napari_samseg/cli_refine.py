@@ -18,7 +18,6 @@ from napari_samseg.cli_options import (
 )
 from napari_samseg.cli_prompts import KINDS, read_kinds
 from napari_samseg.cli_terminal import output, say, show_progress
-from napari_samseg.core.refine.scores import KEPT
 from napari_samseg.core.settings import PromptSettings, RefineSettings
 
 if TYPE_CHECKING:
@@ -132,7 +131,7 @@ def _print_worst(counts: RefineCounts) -> None:
             str(score.object_id),
             *place,
             *(f"{part:.2f}" for part in parts),
-            KEPT.get(score.status, score.status),
+            score.words,
         )
     say("look at these first (doubt is 1 minus the product of the three after it):")
     output.print(table)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import nibabel
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from typer.testing import CliRunner
 
 from napari_samseg.cli import app
 from napari_samseg.core.instances import disk_job
+from napari_samseg.core.instances.components import label_components
 from napari_samseg.core.instances.file_job import InstancesJob, instances_file
 from napari_samseg.core.instances.watershed import watershed_from_points
 from napari_samseg.core.io.image_file import open_image_file
@@ -278,7 +281,7 @@ def test_two_masks_in_blocks(run, tmp_path):
     assert "components or watershed" in errors
 
 
-def test_a_photograph_is_told(run, shared_data, tmp_path):
+def test_a_photograph_is_refused_unless_it_is_meant(run, shared_data, tmp_path):
     folder = shared_data / "dsb2018"
     (path,) = (folder / "images").glob("1631352d*.png")
     image = imread(path)
@@ -287,7 +290,12 @@ def test_a_photograph_is_told(run, shared_data, tmp_path):
     np.save(tmp_path / "raw.npy", grey.astype(">u2"))
     for more in (("o.tif",), ("o.zarr", "--blocks")):
         out, *options = more
-        status, _, notes = run(tmp_path / "raw.npy", *options, "--out", tmp_path / out)
+        given = (tmp_path / "raw.npy", *options, "--out", tmp_path / out)
+        status, _, error = run(*given)
+        assert (status, error.count("\n")) == (2, 1)
+        assert "looks like a photograph" in error
+        assert not (tmp_path / out).exists()
+        status, _, notes = run(*given, "--as-is")
         assert status == 0
         assert "looks like a photograph" in notes
     assert run(folder / "labels" / path.name, "--out", tmp_path / "l.tif")[2] == ""
@@ -397,3 +405,39 @@ def test_a_table_says_of_which_class_objects_are(run, tmp_path):
     assert table.read_text().splitlines()[1:] == ["1,1,84", "1,2,16"]
     status, _, errors = run(tmp_path / "classes.tif", "--table", tmp_path / "t.txt")
     assert (status, "a .csv, not 't.txt'" in errors) == (2, True)
+
+
+def test_thin_sections_that_fall_to_pieces_are_noted(run, shared_data, tmp_path):
+    mask = tifffile.imread(shared_data / "em_vnc_sstem/mitochondria.tif")
+    path = tmp_path / "mask.tif"
+    tifffile.imwrite(path, mask[:4, 380:700, 300:700], photometric="minisblack")
+    given = (path, "--method", "watershed", "--spacing")
+
+    def objects(*more):
+        out = tmp_path / f"{len(list(tmp_path.iterdir()))}.zarr"
+        status, _, notes = run(*given, *more, "--out", out)
+        assert status == 0
+        return np.asarray(read_ome_zarr_labels(out).labels[...]), notes
+
+    labels, notes = objects("44,4,4")
+    n_parts = label_components(labels > 0).max()
+    assert f"{n_parts} components became {labels.max()} objects" in notes
+    distance = re.search(r"to about (\d+) px", notes)[1]
+    # the unit does not matter, nor whether it goes by blocks
+    for more in (("11,1,1",), ("44,4,4", "--blocks")):
+        again, more_notes = objects(*more)
+        np.testing.assert_array_equal(again, labels)
+        assert more_notes == notes
+    fewer, notes = objects("44,4,4", "--min-distance", distance)
+    assert fewer.max() <= 2 * n_parts
+    assert "became" not in notes
+
+
+def test_objects_that_touch_at_waists_are_no_reason_for_a_note(run, tmp_path):
+    y, x = np.ogrid[:60, :420]
+    discs = [(y - 30) ** 2 + (x - c) ** 2 < 14**2 for c in range(20, 400, 26)]
+    Image.fromarray(np.any(discs, axis=0).astype(np.uint8)).save(tmp_path / "m.png")
+    out = tmp_path / "o.tif"
+    found = run(tmp_path / "m.png", "--method", "watershed", "--out", out)
+    assert (found[0], found[2]) == (0, "")
+    assert "15 objects" in found[1]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.abc
+import importlib.machinery
 import os
 import sys
+import threading
 import time
 
 import dask.array as da
@@ -19,7 +22,8 @@ from napari_samseg.adapters.prompt_layers import is_own_layer
 from napari_samseg.core.instances import volume_job
 from napari_samseg.core.instances.methods import Seeds, find_instances
 from napari_samseg.core.settings import InstanceSettings
-from napari_samseg.widgets.workers import RUNNING
+from napari_samseg.widgets.instance_steps import ClassInputs
+from napari_samseg.widgets.workers import RUNNING, Job
 
 pytestmark = pytest.mark.skipif(
     sys.platform.startswith("linux") and not os.environ.get("DISPLAY"),
@@ -418,3 +422,33 @@ def test_seeds_that_move_or_change_are_looked_at_again_until_the_panel_leaves(
     notification_manager.records.clear()
     widget.leave()
     assert not widget._rest.isActive()
+
+
+class _Loads(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Stands for pandas, and remembers which thread loads it."""
+
+    def __init__(self):
+        self.threads = []
+
+    def find_spec(self, name, path=None, target=None):
+        if name != "pandas":
+            return None
+        self.threads.append(threading.current_thread())
+        return importlib.machinery.ModuleSpec(name, self)
+
+    def exec_module(self, module):
+        pass
+
+
+def test_what_layers_need_is_loaded_in_the_thread(qtbot, monkeypatch):
+    finder, found = _Loads(), []
+    # the real one comes back in the end
+    pytest.importorskip("pandas")
+    monkeypatch.delitem(sys.modules, "pandas")
+    monkeypatch.setattr(sys, "meta_path", [finder, *sys.meta_path])
+    inputs = ClassInputs(np.eye(9, dtype=np.uint8), "mask", False, False)
+    Job(inputs.open_steps(), on_return=found.append, on_error=found.append).start()
+    qtbot.waitUntil(lambda: bool(found), timeout=5000)
+    assert found[0].shape == (9, 9)
+    assert len(finder.threads) == 1
+    assert finder.threads[0] is not threading.main_thread()

@@ -56,6 +56,10 @@ class ClassInputs:
         self, *, is_mask: bool = False, samples: bool = False
     ) -> Generator[Progress, None, ClassSource]:
         """Find out what the values mean; a mask holds one class."""
+        # napari imports it with the first Labels layer, and on the main thread the
+        # window would not answer for seconds
+        import pandas  # noqa: F401
+
         myelin = None
         if self.myelin is not None:
             myelin = yield from self.myelin.open_steps(is_mask=True, samples=samples)

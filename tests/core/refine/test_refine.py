@@ -24,7 +24,12 @@ from napari_samseg.core.refine.painting import (
     paint_parts,
 )
 from napari_samseg.core.refine.plane import index_parts
-from napari_samseg.core.refine.scores import KEPT, REFINED
+from napari_samseg.core.refine.scores import (
+    KEPT,
+    REFINED,
+    ObjectScore,
+    RefineCounts,
+)
 from napari_samseg.core.refine.volume import PlaneRefined, RefineTask, refine_planes
 from napari_samseg.core.settings import ImageSettings, PromptSettings, RefineSettings
 
@@ -79,9 +84,34 @@ def test_nuclei_get_better(nuclei, model, spoil, chosen, prompts, gain):
     np.testing.assert_array_equal(np.unique(found.labels)[1:], ids)
     before, after = (mean_iou(a, true, ids) for a in (rough, found.labels))
     assert after > before + gain, (before, after)
-    assert found.counts.n_refined == sum(s.status == REFINED for s in found.scores)
+    counts, scores = found.counts, found.scores
+    assert counts.n_refined == sum(s.kept < s.parts for s in scores)
+    assert counts.n_refined + sum(counts.kept.values()) == len(scores)
     doubts = [score.doubt for score in found.scores]
     assert doubts == sorted(doubts, reverse=True)
+
+
+def test_an_object_in_several_parts_is_counted_once():
+    numbers = {"predicted_iou": 0.9, "agreement": 0.5, "visible": 1.0, "doubt": 0.5}
+    numbers |= {"area_before": 90, "area_after": 80, "box_yx": (0, 0, 9, 9)}
+    scores = [
+        ObjectScore(i, (), status, parts, kept, **numbers)
+        for i, (status, parts, kept) in enumerate(
+            [(REFINED, 2, 0), ("disagrees", 40, 3), ("empty", 2, 2)], start=1
+        )
+    ]
+    counts = RefineCounts()
+    counts.add(scores, 0, 500)
+    assert str(counts) == (
+        "3 objects, 2 refined, 1 of them in part (3 of 40 parts keep old pixels), "
+        "1 keep old pixels (the model found nothing), 500 pixels changed"
+    )
+    said = [score.words for score in scores]
+    assert said == [
+        "refined",
+        "3 of 40 parts keep old pixels: the mask is a different object",
+        "the model found nothing",
+    ]
 
 
 def test_sections_get_better_and_others_stay(bodies, model):

@@ -64,10 +64,13 @@ class BlockwiseReport:
     n_objects : int
     n_foreground : int
         Pixels that belong to objects.
+    notes : tuple of str
+        What a person should know of how objects were found.
     """
 
     n_objects: int
     n_foreground: int
+    notes: tuple[str, ...] = ()
 
 
 def label_blockwise(

@@ -39,6 +39,7 @@ from napari_samseg.core.instances.passes import Passes, join_tops, passes_betwee
 from napari_samseg.core.instances.seeds import (
     Peaks,
     choose_seeds,
+    crowding_notes,
     find_peaks,
     first_of_ties,
     seed_distance,
@@ -113,7 +114,7 @@ def split_blockwise(
             return report
         yield from distance_blockwise(parts, distance, chunk, spacing)
         heights = _Heights(parts, distance, shape, spacing, smoothing)
-        seeds = yield from _find_seeds(heights, size, report.n_objects, away)
+        seeds, extents = yield from _find_seeds(heights, size, report.n_objects, away)
         _check_count(len(seeds), int(np.iinfo(out.dtype).max))
         ids = np.arange(1, len(seeds) + 1)
         field = SeedField(
@@ -127,7 +128,8 @@ def split_blockwise(
             labels = objects[np.asarray(tops[where])]
             labels += field.alone[np.asarray(parts[where])]
             out[where] = labels.astype(out.dtype)
-    return BlockwiseReport(len(seeds), report.n_foreground)
+    notes = crowding_notes(seeds, extents, spacing)
+    return BlockwiseReport(len(seeds), report.n_foreground, tuple(notes))
 
 
 def _make_array(
@@ -177,7 +179,7 @@ class _Heights:
 
 def _find_seeds(
     heights: _Heights, size: tuple[int, ...], n_parts: int, away: float
-) -> Generator[Progress, None, Peaks]:
+) -> Generator[Progress, None, tuple[Peaks, npt.NDArray[np.float32]]]:
     shape, spacing = heights.shape, heights.spacing
     reach = np.floor(away / np.array(spacing or [1.0] * len(shape))).astype(int)
     extents = np.full((n_parts + 1, 2), (np.inf, -np.inf), np.float32)
@@ -201,7 +203,7 @@ def _find_seeds(
         peaks = peaks[_is_inside(places, where)]
         found.append(first_of_ties(peaks, away, spacing))
     every = Peaks.joined(found, len(shape))
-    return choose_seeds(every, extents, away, spacing)
+    return choose_seeds(every, extents, away, spacing), extents
 
 
 @dataclass(slots=True, eq=False)

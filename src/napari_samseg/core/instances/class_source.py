@@ -12,7 +12,6 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import fastremap
 import numpy as np
 import numpy.typing as npt
 
@@ -26,6 +25,7 @@ from napari_samseg.core.io.class_image import (
     snap_note,
     snap_table,
 )
+from napari_samseg.core.io.label_doubts import looks_natural
 from napari_samseg.core.io.label_image import grey_values, whole_numbers
 from napari_samseg.core.types import Progress
 
@@ -45,10 +45,6 @@ SAMPLE_VALUES = 1 << 25
 # Share of the foreground whose right-hand neighbour has the same value: classes and
 # ids are patches, and in a photograph noise makes neighbours differ.
 PATCH_SHARE = 0.5
-# In a photograph there are no fewer values, and so many pixels beside another one: of
-# real ones 29 % and more, of maps of classes and objects 6 % at most.
-PHOTOGRAPH_VALUES = 16
-PHOTOGRAPH_SHARE = 0.2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,6 +67,8 @@ class ClassSource:
     is_sampled : bool
         Only some planes were looked at: others may hold classes that these have not,
         and would go to the nearest one.
+    is_photograph : bool
+        The values look like those of a photograph, which was not refused.
     """
 
     name: str
@@ -80,6 +78,7 @@ class ClassSource:
     myelin: ClassSource | None = None
     notes: tuple[str, ...] = field(default=())
     is_sampled: bool = False
+    is_photograph: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -167,7 +166,7 @@ def open_classes_steps(
     is_mask : bool
         There is one class: pictures of it are cut at half of their maximum.
     refuses : bool
-        Refuse a photograph, and what is empty; otherwise that is told in the notes.
+        Refuse a photograph, and what is empty; otherwise `is_photograph` tells.
     samples : bool
         Do for a preview: the grey levels of a large picture are found in some of its
         planes, rather than in all.
@@ -201,7 +200,7 @@ def open_classes_steps(
         n_same += int((inside & (values[..., 1:] == values[..., :-1])).sum())
         if not refuses and inside.any():
             n_seen += 1
-            n_photographs += _looks_natural(values)
+            n_photographs += looks_natural(values)
         if is_image and values.dtype == np.uint8:
             piece_levels = count_levels(values)
             counted = piece_levels if counted is None else counted + piece_levels
@@ -218,12 +217,14 @@ def open_classes_steps(
             is_photograph=is_image and is_photograph,
         )
     table, notes = _explain(counted, name, is_mask=is_mask or myelin is not None)
-    if levels is None and n_photographs * 2 > n_seen:
-        notes.append(_photograph_note(name))
+    looks_so = levels is None and n_photographs * 2 > n_seen
     if myelin is not None:
         notes += myelin.notes
         is_sampled = is_sampled or myelin.is_sampled
-    return ClassSource(name, array, is_colour, table, myelin, tuple(notes), is_sampled)
+        looks_so = looks_so or myelin.is_photograph
+    return ClassSource(
+        name, array, is_colour, table, myelin, tuple(notes), is_sampled, looks_so
+    )
 
 
 def _check_classes(name: str, *, is_empty: bool, is_photograph: bool) -> None:
@@ -238,33 +239,28 @@ def _check_classes(name: str, *, is_empty: bool, is_photograph: bool) -> None:
         )
 
 
-def photograph_notes(values: npt.NDArray[Any], name: str) -> list[str]:
-    """Return a note if labels look like a photograph, which has no classes.
+def photograph_notes(name: str, *, as_is: bool) -> list[str]:
+    """Return what to tell of classes in a file that look like a photograph.
 
     Parameters
     ----------
-    values : (..., Y, X) integer
     name : str
-        What they are called in the note.
+        What they are called.
+    as_is : bool
+        They are to be worked on all the same.
+
+    Raises
+    ------
+    InvalidLabelsError
+        If they are not.
     """
-    return [_photograph_note(name)] if _looks_natural(values) else []
-
-
-def _photograph_note(name: str) -> str:
-    return (
-        f"{name} looks like a photograph, not like classes: neighbouring pixels differ "
-        "nearly everywhere, and each of its values is taken for a class. Apply a "
-        "threshold first, or choose a mask"
+    seen = f"{name} looks like a photograph, not like classes: neighbouring pixels "
+    if as_is:
+        return [f"{seen}differ nearly everywhere, and each value is taken for a class"]
+    raise InvalidLabelsError(
+        f"{seen}differ nearly everywhere. Apply a threshold first, or choose a mask; "
+        "--as-is takes each value for a class"
     )
-
-
-def _looks_natural(values: npt.NDArray[Any]) -> bool:
-    here, beside = values[..., :-1], values[..., 1:]
-    n_differ = np.count_nonzero((here != 0) & (beside != 0) & (here != beside))
-    if n_differ <= PHOTOGRAPH_SHARE * np.count_nonzero(values):
-        return False
-    native = values.astype(values.dtype.newbyteorder("="), copy=False)
-    return len(fastremap.unique(native)) >= PHOTOGRAPH_VALUES
 
 
 def _explain(

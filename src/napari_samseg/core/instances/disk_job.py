@@ -13,7 +13,11 @@ import numpy as np
 
 from napari_samseg.core.errors import InvalidLabelsError, OutputError, SettingsError
 from napari_samseg.core.instances.blockwise import block_slices
-from napari_samseg.core.instances.class_source import ClassSource, open_classes_steps
+from napari_samseg.core.instances.class_source import (
+    ClassSource,
+    open_classes_steps,
+    photograph_notes,
+)
 from napari_samseg.core.instances.class_table import (
     class_pixels_steps,
     write_class_table,
@@ -101,6 +105,9 @@ def instances_on_disk(
     yield Progress("reading")
     with ExitStack() as stack:
         classes = yield from _open_classes(job, stack)
+        doubts: list[str] = []
+        if classes.is_photograph:
+            doubts = photograph_notes(classes.name, as_is=job.as_is)
         place = read_placement(job.labels or _given(job.axon), len(classes.shape))
         spacing, notes = choose_spacing(job, settings, place)
         like = InstanceLabels(_Shape(classes.shape, job.dtype), **place)
@@ -120,7 +127,7 @@ def instances_on_disk(
         new.describe(range(1, min(result.found.n_objects, MOST_NAMED + 1) + 1))
     if job.table is not None:
         write_class_table(job.table, rows)
-    return result.found, [*classes.notes, *notes]
+    return result.found, [*classes.notes, *doubts, *notes, *result.found.notes]
 
 
 def _folder_beside(out: Path) -> Path:

@@ -23,6 +23,7 @@ from napari_samseg.core.io.class_image import (
     read_mask_image,
 )
 from napari_samseg.core.io.instance_labels import InstanceLabels
+from napari_samseg.core.io.label_doubts import looks_natural
 from napari_samseg.core.io.label_formats import WriteRequest, find_writer
 from napari_samseg.core.io.label_image import open_label_image, palette_note
 from napari_samseg.core.io.placement import read_placement, relative_spacing
@@ -65,6 +66,8 @@ class InstancesJob:
         Table to write, ``.csv``: the pixels of each class in each object.
     dtype : str
         Data type of the ids: uint32, or uint64 in OME-Zarr.
+    as_is : bool
+        Work on labels that look like a photograph, too.
     blocks : bool or None
         Work block by block, straight onto disk; None does so where memory ends.
     """
@@ -79,6 +82,7 @@ class InstancesJob:
     overwrite: bool = False
     table: Path | None = None
     dtype: str = "uint32"
+    as_is: bool = False
     blocks: bool | None = None
 
 
@@ -116,7 +120,7 @@ def instances_file(
     if settings.method in SEMANTIC_METHODS and job.labels is not None:
         classes, notes = _read_ids(job.labels), list[str]()
     else:
-        classes, notes = read_classes(job.labels, job.axon, job.myelin)
+        classes, notes = read_classes(job.labels, job.axon, job.myelin, as_is=job.as_is)
     target.check_shape(job.out, classes.shape)
     source = job.labels or job.axon or job.out
     place = read_placement(source, classes.ndim)
@@ -182,15 +186,21 @@ def choose_spacing(
     sizes = " x ".join(f"{size:.4g}" for size in spacing)
     note = (
         f"{job.labels or job.axon} has pixels of {sizes}, and distances count in "
-        "pixels of its finest axis: --spacing gives others"
+        "pixels of its finest axis: --spacing gives another size"
     )
     return spacing, [note]
 
 
 def read_classes(
-    labels: Path | None = None, axon: Path | None = None, myelin: Path | None = None
+    labels: Path | None = None,
+    axon: Path | None = None,
+    myelin: Path | None = None,
+    *,
+    as_is: bool = False,
 ) -> tuple[npt.NDArray[Any], list[str]]:
     """Read semantic labels from one file, or from a mask of axons and one of myelin.
+
+    What looks like a photograph is refused, unless it is to be taken as it is.
 
     Returns
     -------
@@ -209,7 +219,9 @@ def read_classes(
     notes: list[str] = []
     if labels is not None:
         classes = _tell(labels, read_class_image(labels), notes)
-        return classes, notes + photograph_notes(classes, str(labels))
+        if looks_natural(classes):
+            notes += photograph_notes(str(labels), as_is=as_is)
+        return classes, notes
     # both are there, as was checked
     axon, myelin = cast("Path", axon), cast("Path", myelin)
     is_axon, is_myelin = (

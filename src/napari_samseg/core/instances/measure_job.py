@@ -22,11 +22,10 @@ from napari_samseg.core.instances.morphometrics import (
     write_morphometrics,
 )
 from napari_samseg.core.io.class_image import (
-    is_picture,
-    picture_note,
     read_mask_image,
 )
 from napari_samseg.core.io.image_file import open_image_file
+from napari_samseg.core.io.label_doubts import instance_doubts
 from napari_samseg.core.io.label_image import open_label_image
 from napari_samseg.core.io.output import check_output_file
 from napari_samseg.core.io.pixel_size import read_pixel_steps, to_micrometres
@@ -95,7 +94,7 @@ def measure_file(
     yield Progress("reading")
     with open_label_image(job.labels) as found:
         labels = _as_plane(np.asarray(found[...]), job.labels)
-    notes = [picture_note(job.labels)] if is_picture(labels) else []
+    notes = instance_doubts(labels, job.labels)
     size, where = _find_pixel_size(job)
     if size is None:
         notes.append(

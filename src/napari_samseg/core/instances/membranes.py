@@ -36,6 +36,7 @@ def cells_from_membranes(
     h: float | None = None,
     smoothing: float = 1.0,
     into_membranes: bool = False,
+    notes: list[str] | None = None,
 ) -> Labels:
     """Return what membranes enclose, cells with gaps in their membrane among them.
 
@@ -43,7 +44,7 @@ def cells_from_membranes(
     ----------
     membranes : (Y, X) or (Z, Y, X) bool or integer
         Anything but 0 is membrane.
-    spacing, min_distance, h, smoothing
+    spacing, min_distance, h, smoothing, notes
         See `napari_samseg.core.instances.watershed.split_touching`, which closes the
         gaps.
     into_membranes : bool
@@ -62,6 +63,7 @@ def cells_from_membranes(
         h=h,
         smoothing=smoothing,
         connectivity=1,
+        notes=notes,
     )
     if not into_membranes:
         return cells

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ from napari_samseg.core.instances.membranes import (
     instances_from_contours,
     membranes_of,
 )
+from napari_samseg.core.instances.seeds import pixel_side
 from napari_samseg.core.instances.tidy import (
     count_pixels,
     drop_at_border,
@@ -47,10 +48,18 @@ __all__ = [
     "Seeds",
     "find_instances",
     "find_instances_steps",
+    "seed_options",
 ]
 
 Spacing = Sequence[float] | None
-Found = tuple[npt.NDArray[np.uint32], int]
+
+
+class Found(NamedTuple):
+    """Objects, foreground pixels that belong to none, and what to tell of them."""
+
+    labels: npt.NDArray[np.uint32]
+    n_unassigned: int = 0
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,7 +98,7 @@ class Instances:
     n_removed_pixels : int
         Of these objects together.
     notes : tuple of str
-        What a person should know of the points that objects were grown from.
+        What a person should know of how objects were found.
     n_pixels : int or None
         Of a map of one class that was made of objects; None where objects were found.
     """
@@ -186,10 +195,7 @@ def find_instances_steps(
         return Instances(mask.astype(np.uint32), n_objects, 0, n_pixels=n_pixels)
     yield Progress(f"finding instances: {method}")
     found_by = INSTANCE_METHODS[method]
-    labels, n_unassigned = found_by(classes, settings, spacing, seeds)
-    notes: tuple[str, ...] = ()
-    if seeds is not None and method == "points":
-        notes = _seed_notes(classes, seeds, labels)
+    labels, n_unassigned, notes = found_by(classes, settings, spacing, seeds)
     found: npt.NDArray[Any] = labels
     if settings.fill_holes:
         yield Progress("filling holes")
@@ -220,7 +226,7 @@ def _components(
     spacing: Spacing,
     seeds: Seeds | None,
 ) -> Found:
-    return label_components(classes, settings.connectivity or None), 0
+    return Found(label_components(classes, settings.connectivity or None))
 
 
 def _watershed(
@@ -229,15 +235,26 @@ def _watershed(
     spacing: Spacing,
     seeds: Seeds | None,
 ) -> Found:
+    notes: list[str] = []
     labels = split_touching(
         classes,
         spacing=spacing,
         smoothing=settings.smoothing,
-        min_distance=None if settings.h else settings.min_distance,
-        h=settings.h or None,
         connectivity=settings.connectivity or None,
+        notes=notes,
+        **seed_options(settings, spacing),
     )
-    return labels, 0
+    return Found(labels, 0, tuple(notes))
+
+
+def seed_options(
+    settings: InstanceSettings, spacing: Spacing
+) -> dict[str, float | None]:
+    """Return how seeds are chosen, in units of `spacing`, for `split_touching`."""
+    pixel = pixel_side(spacing)
+    if settings.h:
+        return {"min_distance": None, "h": settings.h * pixel}
+    return {"min_distance": settings.min_distance * pixel, "h": None}
 
 
 def _seeded(
@@ -248,12 +265,13 @@ def _seeded(
 ) -> Found:
     """Grow components of the seed class into everything that is not background."""
     is_seed = classes == settings.seed_class
-    return grow_seeds(
+    labels, n_unassigned = grow_seeds(
         is_seed,
         classes != 0,
         spacing=spacing,
         connectivity=settings.connectivity or None,
     )
+    return Found(labels, n_unassigned)
 
 
 def _membranes(
@@ -262,15 +280,16 @@ def _membranes(
     spacing: Spacing,
     seeds: Seeds | None,
 ) -> Found:
+    notes: list[str] = []
     cells = cells_from_membranes(
         classes,
         spacing=spacing,
         smoothing=settings.smoothing,
-        min_distance=None if settings.h else settings.min_distance,
-        h=settings.h or None,
         into_membranes=settings.into_membranes,
+        notes=notes,
+        **seed_options(settings, spacing),
     )
-    return cells, 0
+    return Found(cells, 0, tuple(notes))
 
 
 def _contours(
@@ -279,7 +298,7 @@ def _contours(
     spacing: Spacing,
     seeds: Seeds | None,
 ) -> Found:
-    return instances_from_contours(classes)
+    return Found(*instances_from_contours(classes))
 
 
 def _points(
@@ -308,7 +327,10 @@ def _points(
             f"labels of shape {classes.shape}, such as {seeds.points[first].tolist()}: "
             "are they points of another image, or in micrometres?"
         )
-    return watershed_from_points(classes, seeds.points, ids=seeds.ids, spacing=spacing)
+    labels, n_unassigned = watershed_from_points(
+        classes, seeds.points, ids=seeds.ids, spacing=spacing
+    )
+    return Found(labels, n_unassigned, _seed_notes(classes, seeds, labels))
 
 
 def _seed_notes(

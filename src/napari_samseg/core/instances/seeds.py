@@ -15,15 +15,18 @@ import numpy.typing as npt
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
+from napari_samseg.core.amounts import count_things
 from napari_samseg.core.instances.components import Labels
 from napari_samseg.core.types import IntArray
 
 __all__ = [
     "Peaks",
     "choose_seeds",
+    "crowding_notes",
     "distant_peaks",
     "find_peaks",
     "first_of_ties",
+    "pixel_side",
     "seed_distance",
 ]
 
@@ -35,6 +38,8 @@ DEFAULT_DISTANCE = 5.0
 COMPARED_VALUES = 1 << 21
 # Peaks whose neighbours are looked up at once.
 NEIGHBOURED_PEAKS = 1 << 14
+# Objects for each component above which a note says that most seeds are crowded.
+MANY_FOLD = 3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,11 +79,16 @@ class Peaks:
         return self[np.lexsort((*self.places.T[::-1], -self.heights))]
 
 
+def pixel_side(spacing: Spacing | None) -> float:
+    """Return the side of a pixel along the finest axis, in units of `spacing`."""
+    return 1.0 if spacing is None else min(spacing)
+
+
 def seed_distance(min_distance: float | None, spacing: Spacing | None) -> float:
     """Return how far seeds lie apart, in units of `spacing`."""
     if min_distance is not None:
         return min_distance
-    return DEFAULT_DISTANCE * (1.0 if spacing is None else min(spacing))
+    return DEFAULT_DISTANCE * pixel_side(spacing)
 
 
 def distant_peaks(
@@ -212,6 +222,45 @@ def choose_seeds(
     others = peaks[~has_seed[peaks.parts]].highest_first()
     _, first = np.unique(others.parts, return_index=True)
     return Peaks.joined([seeds, others[first]], peaks.places.shape[1])
+
+
+def crowding_notes(
+    seeds: Peaks, extents: npt.NDArray[np.float32], spacing: Spacing | None
+) -> list[str]:
+    """Tell of components that were cut into many pieces rather than at their waists.
+
+    The middles of objects that touch are farther from each other than from the border;
+    along a rough border or in thin sections, seeds crowd together.
+
+    Parameters
+    ----------
+    seeds : Peaks
+        All that were chosen.
+    extents : (P + 1, 2) float32
+        As of `find_peaks`, of the whole.
+    spacing : sequence of float or None
+
+    Returns
+    -------
+    list of str
+        One note, or none.
+    """
+    n_parts = len(extents) - 1
+    if len(seeds) <= MANY_FOLD * n_parts:
+        return []
+    places = seeds.places * np.array(spacing or [1.0] * seeds.places.shape[1])
+    nearest = cKDTree(places).query(places, k=2)[0][:, 1]
+    if 2 * np.count_nonzero(nearest < seeds.heights) <= len(seeds):
+        return []
+    # of the components that most pieces are of, not of specks
+    width = 2 * np.median(extents[seeds.parts, 1]) / pixel_side(spacing)
+    note = (
+        f"{count_things(n_parts, 'component')} became {len(seeds)} objects, most of "
+        "them closer together than they are wide: raise the distance of seeds "
+        f"(--min-distance), to about {width:.0f} px for objects as wide as these, or "
+        "take the method components"
+    )
+    return [note]
 
 
 def _ball_offsets(away: float, steps: npt.NDArray[np.float64]) -> IntArray:

@@ -21,7 +21,12 @@ from napari_samseg.core.instances.blockwise import (
 )
 from napari_samseg.core.instances.blockwise_watershed import split_blockwise
 from napari_samseg.core.instances.class_source import ClassSource
-from napari_samseg.core.instances.methods import Instances, Seeds, find_instances_steps
+from napari_samseg.core.instances.methods import (
+    Instances,
+    Seeds,
+    find_instances_steps,
+    seed_options,
+)
 from napari_samseg.core.instances.tidy import count_pixels
 from napari_samseg.core.memory import free_memory
 from napari_samseg.core.settings import InstanceSettings
@@ -152,7 +157,7 @@ def _in_blocks(
             out,
             spacing=spacing,
             smoothing=settings.smoothing,
-            min_distance=settings.min_distance,
+            min_distance=seed_options(settings, spacing)["min_distance"],
             scratch=scratch,
         )
     blocks = block_slices(out)
@@ -183,6 +188,7 @@ def _in_blocks(
         int(is_large.sum()),
         int(at_border.sum()),
         int(sizes[~is_kept].sum()),
+        report.notes,
     )
     return SizedInstances(found, sizes[is_kept])
 

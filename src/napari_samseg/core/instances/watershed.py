@@ -23,7 +23,9 @@ from napari_samseg.core.instances.components import (
 )
 from napari_samseg.core.instances.seeds import (
     choose_seeds,
+    crowding_notes,
     find_peaks,
+    pixel_side,
     seed_distance,
 )
 
@@ -80,6 +82,7 @@ def split_touching(
     min_distance: float | None = None,
     h: float | None = None,
     connectivity: int | None = None,
+    notes: list[str] | None = None,
 ) -> Labels:
     """Split objects at their waists, by watershed on the distance to their border.
 
@@ -95,12 +98,15 @@ def split_touching(
         distance, which keeps rough borders from making seeds.
     min_distance : float, optional
         Seeds lie at least so far apart, in units of `spacing`. The higher of two
-        wins. 5 pixels if neither this nor `h` is given.
+        wins. 5 pixels of the finest axis if neither this nor `h` is given.
     h : float, optional
         Instead: a seed rises at least so much above the saddle to a higher one
         (h-maxima), in units of `spacing`.
     connectivity : int, optional
         See `napari_samseg.core.instances.components.neighbourhood`.
+    notes : list of str, optional
+        Gets what a person should know: see
+        `napari_samseg.core.instances.seeds.crowding_notes`.
 
     Returns
     -------
@@ -113,7 +119,10 @@ def split_touching(
     distance = smoothed_distance(parts, spacing, smoothing)
     if h is None:
         away = seed_distance(min_distance, spacing)
-        peaks = choose_seeds(*find_peaks(distance, parts, away, spacing), away, spacing)
+        found, extents = find_peaks(distance, parts, away, spacing)
+        peaks = choose_seeds(found, extents, away, spacing)
+        if notes is not None:
+            notes += crowding_notes(peaks, extents, spacing)
         places = peaks.places
         ids = np.arange(1, len(peaks) + 1, dtype=np.int32)
     else:
@@ -301,7 +310,7 @@ def smoothing_reach(
 
 
 def _sigmas(smoothing: float, spacing: Spacing | None, ndim: int) -> list[float]:
-    pixel = 1.0 if spacing is None else min(spacing)
+    pixel = pixel_side(spacing)
     return [smoothing * pixel / s for s in spacing or [1.0] * ndim]
 
 

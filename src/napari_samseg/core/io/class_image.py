@@ -228,7 +228,7 @@ def is_picture(array: npt.NDArray[Any]) -> bool:
     return _may_be_picture(array) and grey_classes(count_levels(array)) is not None
 
 
-def picture_note(path: Path) -> str:
+def picture_note(path: Path | str) -> str:
     """Return what to tell of a picture of a mask that is given for instances."""
     return (
         f"{path} looks like a picture of a mask: each of its grey levels is "

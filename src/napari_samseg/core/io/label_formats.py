@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -151,7 +151,7 @@ class LabelFormat:
 
 @contextmanager
 def _read_image(path: Path, request: ReadRequest) -> Iterator[InstanceLabels]:
-    from napari_samseg.core.io.class_image import is_picture, picture_note
+    from napari_samseg.core.io.label_doubts import instance_doubts, middle_plane
     from napari_samseg.core.io.label_image import (
         holds_palette_labels,
         open_label_image,
@@ -164,8 +164,8 @@ def _read_image(path: Path, request: ReadRequest) -> Iterator[InstanceLabels]:
         notes = []
         if holds_palette_labels(path):
             notes.append(palette_note(path, np.unique(labels).tolist()))
-        elif len(labels.shape) == 2 and is_picture(np.asarray(labels[...])):
-            notes.append(picture_note(path))
+        else:
+            notes += instance_doubts(middle_plane(labels), path)
         place = read_placement(path, len(labels.shape))
         yield InstanceLabels(labels, notes=tuple(notes), **place)
 
@@ -204,9 +204,12 @@ def _write_nifti(path: Path, instances: InstanceLabels, request: WriteRequest) -
 
 @contextmanager
 def _read_zarr(path: Path, request: ReadRequest) -> Iterator[InstanceLabels]:
+    from napari_samseg.core.io.label_doubts import instance_doubts, middle_plane
     from napari_samseg.core.io.ome_zarr_labels import read_ome_zarr_labels
 
-    yield read_ome_zarr_labels(path, request.image)
+    found = read_ome_zarr_labels(path, request.image)
+    doubts = instance_doubts(middle_plane(found.labels), path)
+    yield replace(found, notes=(*found.notes, *doubts))
 
 
 def _write_zarr(path: Path, instances: InstanceLabels, request: WriteRequest) -> None:

@@ -18,12 +18,11 @@ from napari_samseg.core.io.class_image import (
     GreyLevels,
     count_levels,
     grey_classes,
-    is_picture,
-    picture_note,
     snap_note,
     snap_table,
 )
 from napari_samseg.core.io.image_file import may_hold_colours, open_image_file
+from napari_samseg.core.io.label_doubts import instance_doubts
 from napari_samseg.core.io.label_image import (
     grey_values,
     holds_palette_labels,
@@ -36,7 +35,7 @@ __all__ = ["LabelPlanes", "PictureWarning", "open_label_planes"]
 
 
 class PictureWarning(UserWarning):
-    """Instance labels look like a picture of a mask, or are those of a palette."""
+    """Instance labels look like classes or a photograph, or are those of a palette."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -106,8 +105,9 @@ def open_label_planes(path: Path, *, is_mask: bool = False) -> Iterator[LabelPla
     Warns
     -----
     PictureWarning
-        If a plane looks like a picture of a mask, or pixels of one went to the nearest
-        level, or the ids are indices of a palette.
+        If the plane in the middle does not look like instances, see
+        `napari_samseg.core.io.label_doubts.instance_doubts`, or pixels of a picture of
+        a mask went to the nearest level, or the ids are indices of a palette.
 
     Raises
     ------
@@ -132,8 +132,10 @@ def open_label_planes(path: Path, *, is_mask: bool = False) -> Iterator[LabelPla
             planes, notes = _snapped(planes)
             for note in notes:
                 warnings.warn(note, PictureWarning, stacklevel=3)
-        elif planes.shape[:-2] == () and is_picture(planes.read(())):
-            warnings.warn(picture_note(path), PictureWarning, stacklevel=3)
+        else:
+            middle = tuple(n // 2 for n in planes.shape[:-2])
+            for note in instance_doubts(planes.read(middle), path):
+                warnings.warn(note, PictureWarning, stacklevel=3)
         yield planes
 
 

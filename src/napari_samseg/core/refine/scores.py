@@ -69,6 +69,19 @@ class ObjectScore:
     area_after: int
     box_yx: Box
 
+    @property
+    def is_partly_refined(self) -> bool:
+        """Whether some parts got another mask, and others keep their old pixels."""
+        return self.status in KEPT and 0 < self.kept < self.parts
+
+    @property
+    def words(self) -> str:
+        """What became of the old pixels, as a person would say it."""
+        why = KEPT.get(self.status, self.status)
+        if self.is_partly_refined:
+            return f"{self.kept} of {self.parts} parts keep old pixels: {why}"
+        return why
+
 
 def sort_by_doubt(scores: Iterable[ObjectScore]) -> list[ObjectScore]:
     """Return scores, the most doubtful first; equal ones by plane and id."""
@@ -85,8 +98,14 @@ class RefineCounts:
     n_prompted : int
         Objects of all planes: one counts in each plane that shows it.
     n_refined : int
+        Objects of which at least one part got another mask.
     kept : Counter of str
-        All others, by status.
+        All others, by status: those of which no part got another mask, or that were
+        only looked at.
+    n_partly : int
+        Of those refined, objects of which some parts keep their old pixels.
+    n_kept_parts, n_parts : int
+        These parts, and all parts of these objects.
     n_small : int
         Objects of a plane that got no prompt, as they are too small.
     n_changed : int
@@ -101,6 +120,9 @@ class RefineCounts:
     n_prompted: int = 0
     n_refined: int = 0
     kept: Counter[str] = field(default_factory=Counter)
+    n_partly: int = 0
+    n_kept_parts: int = 0
+    n_parts: int = 0
     n_small: int = 0
     n_changed: int = 0
     ids: set[int] = field(default_factory=set)
@@ -118,6 +140,11 @@ class RefineCounts:
             self.ids.add(score.object_id)
             if score.status == REFINED:
                 self.n_refined += 1
+            elif score.is_partly_refined:
+                self.n_refined += 1
+                self.n_partly += 1
+                self.n_kept_parts += score.kept
+                self.n_parts += score.parts
             else:
                 self.kept[score.status] += 1
 
@@ -127,6 +154,11 @@ class RefineCounts:
             parts.append(f"{self.n_prompted} masks in {self.n_planes} planes")
         split = [f"{self.kept[s]} {what}" for s, what in SPLIT.items() if self.kept[s]]
         parts += split or [f"{self.n_refined} refined"]
+        if self.n_partly:
+            parts.append(
+                f"{self.n_partly} of them in part ({self.n_kept_parts} of "
+                f"{self.n_parts} parts keep old pixels)"
+            )
         for status, why in KEPT.items():
             if self.kept[status]:
                 parts.append(f"{self.kept[status]} keep old pixels ({why})")

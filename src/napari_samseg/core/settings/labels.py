@@ -108,7 +108,10 @@ class MriSettings:
 
 @dataclass(frozen=True, slots=True)
 class InstanceSettings:
-    """How semantic labels become instance labels."""
+    """How semantic labels become instance labels.
+
+    Lengths count in pixels of the finest axis, whatever the spacing.
+    """
 
     method: str = setting(
         "components",
@@ -142,18 +145,20 @@ class InstanceSettings:
     min_distance: float = setting(
         5.0,
         "Distance of seeds",
-        "Objects are split only into parts whose middles lie this far apart, in "
-        "pixels, or in the unit of the pixel size where one is given.",
+        "Objects are split only into parts whose middles lie this far apart; about "
+        "the width of an object is a good start.",
         minimum=0,
         maximum=1e6,
+        unit="px",
     )
     h: float = setting(
         0.0,
         "Depth of waists",
         "Instead of a distance: split where a waist is this much narrower than both "
-        "sides (h-maxima), in the same unit; 0 goes by the distance.",
+        "sides (h-maxima); 0 goes by the distance.",
         minimum=0,
         maximum=1e6,
+        unit="px",
     )
     seed_class: int = setting(
         2,
