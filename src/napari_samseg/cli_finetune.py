@@ -6,6 +6,7 @@ import dataclasses
 import math
 import signal
 import threading
+import warnings
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -78,6 +79,7 @@ def finetune(
     """Tune a model on your labels, from embeddings that are made once.
 
     Ctrl+C keeps the best weights so far; with --resume, the same command goes on.
+    torchrun -m napari_samseg finetune divides the batches of a step among processes.
     """
     from napari_samseg.core.training.config import read_config
     from napari_samseg.core.training.place import training_folder
@@ -91,7 +93,11 @@ def finetune(
         _print_outlook(wanted, show_progress(outlook_steps(wanted)))
         return
     from napari_samseg.core.training.api import finetune_config
+    from napari_samseg.core.training.distributed import is_follower
 
+    if is_follower():
+        _follow_silently(finetune_config(wanted, resume=resume))
+        return
     with _stop_in_words(wanted.out):
         result = _show_training(finetune_config(wanted, resume=resume))
     _print_result(result)
@@ -151,6 +157,19 @@ def _show_training(steps: Generator[Progress, None, T]) -> T:
                     raise KeyboardInterrupt
 
     return show_progress(watched())
+
+
+def _follow_silently(steps: Generator[Progress, None, T]) -> None:
+    """Take part in a training of which another process tells."""
+    from napari_samseg.core.errors import OtherProcessError
+    from napari_samseg.core.steps import run_steps
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            run_steps(steps)
+        except OtherProcessError:
+            raise typer.Exit(STOPPED) from None
 
 
 def _validation_line(step: Any) -> str:

@@ -26,6 +26,7 @@ __all__ = [
     "MissingFileError",
     "ModelMemoryError",
     "NewerStoreError",
+    "OtherProcessError",
     "OutputError",
     "SamSegError",
     "SettingsError",
@@ -102,6 +103,10 @@ class ToolError(SamSegError, OSError):
 
 class TrainingError(SamSegError, ArithmeticError):
     """Training cannot go on: a loss or a gradient is no number."""
+
+
+class OtherProcessError(TrainingError):
+    """Training cannot go on: another process that takes part in it has ended."""
 
 
 class LayerError(SamSegError, ValueError):

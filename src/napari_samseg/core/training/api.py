@@ -78,7 +78,8 @@ def finetune(
         "auto", "cpu", "cuda", "cuda:1" or "mps"; not used for a loaded model.
     on_progress : callable, optional
         Gets each `Progress`, and `TrainingProgress` once training has begun; what it
-        raises ends the training, and what was learned is kept.
+        raises ends the training, and what was learned is kept. Of several processes
+        that torchrun has started, the first one calls it.
 
     Returns
     -------
@@ -94,7 +95,8 @@ def finetune(
     MissingFileError, CheckpointError, DownloadError
         If the model cannot be loaded, or there is nothing to resume.
     TrainingError
-        If a loss is no number; what was learned before is kept.
+        If a loss is no number, or another process of the training has ended; what
+        was learned before is kept.
     OutputError
         If the folder cannot be written, or holds a training that is not over.
     """

@@ -24,6 +24,7 @@ from napari_samseg.core.training.checkpoint import (
     read_training_state,
     write_training_state,
 )
+from napari_samseg.core.training.distributed import ALONE, Ranks
 from napari_samseg.core.types import TrainingProgress
 
 __all__ = ["LossAt", "Score", "TrainingLoop", "learning_rate_at"]
@@ -111,24 +112,30 @@ class _Ahead(Generic[Batch]):
         batch_at: Callable[[int], Batch],
         settings: LoopSettings,
         step: int,
+        ranks: Ranks,
     ) -> None:
-        self._executor, self._batch_at = executor, batch_at
+        self._executor, self._batch_at, self._ranks = executor, batch_at, ranks
         self._per_step = settings.accumulate
-        self._end = settings.steps * settings.accumulate
-        self._next = self._submit(step * settings.accumulate)
+        end = settings.steps * settings.accumulate
+        self._rest = iter(ranks.numbers(step * settings.accumulate, end))
+        self._next = self._submit()
 
-    def _submit(self, number: int) -> Future[Batch]:
+    def _submit(self) -> Future[Batch] | None:
+        number = next(self._rest, None)
+        if number is None:
+            return None
         return self._executor.submit(self._batch_at, number)
 
-    def of_step(self, step: int) -> range:
-        """Return the numbers of the batches of a step."""
-        return range(step * self._per_step, (step + 1) * self._per_step)
+    def of_step(self, step: int) -> list[tuple[int, Batch]]:
+        """Return the batches of a step, with their numbers; steps come in order."""
+        start = step * self._per_step
+        numbers = self._ranks.numbers(start, start + self._per_step)
+        return [(number, self._take()) for number in numbers]
 
-    def take(self, number: int) -> Batch:
-        """Return a batch; they are taken in order."""
+    def _take(self) -> Batch:
+        assert self._next is not None  # there are as many as steps ask for
         batch = self._next.result()
-        if number + 1 < self._end:
-            self._next = self._submit(number + 1)
+        self._next = self._submit()
         return batch
 
 
@@ -189,6 +196,9 @@ class TrainingLoop(Generic[Batch]):
         its loss; used once memory runs out.
     checkpoint : Path, optional
         Where the state goes; without it, nothing is written.
+    ranks : Ranks, optional
+        Other processes that this one shares the batches of each step with. What the
+        first one's validations say counts; buffers are not summed.
 
     Attributes
     ----------
@@ -211,6 +221,7 @@ class TrainingLoop(Generic[Batch]):
         on_best: Callable[[nn.Module, float], object] | None = None,
         split: Split[Batch] | None = None,
         checkpoint: Path | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.module = module
         self.settings = settings
@@ -225,6 +236,7 @@ class TrainingLoop(Generic[Batch]):
         self._split = split
         self._n_parts = 1
         self._checkpoint = checkpoint
+        self._ranks = ranks
         self._scores = _Scores()
         self._optimizer = _make_optimizer(module, settings)
 
@@ -246,12 +258,14 @@ class TrainingLoop(Generic[Batch]):
         Raises
         ------
         TrainingError
-            If a loss is no number: the step is not made, and the state before it is
-            written.
+            If a loss is no number, or another process has ended: the step is not
+            made, and the state before it is written.
         """
         saved = self.step
         with ThreadPoolExecutor(1, "samseg-batches") as ahead:
-            batches = _Ahead(ahead, self._batch_at, self.settings, self.step)
+            batches = _Ahead(
+                ahead, self._batch_at, self.settings, self.step, self._ranks
+            )
             while self.step < self.settings.steps and not self._is_stale():
                 try:
                     loss = self._train(batches)
@@ -288,11 +302,9 @@ class TrainingLoop(Generic[Batch]):
         rate = learning_rate_at(self.step, settings) * self._scores.factor
         for group in self._optimizer.param_groups:
             group["lr"] = rate
-        drawn = [
-            (number, batches.take(number)) for number in batches.of_step(self.step)
-        ]
-        total = self._backward_all(drawn)
+        sums = self._backward_all(batches.of_step(self.step))
         learning = [p for g in self._optimizer.param_groups for p in g["params"]]
+        sums = self._ranks.add_up(sums, learning)
         norm = nn.utils.clip_grad_norm_(learning, settings.clip_norm or math.inf)
         if not torch.isfinite(norm):
             raise TrainingError(
@@ -302,17 +314,19 @@ class TrainingLoop(Generic[Batch]):
         self._optimizer.step()
         self._average()
         self.rate = rate
+        total = sums.pop("loss")
+        self.figures = sums
         return total
 
-    def _backward_all(self, drawn: Sequence[tuple[int, Batch]]) -> float:
-        """Sum the gradients of some batches; in parts, once memory has run out."""
+    def _backward_all(self, drawn: Sequence[tuple[int, Batch]]) -> dict[str, float]:
+        """Sum gradients and figures of batches; in parts, once memory has run out."""
         while True:
             self._optimizer.zero_grad(set_to_none=True)
             sums = {"loss": 0.0}
             try:
                 for number, batch in drawn:
                     for share, part in self._parts(batch):
-                        weight = share / len(drawn)
+                        weight = share / self.settings.accumulate
                         figures = self._backward(part, number, weight)
                         for name, value in figures.items():
                             sums[name] = sums.get(name, 0.0) + value * weight
@@ -320,9 +334,7 @@ class TrainingLoop(Generic[Batch]):
                 if not is_memory_error(error) or not self._shrink(drawn):
                     raise
                 continue
-            loss = sums.pop("loss")
-            self.figures = sums
-            return loss
+            return sums
 
     def _parts(self, batch: Batch) -> Sequence[tuple[float, Batch]]:
         if self._split is None or self._n_parts == 1:
@@ -346,7 +358,7 @@ class TrainingLoop(Generic[Batch]):
         """Add the gradient of a batch, times its weight; return loss and figures."""
         settings, device = self.settings, self.device
         is_mixed = settings.mixed_precision and device.type == "cuda"
-        with torch.random.fork_rng():
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
             # dropout and the like: seeded by batch, so that a resumed run draws the
             # same
             torch.manual_seed(settings.seed * 1_000_003 + number)
@@ -399,7 +411,14 @@ class TrainingLoop(Generic[Batch]):
 
     def _score(self) -> float | None:
         due = self.step % self.settings.validate_every == 0
-        if self._validate is None or not (due or self.step == self.settings.steps):
+        if not (due or self.step == self.settings.steps):
+            return None
+        score = self._validate_now()
+        self._scores = self._ranks.from_first(self._scores)
+        return score
+
+    def _validate_now(self) -> float | None:
+        if self._validate is None:
             return None
         with self.averaged_weights() as module:
             score = self._validate(module)

@@ -26,7 +26,9 @@ from napari_samseg.core.settings import (
     ModelSettings,
     TuneSettings,
 )
+from napari_samseg.core.steps import run_steps
 from napari_samseg.core.training.batches import BatchSource, TuneLoss, split_batch
+from napari_samseg.core.training.distributed import ALONE, join_ranks
 from napari_samseg.core.training.learning import learning_parts
 from napari_samseg.core.training.logs import (
     LogRow,
@@ -132,6 +134,7 @@ class TuningJob:
         self._loggers = tuple(loggers)
         self._base: dict[str, str] = {}
         self._started = 0.0
+        self._ranks = ALONE
 
     @property
     def can_resume(self) -> bool:
@@ -144,7 +147,8 @@ class TuningJob:
         """Train; yields `TrainingProgress` at each step, once it has begun.
 
         Closing the generator keeps the best weights, writes the last, and leaves what
-        is needed to resume.
+        is needed to resume. Of several processes that torchrun has started, the first
+        one yields that; closing it ends them all.
 
         Parameters
         ----------
@@ -156,13 +160,21 @@ class TuningJob:
         SamSegError
             If something is wrong with images, labels, settings or the model.
         TrainingError
-            If a loss is no number; the weights before are kept.
+            If a loss is no number, or another process of the training has ended; the
+            weights before are kept.
         OutputError
             If a training is in the folder that is not to be resumed.
         """
+        with join_ranks() as self._ranks:
+            self._check_settings()
+            if self._ranks.is_first:
+                return (yield from self._lead_steps(resume=resume))
+            return self._help(resume=resume)
+
+    def _lead_steps(self, *, resume: bool) -> Generator[Progress, None, TuneResult]:
+        """Train; and do what is done once, however many processes train."""
         work = self.folder / WORK
         self._check_folder(resume=resume)
-        self._check_settings()
         model = yield from self._model_steps()
         _choose_learning(model.sam, self.plan)
         if resume:
@@ -181,6 +193,7 @@ class TuningJob:
                 seed=self.plan.loop.seed,
                 stores=self._stores,
             )
+        self._ranks.meet("prepared")
         loop = self._make_loop(model, views)
         yield Progress("scoring the model")
         self._score_before(model)
@@ -188,6 +201,7 @@ class TuningJob:
             loop.resume(work / STATE)
             self._after = self._read_after()
         try:
+            self._ranks.check_alike((self._base, self.plan, loop.step))
             yield from self._follow(loop)
         except OutputError:
             raise  # there is no room for the last weights either
@@ -200,8 +214,25 @@ class TuningJob:
             # the last is the best there is
             with loop.averaged_weights():
                 self._write(TUNED_FILE, model, loop.step)
+        result = self._ranks.from_first(self.result(views.split))
         shutil.rmtree(work, ignore_errors=True)
-        return self.result(views.split)
+        return result
+
+    def _help(self, *, resume: bool) -> TuneResult:
+        """Learn along with the first process."""
+        work = self.folder / WORK
+        self._ranks.meet("waiting until it is prepared")
+        model = run_steps(self._model_steps())
+        _choose_learning(model.sam, self.plan)
+        views = ViewSet.load(work)
+        loop = self._make_loop(model, views)
+        drop_out(model.sam, on=True)
+        if resume:
+            loop.resume(work / STATE)
+        self._ranks.check_alike((self._base, self.plan, loop.step))
+        for _ in loop.run():
+            pass  # the first process tells
+        return self._ranks.from_first(self.result(views.split))
 
     def result(self, split: str) -> TuneResult:
         """Return what there is so far."""
@@ -221,6 +252,7 @@ class TuningJob:
         if "topology" in self.plan.tune.loss:
             load_cubical_complex()
         check_loggers(self._loggers)
+        self._ranks.check(self.plan.loop)
 
     def _check_folder(self, *, resume: bool) -> None:
         if resume or not is_unfinished(self.folder):
@@ -234,7 +266,9 @@ class TuningJob:
     def _model_steps(self) -> Generator[Progress, None, SamModel]:
         loaded: Any = self._model
         if isinstance(loaded, ModelSettings):
-            loaded = yield from model_steps(loaded, self._models_folder)
+            loaded = yield from model_steps(
+                self._ranks.place(loaded), self._models_folder
+            )
         yield Progress("looking at the model")
         self._base = {"name": loaded.name, "weights": digest_weights(loaded.sam)}
         return _own_copy(loaded, self.plan.tune)
@@ -246,6 +280,7 @@ class TuningJob:
         if plan.tune.epochs:
             n_steps = max(1, plan.tune.epochs * source.per_epoch // loop.accumulate)
             loop = dataclasses.replace(loop, steps=n_steps)
+        is_first = self._ranks.is_first
         self.validation = Validation(views, plan.tune, loop.seed)
         self._epochs = loop.accumulate / source.per_epoch
         return TrainingLoop(
@@ -254,11 +289,12 @@ class TuningJob:
             TuneLoss(model, plan.tune, read_loss(plan.tune.loss)),
             loop,
             validate=(lambda _: self._validate(model))
-            if len(self.validation)
+            if is_first and len(self.validation)
             else None,
             on_best=lambda _, score: self._keep_best(model),
             split=split_batch,
-            checkpoint=views.folder / STATE,
+            checkpoint=views.folder / STATE if is_first else None,
+            ranks=self._ranks,
         )
 
     def _score_before(self, model: SamModel) -> None:
