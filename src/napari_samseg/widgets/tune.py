@@ -288,7 +288,7 @@ class TuneWidget(TuneLayout):
         self._refresh()
 
     def _stop(self) -> None:
-        self._tuner.stop()
+        self._tuner.cancel()
         self._say("Writing what was learned ...")
         self._refresh()
 
