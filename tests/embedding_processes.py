@@ -136,6 +136,11 @@ class Command:
     def send(self, number: signal.Signals) -> None:
         os.kill(self.pid, number)
 
+    def kill(self) -> None:
+        """End it, also where it stands still; nothing if it has ended."""
+        self.process.kill()
+        self.process.join()
+
     def wait_for_stop(self) -> None:
         """Wait until it has stopped itself."""
         process = psutil.Process(self.pid)

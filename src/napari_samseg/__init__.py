@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     )
     from napari_samseg.core.training.api import finetune
     from napari_samseg.core.types import MaskPrediction, PlanePrompts
-    from napari_samseg.widgets.session import open_session
+    from napari_samseg.widgets.sessions import open_session
 
 __all__ = [
     "ImageSettings",
@@ -46,7 +46,7 @@ _HOMES = {
     "embed": "core.embed.api",
     "finetune": "core.training.api",
     "load_model": "core.models",
-    "open_session": "widgets.session",
+    "open_session": "widgets.sessions",
     "refine": "core.refine.api",
     "segment": "core.segment",
 }

@@ -23,7 +23,7 @@ from napari_samseg.core.predict import Predictor
 from napari_samseg.core.settings import EmbedSettings, ModelSettings
 from napari_samseg.widgets.embedding import STOPPED
 from napari_samseg.widgets.loaded_models import LOADED
-from napari_samseg.widgets.session import _SESSIONS, open_session
+from napari_samseg.widgets.sessions import SESSIONS, open_session
 from napari_samseg.widgets.stores import default_store
 from napari_samseg.widgets.workers import RUNNING
 
@@ -47,7 +47,7 @@ def viewer(make_napari_viewer, qtbot, predictor, monkeypatch):
     viewer = make_napari_viewer(show=True)
     viewer.window.resize(1200, 860)
     yield viewer
-    for session in list(_SESSIONS.values()):
+    for session in list(SESSIONS.values()):
         session.close()
     qtbot.waitUntil(lambda: not RUNNING, timeout=30_000)
 

@@ -23,7 +23,7 @@ from napari_samseg.core.settings import ImageSettings, ModelSettings, TileSettin
 from napari_samseg.widgets.loaded_models import LOADED
 from napari_samseg.widgets.segment import SegmentWidget
 from napari_samseg.widgets.segment_layout import OVERLAP_TITLES
-from napari_samseg.widgets.session import _SESSIONS, Session, open_session
+from napari_samseg.widgets.sessions import SESSIONS, open_session, session_of
 from napari_samseg.widgets.workers import RUNNING
 
 pytestmark = pytest.mark.skipif(
@@ -41,7 +41,7 @@ def viewer(make_napari_viewer, qtbot, model, monkeypatch):
     viewer = make_napari_viewer(show=True)
     viewer.window.resize(1200, 800)
     yield viewer
-    for session in list(_SESSIONS.values()):
+    for session in list(SESSIONS.values()):
         session.close()
     qtbot.waitUntil(lambda: not RUNNING, timeout=30_000)
 
@@ -279,7 +279,7 @@ def test_the_proxy_that_napari_hands_to_plugins(viewer, image, widget):
     hand_out()
     (proxy,) = handed
     assert proxy is not viewer
-    assert Session.of(proxy, proxy.layers["coins"]) is widget.session
+    assert session_of(proxy, proxy.layers["coins"]) is widget.session
 
 
 def test_two_panels_and_a_script_on_one_session(viewer, widget, model, tiny_checkpoint):
@@ -477,7 +477,7 @@ from qtpy.QtWidgets import QApplication
 from skimage.data import coins
 
 from napari_samseg.widgets.segment import SegmentWidget
-from napari_samseg.widgets.session import _SESSIONS
+from napari_samseg.widgets.sessions import SESSIONS
 from napari_samseg.widgets.workers import RUNNING
 
 
@@ -491,7 +491,7 @@ viewer = napari.Viewer(show=False)
 QApplication.instance().setQuitOnLastWindowClosed(False)
 image = viewer.add_image(coins())
 viewer.window.add_dock_widget(SegmentWidget(viewer), name="Segment")
-(session,) = _SESSIONS.values()
+(session,) = SESSIONS.values()
 run(50)
 session.prompt(points=[[60, 60]])
 path = session.autosave_file

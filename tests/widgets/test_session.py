@@ -25,7 +25,7 @@ from napari_samseg.core.errors import (
 from napari_samseg.core.models.sam import SamModel
 from napari_samseg.core.prompts.from_geometry import Gesture
 from napari_samseg.core.settings import ModelSettings
-from napari_samseg.widgets.session import Session
+from napari_samseg.widgets.sessions import session_of
 from napari_samseg.widgets.workers import RUNNING
 
 pytestmark = pytest.mark.usefixtures("qtbot")
@@ -819,7 +819,7 @@ def test_one_session_per_viewer_and_layer(viewer, image, session, model, coins):
     assert not session.annotation.can_undo
     other.close()
     session.set_model(ModelSettings())
-    assert Session.of(viewer, image) is session
+    assert session_of(viewer, image) is session
 
 
 def test_something_else_than_an_image_layer(viewer, coins):

@@ -14,7 +14,7 @@ import napari_samseg as samseg
 from napari_samseg.adapters.read_layers import ImageView
 from napari_samseg.core.cache.zarr_store import EmbeddingStore
 from napari_samseg.core.models.sam import SamModel
-from napari_samseg.widgets.session import open_session
+from napari_samseg.widgets.sessions import open_session
 from napari_samseg.widgets.stores import choose_store, default_store
 from napari_samseg.widgets.workers import RUNNING
 

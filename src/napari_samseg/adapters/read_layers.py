@@ -30,6 +30,7 @@ __all__ = [
     "is_colour",
     "label_on_plane",
     "largest_label",
+    "unwrap",
     "world_to_canvas",
 ]
 
@@ -38,6 +39,11 @@ LEVEL_PIXELS = 4096 * 4096
 
 # Dense labels are scanned for their largest id in pieces of this many values.
 SCAN_VALUES = 1 << 24
+
+
+def unwrap(proxied: Any) -> Any:
+    """Return the object behind napari's proxy for plugins, whose identity counts."""
+    return getattr(proxied, "__wrapped__", proxied)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -8,6 +8,7 @@ from qtpy.QtCore import QEvent, QObject, Qt, QTimer
 from qtpy.QtWidgets import (
     QApplication,
     QComboBox,
+    QFormLayout,
     QLabel,
     QProgressBar,
     QScrollArea,
@@ -27,7 +28,9 @@ __all__ = [
     "fill_combo",
     "make_bar",
     "make_choices",
+    "make_column",
     "make_combo",
+    "make_form",
     "make_page",
     "make_status_label",
     "select_item",
@@ -142,6 +145,26 @@ def make_choices() -> tuple[QWidget, QVBoxLayout]:
     rows = QVBoxLayout(choices)
     rows.setContentsMargins(0, 0, 0, 0)
     return choices, rows
+
+
+def make_column(*widgets: QWidget, spacing: int | None = None) -> QWidget:
+    """Return a part in which widgets stand below each other."""
+    column = QWidget()
+    rows = QVBoxLayout(column)
+    rows.setContentsMargins(0, 0, 0, 0)
+    if spacing is not None:
+        rows.setSpacing(spacing)
+    for widget in widgets:
+        rows.addWidget(widget)
+    return column
+
+
+def make_form(parent: QWidget | None = None) -> QFormLayout:
+    """Return an empty form, whose editors are as wide as there is room."""
+    form = QFormLayout(parent)
+    form.setContentsMargins(0, 0, 0, 0)
+    form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+    return form
 
 
 def add_section(rows: QVBoxLayout, title: str, content: QWidget) -> QCollapsible:

@@ -12,7 +12,12 @@ from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QFileDialog
 
 from napari_samseg.adapters.prompt_layers import is_own_layer
-from napari_samseg.adapters.read_layers import ImageView, choose_level, current_plane
+from napari_samseg.adapters.read_layers import (
+    ImageView,
+    choose_level,
+    current_plane,
+    unwrap,
+)
 from napari_samseg.core.errors import LayerError, SamSegError
 from napari_samseg.widgets.dock_panel import (
     fill_combo,
@@ -59,8 +64,7 @@ class EmbeddingWidget(EmbeddingLayout):
         model_settings = preferred_model()
         super().__init__(model_settings)
         self._model = ModelChoice(model_settings, self._model_box, self._device_form)
-        # napari may hand out a proxy, whose identity is not the viewer's
-        self._viewer = getattr(napari_viewer, "__wrapped__", napari_viewer)
+        self._viewer = unwrap(napari_viewer)
         self._image: Image | None = None
         self._view: ImageView | None = None
         self._encoder = StackEncoder()

@@ -10,7 +10,6 @@ from qtpy.QtWidgets import (
     QPushButton,
     QSpinBox,
     QToolButton,
-    QVBoxLayout,
     QWidget,
 )
 
@@ -25,13 +24,15 @@ from napari_samseg.widgets.dock_panel import (
     add_section,
     make_bar,
     make_choices,
+    make_column,
     make_combo,
+    make_form,
     make_page,
     make_status_label,
 )
 from napari_samseg.widgets.model_choice import make_device_form, make_model_combo
 from napari_samseg.widgets.plane_strip import PlaneStrip
-from napari_samseg.widgets.settings_form import SettingsForm, align_labels
+from napari_samseg.widgets.settings_form import SettingsForm, stack_forms
 from napari_samseg.widgets.store_list import StoreList
 
 __all__ = ["EmbeddingLayout"]
@@ -92,8 +93,7 @@ class EmbeddingLayout(DockPanel):
         place = QHBoxLayout()
         place.addWidget(self._place_line, 1)
         place.addWidget(self._browse_button)
-        form = QFormLayout()
-        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        form = make_form()
         form.addRow("Image", self._image_box)
         form.addRow("Model", self._model_box)
         form.addRow(self._planes_label, self._planes)
@@ -101,26 +101,14 @@ class EmbeddingLayout(DockPanel):
         return form
 
     def _build_storage(self) -> QWidget:
-        panel = QWidget()
-        rows = QVBoxLayout(panel)
-        rows.setContentsMargins(0, 0, 0, 0)
         self._tile_form = SettingsForm(TileSettings())
         self._storage_form = SettingsForm(EmbedSettings())
-        align_labels(self._tile_form, self._storage_form)
-        rows.addWidget(self._tile_form)
-        rows.addWidget(self._storage_form)
-        return panel
+        return stack_forms(self._tile_form, self._storage_form)
 
     def _build_settings(self, model_settings: ModelSettings) -> QWidget:
-        panel = QWidget()
-        rows = QVBoxLayout(panel)
-        rows.setContentsMargins(0, 0, 0, 0)
         self._image_form = SettingsForm(ImageSettings())
         self._device_form = make_device_form(model_settings)
-        align_labels(self._image_form, self._device_form)
-        rows.addWidget(self._image_form)
-        rows.addWidget(self._device_form)
-        return panel
+        return stack_forms(self._image_form, self._device_form)
 
     def _build_estimate(self) -> QLabel:
         self._estimate = make_status_label()
@@ -140,13 +128,6 @@ class EmbeddingLayout(DockPanel):
         return row
 
     def _build_status(self) -> QWidget:
-        panel = QWidget()
-        rows = QVBoxLayout(panel)
-        rows.setContentsMargins(0, 0, 0, 0)
-        rows.setSpacing(3)
         self._bar = make_bar()
         self._strip = PlaneStrip()
-        rows.addWidget(self._bar)
-        rows.addWidget(self._strip)
-        rows.addWidget(self._status)
-        return panel
+        return make_column(self._bar, self._strip, self._status, spacing=3)

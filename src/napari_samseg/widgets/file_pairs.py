@@ -17,6 +17,7 @@ from qtpy.QtWidgets import (
 
 from napari_samseg.core.settings import ImageSettings
 from napari_samseg.core.training.files import TrainingFiles
+from napari_samseg.widgets.dock_panel import make_form
 
 __all__ = ["FilePairs"]
 
@@ -28,9 +29,7 @@ class FilePairs(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
-        form = QFormLayout(self)
-        form.setContentsMargins(0, 0, 0, 0)
-        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        form = make_form(self)
         self.images = self._add_place(form, "Images", "A file, or a folder of files.")
         self.labels = self._add_place(
             form,

@@ -21,6 +21,7 @@ from napari_samseg.widgets.dock_panel import (
     make_bar,
     make_choices,
     make_combo,
+    make_form,
     make_page,
     make_status_label,
 )
@@ -85,8 +86,7 @@ class InstancesLayout(DockPanel):
             "object are of one."
         )
         self._seeds_label = QLabel("Points")
-        form = QFormLayout()
-        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        form = make_form()
         form.addRow(self._input_label, self._input_box)
         form.addRow(self._myelin_label, self._myelin_box)
         form.addRow(self._seeds_label, self._seeds_box)
@@ -97,8 +97,7 @@ class InstancesLayout(DockPanel):
             "Where the instances go. In a layer that is there, objects keep the ids "
             "they have, and Ctrl+Z takes all back at once."
         )
-        form = QFormLayout()
-        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        form = make_form()
         self._target_label = QLabel("Into")
         form.addRow(self._target_label, self._target_box)
         return form

@@ -33,8 +33,8 @@ from napari_samseg.core.settings import (
     TileSettings,
 )
 from napari_samseg.core.types import Progress
+from napari_samseg.widgets.job_runner import JobRunner
 from napari_samseg.widgets.loaded_models import predictor_steps
-from napari_samseg.widgets.workers import Job
 
 if TYPE_CHECKING:
     from napari_samseg.core.cache.protocol import EmbeddingCache
@@ -113,32 +113,14 @@ class RefinePlan:
         )
 
 
-class LabelRefiner:
-    """Runs one job at a time.
+class LabelRefiner(JobRunner):
+    """Refines planes, or one object anew.
 
-    Signals come on the main thread: `progressed` with a `Progress`, among them
-    `TargetMade` and `PlaneRefined`; `finished` with `RefineCounts`; `redone` with a
-    `RedoneObject`; `failed` with an exception; `warned` with a text; and last `ended`,
-    with whether the job was cancelled.
+    See `JobRunner`; among what `progressed` gets are `TargetMade` and `PlaneRefined`,
+    `finished` gets `RefineCounts`, and `redone` a `RedoneObject`.
     """
 
-    progressed = Signal(object)
-    finished = Signal(object)
     redone = Signal(object)
-    failed = Signal(object)
-    warned = Signal(str)
-    ended = Signal(bool)
-
-    def __init__(self) -> None:
-        self._job: Job | None = None
-        self._is_closed = False
-        # keeps the model loaded between jobs
-        self._predictor: Predictor | None = None
-
-    @property
-    def is_running(self) -> bool:
-        """Whether a job runs, or is about to stop."""
-        return self._job is not None
 
     def refine(self, plan: RefinePlan) -> None:
         """Refine planes; `finished` or `failed` follows."""
@@ -154,41 +136,6 @@ class LabelRefiner:
         """Find one object of the only plane of a plan again; `redone` follows."""
         steps = _redo_steps(plan, now, object_id, others, read_plugin_settings(), self)
         self._start(steps, self.redone)
-
-    def keep(self, predictor: Predictor) -> None:
-        """Hold a model until another one is used."""
-        self._predictor = predictor
-
-    def cancel(self) -> None:
-        """Stop at the next step; planes that are finished are kept."""
-        if self._job is not None:
-            self._job.cancel()
-
-    def close(self) -> None:
-        """Stop, say nothing more until something is asked again, and let go."""
-        self._is_closed = True
-        self.cancel()
-        self._predictor = None
-
-    def _start(self, steps: Generator[Progress, None, Any], answer: Any) -> None:
-        if self._job is not None:
-            steps.close()
-            return
-        self._is_closed = False
-        self._job = Job(
-            steps,
-            on_return=answer.emit,
-            on_error=self.failed.emit,
-            on_progress=self.progressed.emit,
-            on_warning=self.warned.emit,
-            on_end=self._on_end,
-            background=True,
-        ).start()
-
-    def _on_end(self) -> None:
-        job, self._job = self._job, None
-        if not self._is_closed:
-            self.ended.emit(job is not None and job.is_cancelled)
 
 
 class _StoreFinder:

@@ -30,12 +30,12 @@ from napari_samseg.core.training.presets import TuningPlan
 from napari_samseg.core.training.survey import snapshot_steps, survey_steps
 from napari_samseg.core.training.unfinished import TuningRecipe, write_recipe
 from napari_samseg.core.types import Progress, TrainingProgress
+from napari_samseg.widgets.job_runner import JobRunner
 from napari_samseg.widgets.loaded_models import predictor_steps
-from napari_samseg.widgets.workers import Job, LatestJob
+from napari_samseg.widgets.workers import LatestJob
 
 if TYPE_CHECKING:
     from napari_samseg.core.images import PlaneSource
-    from napari_samseg.core.predict import Predictor
     from napari_samseg.core.training.estimate import TuneEstimate
     from napari_samseg.core.training.images import LabelledPlane
     from napari_samseg.core.training.preview import PreviewPlane
@@ -135,45 +135,21 @@ class Previewed(Progress):
     is_before: bool = False
 
 
-class ModelTuner:
+class ModelTuner(JobRunner):
     """Looks at one plan at a time, and trains.
 
-    Signals come on the main thread: `progressed` with a `Progress`, among them
-    `Counted` and `Previewed`; `surveyed` with a `TuneEstimate`; `refused` with what is
-    wrong with a plan; `finished` with a `TuneResult`; `failed` with an exception;
-    `warned` with a text; and last `ended`, with whether it was stopped.
+    See `JobRunner`; among what `progressed` gets are `Counted` and `Previewed`, and
+    `finished` gets a `TuneResult`. `surveyed` gets a `TuneEstimate`, and `refused` what
+    is wrong with a plan.
     """
 
-    progressed = Signal(object)
     surveyed = Signal(object)
     refused = Signal(object)
-    finished = Signal(object)
-    failed = Signal(object)
-    warned = Signal(str)
-    ended = Signal(bool)
 
     def __init__(self) -> None:
-        self._job: Job | None = None
+        super().__init__()
         self._surveying = LatestJob(background=True)
-        self._is_closed = False
-        # keeps the model loaded between jobs
-        self._predictor: Predictor | None = None
         self._tuning: TuningJob | None = None
-
-    @property
-    def is_running(self) -> bool:
-        """Whether a training runs, or is being stopped."""
-        return self._job is not None
-
-    @property
-    def is_paused(self) -> bool:
-        """Whether the training waits for `resume`."""
-        return self._job is not None and self._job.is_paused
-
-    @property
-    def is_stopping(self) -> bool:
-        """Whether what was learned is being written."""
-        return self._job is not None and self._job.is_cancelled
 
     @property
     def is_busy(self) -> bool:
@@ -205,54 +181,20 @@ class ModelTuner:
 
     def start(self, plan: TunePlan) -> None:
         """Train; `finished` or `failed` follows."""
-        if self._job is not None:
+        if self.is_running:
             return
         self.forget()
-        self._is_closed, self._tuning = False, None
-        self._job = Job(
-            _tune_steps(plan, read_plugin_settings(), self),
-            on_return=self.finished.emit,
-            on_error=self.failed.emit,
-            on_progress=self.progressed.emit,
-            on_warning=self.warned.emit,
-            on_end=self._on_end,
-            background=True,
-        ).start()
-
-    def pause(self) -> None:
-        """Wait before the next step until `resume`."""
-        if self._job is not None:
-            self._job.pause()
-
-    def resume(self) -> None:
-        """Go on after `pause`."""
-        if self._job is not None:
-            self._job.resume()
-
-    def stop(self) -> None:
-        """Stop at the next step; what was learned is written, then `ended` follows."""
-        if self._job is not None:
-            self._job.cancel()
+        self._tuning = None
+        self._start(_tune_steps(plan, read_plugin_settings(), self), self.finished)
 
     def close(self) -> None:
         """Stop, say nothing more until something is asked again, and let go."""
-        self._is_closed = True
-        self.stop()
+        super().close()
         self.forget()
-        self._predictor = None
-
-    def keep(self, predictor: Predictor) -> None:
-        """Hold a model until another one is used."""
-        self._predictor = predictor
 
     def follow(self, tuning: TuningJob) -> None:
         """Take `result` from a training."""
         self._tuning = tuning
-
-    def _on_end(self) -> None:
-        job, self._job = self._job, None
-        if not self._is_closed:
-            self.ended.emit(job is not None and job.is_cancelled)
 
 
 def _look_steps(

@@ -12,7 +12,7 @@ from qtpy.QtWidgets import QFileDialog
 from napari_samseg.adapters.instance_layers import layer_array
 from napari_samseg.adapters.prompt_book import KeptPrompts, kept_prompts
 from napari_samseg.adapters.prompt_layers import is_own_layer
-from napari_samseg.adapters.read_layers import current_plane
+from napari_samseg.adapters.read_layers import current_plane, unwrap
 from napari_samseg.core.errors import InvalidPromptError, LayerError, SamSegError
 from napari_samseg.core.io.prompt_planes import StoredPrompts
 from napari_samseg.core.prompts.plane_job import (
@@ -61,8 +61,7 @@ class PromptsWidget(PromptsLayout):
 
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
         super().__init__()
-        # napari may hand out a proxy, whose identity is not the viewer's
-        self._viewer = getattr(napari_viewer, "__wrapped__", napari_viewer)
+        self._viewer = unwrap(napari_viewer)
         self._labels: Labels | None = None
         # of the chosen labels; stays with their layer
         self._kept: KeptPrompts | None = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from qtpy.QtWidgets import (
-    QFormLayout,
     QGridLayout,
     QLabel,
     QPushButton,
@@ -15,6 +14,7 @@ from napari_samseg.widgets.dock_panel import (
     make_bar,
     make_choices,
     make_combo,
+    make_form,
     make_page,
     make_status_label,
 )
@@ -31,8 +31,7 @@ class PromptsLayout(DockPanel):
         page, rows = make_page()
         self._choices, choices = make_choices()
         self._labels_box = make_combo("Instance labels: each id is an object.")
-        form = QFormLayout()
-        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        form = make_form()
         form.addRow("Labels", self._labels_box)
         choices.addLayout(form)
         self._form = SettingsForm(PromptSettings())

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from napari_samseg.adapters.prompt_layers import is_own_layer
-from napari_samseg.adapters.read_layers import current_plane
+from napari_samseg.adapters.read_layers import current_plane, unwrap
 from napari_samseg.adapters.refined_layer import (
     EditLock,
     add_refined,
@@ -56,8 +56,7 @@ class RefineWidget(RefineLayout):
 
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
         model_settings = preferred_model()
-        # napari may hand out a proxy, whose identity is not the viewer's
-        viewer = getattr(napari_viewer, "__wrapped__", napari_viewer)
+        viewer = unwrap(napari_viewer)
         review = ReviewPanel(viewer)
         super().__init__(model_settings, review)
         self._model = ModelChoice(model_settings, self._model_box, self._device_form)

@@ -7,7 +7,6 @@ from qtpy.QtWidgets import (
     QHBoxLayout,
     QLabel,
     QPushButton,
-    QVBoxLayout,
     QWidget,
 )
 
@@ -22,12 +21,14 @@ from napari_samseg.widgets.dock_panel import (
     add_section,
     make_bar,
     make_choices,
+    make_column,
     make_combo,
+    make_form,
     make_page,
 )
 from napari_samseg.widgets.model_choice import make_device_form, make_model_combo
 from napari_samseg.widgets.review_panel import PROMPT_KINDS, ReviewPanel
-from napari_samseg.widgets.settings_form import SettingsForm, align_labels
+from napari_samseg.widgets.settings_form import SettingsForm, stack_forms
 
 __all__ = ["PLANE", "VOLUME", "RefineLayout"]
 
@@ -71,8 +72,7 @@ class RefineLayout(DockPanel):
         self._into_box = make_combo(
             "Where the result goes: a new layer, or one that was refined before."
         )
-        form = QFormLayout()
-        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        form = make_form()
         form.addRow("Image", self._image_box)
         form.addRow("Labels", self._labels_box)
         form.addRow("Model", self._model_box)
@@ -83,19 +83,13 @@ class RefineLayout(DockPanel):
         return form
 
     def _build_settings(self, model_settings: ModelSettings) -> QWidget:
-        panel = QWidget()
-        rows = QVBoxLayout(panel)
-        rows.setContentsMargins(0, 0, 0, 0)
         self._image_form = SettingsForm(
             ImageSettings(),
             names=("normalisation", "low", "high", "scope", "channels"),
         )
         self._tile_form = SettingsForm(TileSettings())
         self._device_form = make_device_form(model_settings)
-        align_labels(self._image_form, self._tile_form, self._device_form)
-        for form in (self._image_form, self._tile_form, self._device_form):
-            rows.addWidget(form)
-        return panel
+        return stack_forms(self._image_form, self._tile_form, self._device_form)
 
     def _build_actions(self) -> QHBoxLayout:
         row = QHBoxLayout()
@@ -109,11 +103,5 @@ class RefineLayout(DockPanel):
         return row
 
     def _build_status(self) -> QWidget:
-        panel = QWidget()
-        rows = QVBoxLayout(panel)
-        rows.setContentsMargins(0, 0, 0, 0)
-        rows.setSpacing(3)
         self._bar = make_bar()
-        rows.addWidget(self._bar)
-        rows.addWidget(self._status)
-        return panel
+        return make_column(self._bar, self._status, spacing=3)

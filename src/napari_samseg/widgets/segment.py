@@ -14,6 +14,7 @@ from qtpy.QtWidgets import QFileDialog, QMessageBox, QToolButton
 
 from napari_samseg.adapters.plugin_settings import read_plugin_settings
 from napari_samseg.adapters.prompt_layers import is_own_layer
+from napari_samseg.adapters.read_layers import unwrap
 from napari_samseg.core.errors import SamSegError
 from napari_samseg.core.settings import ImageSettings, ModelSettings, TileSettings
 from napari_samseg.widgets.dock_panel import (
@@ -24,6 +25,7 @@ from napari_samseg.widgets.dock_panel import (
 from napari_samseg.widgets.model_choice import ask_checkpoint, preferred_model
 from napari_samseg.widgets.segment_layout import SegmentLayout
 from napari_samseg.widgets.session import Session
+from napari_samseg.widgets.sessions import session_of
 from napari_samseg.widgets.settings_form import SettingsForm
 
 if TYPE_CHECKING:
@@ -50,8 +52,7 @@ class SegmentWidget(SegmentLayout):
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
         self._model_settings = preferred_model()
         super().__init__(self._model_settings)
-        # napari may hand out a proxy, whose identity is not the viewer's
-        self._viewer = getattr(napari_viewer, "__wrapped__", napari_viewer)
+        self._viewer = unwrap(napari_viewer)
         self._session: Session | None = None
         # the layers of a session go while it is left: napari calls reset_choices
         self._is_leaving = False
@@ -116,7 +117,7 @@ class SegmentWidget(SegmentLayout):
             self._refresh()
             return
         try:
-            session = Session.of(self._viewer, image)
+            session = session_of(self._viewer, image)
         except SamSegError as error:
             self._show_error(str(error))
             return

@@ -24,11 +24,13 @@ from napari_samseg.widgets.class_table import ClassTable
 from napari_samseg.widgets.dock_panel import (
     DockPanel,
     add_section,
+    make_column,
     make_combo,
+    make_form,
     make_page,
 )
 from napari_samseg.widgets.model_choice import make_device_form, make_model_combo
-from napari_samseg.widgets.settings_form import SettingsForm, align_labels
+from napari_samseg.widgets.settings_form import SettingsForm, stack_forms
 
 __all__ = ["OVERLAP_TITLES", "SegmentLayout"]
 
@@ -77,8 +79,7 @@ class SegmentLayout(DockPanel):
         self._image_box = make_combo("The image to segment; any kind and transform.")
         self._model_box = make_model_combo()
         self._target_box = make_combo("Where committed objects are painted.")
-        form = QFormLayout()
-        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        form = make_form()
         form.addRow("Image", self._image_box)
         form.addRow("Model", self._model_box)
         form.addRow("Objects go to", self._target_box)
@@ -115,8 +116,7 @@ class SegmentLayout(DockPanel):
         self._overlap_box = make_combo("What a commit does to labels already there.")
         for rule, title in OVERLAP_TITLES.items():
             self._overlap_box.addItem(title, rule)
-        form = QFormLayout()
-        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        form = make_form()
         form.setVerticalSpacing(4)
         form.addRow(self._several_box)
         form.addRow(self._hover_box)
@@ -167,9 +167,6 @@ class SegmentLayout(DockPanel):
         return panel
 
     def _build_classes(self) -> QWidget:
-        panel = QWidget()
-        rows = QVBoxLayout(panel)
-        rows.setContentsMargins(0, 0, 0, 0)
         self._class_table = ClassTable()
         self._class_colors_box = QCheckBox("colour objects by class")
         self._class_colors_box.setToolTip("Objects without a class are grey.")
@@ -177,23 +174,15 @@ class SegmentLayout(DockPanel):
         self._semantic_button.setToolTip(
             "Add a Labels layer with the class of each object in place of its id"
         )
-        rows.addWidget(self._class_table)
-        rows.addWidget(self._class_colors_box)
-        rows.addWidget(self._semantic_button)
-        return panel
+        return make_column(
+            self._class_table, self._class_colors_box, self._semantic_button
+        )
 
     def _build_settings(self, model_settings: ModelSettings) -> QWidget:
-        panel = QWidget()
-        rows = QVBoxLayout(panel)
-        rows.setContentsMargins(0, 0, 0, 0)
         self._device_form = make_device_form(model_settings)
         self._tile_form = SettingsForm(TileSettings(), names=("tiling",))
         self._image_form = SettingsForm(ImageSettings())
-        align_labels(self._device_form, self._tile_form, self._image_form)
-        rows.addWidget(self._device_form)
-        rows.addWidget(self._tile_form)
-        rows.addWidget(self._image_form)
-        return panel
+        return stack_forms(self._device_form, self._tile_form, self._image_form)
 
     def _build_files(self) -> QWidget:
         panel = QWidget()

@@ -1,4 +1,4 @@
-"""One session per viewer and image layer: what the widget's buttons call.
+"""Prompts, masks and labels of an image layer: what the widget's buttons call.
 
 The state lives here and not in a widget, because napari may open the same
 widget twice in a viewer, and a closed panel must not lose what was drawn.
@@ -10,17 +10,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
-from weakref import WeakValueDictionary
 
-import numpy as np
 import numpy.typing as npt
 
-from napari_samseg.adapters.read_layers import (
-    ImageView,
-    label_on_plane,
-)
+from napari_samseg.adapters.read_layers import label_on_plane, unwrap
 from napari_samseg.adapters.write_layers import add_semantic_labels
 from napari_samseg.core.annotation_actions import ObjectClass
 from napari_samseg.core.annotation_file import (
@@ -30,91 +24,33 @@ from napari_samseg.core.annotation_file import (
 from napari_samseg.core.class_labels import semantic_labels
 from napari_samseg.core.errors import (
     InvalidPromptError,
-    LabelOverflowError,
     LayerError,
-    SamSegError,
 )
 from napari_samseg.core.painting import overlapped_labels
-from napari_samseg.core.prompts.from_arrays import pair_prompts
+from napari_samseg.core.prompts.from_arrays import draw_prompts
 from napari_samseg.core.prompts.from_geometry import (
     Gesture,
     check_gesture,
     label_gesture,
-    prompts_to_gestures,
 )
 from napari_samseg.core.settings import ImageSettings, ModelSettings, TileSettings
-from napari_samseg.widgets.canvas_tools import CanvasTools
-from napari_samseg.widgets.live_session import LiveSession, Questions
+from napari_samseg.widgets.live_session import LiveSession
+from napari_samseg.widgets.questions import commit_or_ask
 
 if TYPE_CHECKING:
-    from napari import Viewer
-    from napari.layers import Image, Labels
+    from napari.layers import Labels
 
     from napari_samseg.core.models.protocol import PromptableModel
     from napari_samseg.core.types import MaskPrediction
 
-__all__ = ["Session", "open_session"]
-
-# By the ids of viewer and image, which no other objects have while the session
-# lives: it holds both.
-_SESSIONS: WeakValueDictionary[tuple[int, int], Session] = WeakValueDictionary()
-
-
-def open_session(
-    viewer: Viewer,
-    image_layer: Image,
-    model: str | os.PathLike[str] | PromptableModel = "default",
-    *,
-    device: str = "auto",
-    settings: ImageSettings | None = None,
-    tiles: TileSettings | None = None,
-) -> Session:
-    """Open the session of an image layer, the one that is open if there is one.
-
-    Parameters
-    ----------
-    viewer : napari.Viewer
-    image_layer : napari.layers.Image
-        Any image: 2D, any plane of 3D or time, RGB, multiscale; any transform.
-    model : str, path or PromptableModel
-        Name in the zoo, path of a checkpoint, or a model already loaded.
-    device : str
-        "auto", "cpu", "cuda", "cuda:1" or "mps"; not used for a loaded model.
-    settings : ImageSettings, optional
-        Contrast, channels and resolution level.
-    tiles : TileSettings, optional
-        How planes larger than the model's input are cut.
-
-    Returns
-    -------
-    Session
-        Encodes the plane on view in the background.
-
-    Raises
-    ------
-    LayerError
-        If the layer is not an image in this viewer.
-    InvalidImageError
-        If it cannot be read as planes.
-    """
-    session = Session.of(viewer, image_layer)
-    if settings is not None:
-        session.set_image_settings(settings)
-    if tiles is not None:
-        session.set_tile_settings(tiles)
-    if isinstance(model, str | os.PathLike):
-        session.set_model(ModelSettings(model=os.fspath(model), device=device))
-    else:
-        session.use_model(model)
-    session.hold(session)
-    return session
+__all__ = ["Session"]
 
 
 class Session(LiveSession):
     """Prompts, masks and labels of one image layer in one viewer.
 
-    Made by `open_session`. Coordinates are (y, x) in pixels of the plane on
-    view, at the resolution level of `image_settings`.
+    Made by `widgets.sessions.open_session`. Coordinates are (y, x) in pixels of
+    the plane on view, at the resolution level of `image_settings`.
 
     Attributes
     ----------
@@ -128,16 +64,6 @@ class Session(LiveSession):
     class_id : int or None
         Class given to objects as they are committed.
     """
-
-    @classmethod
-    def of(cls, viewer: Viewer, image: Image) -> Session:
-        """Return the session of an image layer in a viewer, new if there is none."""
-        viewer, image = _unwrap(viewer), _unwrap(image)
-        key = id(viewer), id(image)
-        session = _SESSIONS.get(key)
-        if session is None or not session._is_open:
-            session = _SESSIONS[key] = cls(viewer, image)
-        return session
 
     # -- what a person can ask for -------------------------------------------------
 
@@ -177,29 +103,20 @@ class Session(LiveSession):
         """
         plane = self._require_plane()
         self._check_free()
-        size = self.view.plane_size(plane)
-        refines = object_id is not None and object_id in self.annotation.prompts(plane)
-        labels = point_labels
-        if refines and labels is not None:
-            # what the object has already makes background points meaningful;
-            # -1 stays what it is, no point
-            labels = np.where(np.asarray(labels) < 0, labels, 1)
-        prompts = pair_prompts(
+        drawn = draw_prompts(
             points,
-            labels,
+            point_labels,
             boxes,
+            plane_size=self.view.plane_size(plane),
             combine=combine or object_id is not None,
-            plane_size=size,
+            refines=object_id in self.annotation.prompts(plane),
         )
         self._target.wait_for_ids()
         # a model that cannot be had leaves the history as it was
         self._masks.encode_now(plane, self.view, self.image_settings)
-        for drawn in prompts_to_gestures(prompts):
+        for gestures in drawn:
             target_id = self.annotation.next_id if object_id is None else object_id
-            signs = (
-                None if not refines or point_labels is None else np.ravel(point_labels)
-            )
-            for gesture in drawn if signs is None else _with_signs(drawn, signs):
+            for gesture in gestures:
                 self.annotation.add_gesture(
                     plane, target_id, gesture, self._target.labels
                 )
@@ -243,11 +160,11 @@ class Session(LiveSession):
         """
         plane = self._require_plane()
         labels = label_on_plane(
-            _unwrap(layer), self.image, self.view, plane, self.viewer.dims, point_yx
+            unwrap(layer), self.image, self.view, plane, self.viewer.dims, point_yx
         )
         gesture = label_gesture(labels, point_yx)
         object_id = None
-        if self._target.layer is _unwrap(layer):
+        if self._target.layer is unwrap(layer):
             y, x = (round(float(v)) for v in point_yx)
             object_id = int(labels[y, x])
         return self.add_gesture(gesture, object_id)
@@ -302,35 +219,15 @@ class Session(LiveSession):
         if len(self._waiting) or is_pending:
             self._waiting.add(self.request_commit, self._commit_given_up)
             if is_pending and not self._masks.is_predicting:
-                self._request_prediction()
+                self._preview.request()
             self.changed.emit()
         else:
-            self._commit_or_ask()
+            commit_or_ask(self, self.questions)
 
     def _commit_given_up(self) -> None:
         if self.tools is not None:
             self.tools.next_object()
         self.report("nothing was committed: the masks could not be had")
-
-    def _commit_or_ask(self) -> None:
-        overlap: str | None = self.overlap
-        if overlap == "ask":
-            touched = self.overlapped()
-            overlap = "keep"
-            if touched and self.questions is not None:
-                overlap = self.questions.ask_overlap(touched)
-            if overlap is None:
-                return
-        try:
-            self.commit(overlap)
-        except LabelOverflowError as error:
-            if self.questions is not None and self.questions.ask_widen(str(error)):
-                self.widen_target()
-                self._commit_or_ask()
-            else:
-                self.report(str(error), is_error=True)
-        except SamSegError as error:
-            self.report(str(error), is_error=True)
 
     def overlapped(self) -> tuple[int, ...]:
         """Ids in the target that a commit would touch."""
@@ -443,32 +340,6 @@ class Session(LiveSession):
         else:
             self._replayer.request(path)
 
-    def attach(self, panel: Questions) -> None:
-        """Serve a panel until `detach`: it is asked, and the mouse draws prompts."""
-        self._panels.append(panel)
-        self.hold(panel)
-        tools = self.draw_on_canvas()
-        tools.choose(tools.tool)
-
-    def detach(self, panel: Questions) -> None:
-        """Let a panel go; mouse and keys go with the last one."""
-        self._panels = [other for other in self._panels if other is not panel]
-        if not self._panels:
-            self._put_tools_away()
-        self.release(panel)
-
-    def draw_on_canvas(self) -> CanvasTools:
-        """Let prompts be drawn with the mouse; the same tools for all panels."""
-        if self.tools is None:
-            self.tools = CanvasTools(self)
-        return self.tools
-
-    def close(self) -> None:
-        """End the session: stop jobs, save, remove the prompt layers."""
-        super().close()
-        if _SESSIONS.get((id(self.viewer), id(self.image))) is self:
-            del _SESSIONS[id(self.viewer), id(self.image)]
-
     # -- choices -------------------------------------------------------------------
 
     def set_target(self, layer: Labels | None) -> None:
@@ -480,7 +351,7 @@ class Session(LiveSession):
             If it cannot be edited, has another shape or transform than the
             image, or prompts still wait for a commit.
         """
-        layer = None if layer is None else _unwrap(layer)
+        layer = None if layer is None else unwrap(layer)
         if layer is self.target:
             return
         self._check_free()
@@ -537,8 +408,7 @@ class Session(LiveSession):
                     "clear the prompts, or choose a new target"
                 )
             self._start_over()
-            self.view = ImageView.of_layer(self.image, settings.level)
-        self.image_settings = settings
+        self._shown.use(settings)
         self._autosaver.start_anew()
         self._encode_anew()
 
@@ -548,16 +418,3 @@ class Session(LiveSession):
             self._check_free()
             self._masks.tile_settings = settings
             self._encode_anew()
-
-
-def _with_signs(gestures: list[Gesture], labels: npt.NDArray[Any]) -> list[Gesture]:
-    signs = iter(labels[labels >= 0])
-    return [
-        replace(g, positive=bool(next(signs))) if g.kind == "click" else g
-        for g in gestures
-    ]
-
-
-def _unwrap(proxied: Any) -> Any:
-    """Return the object behind napari's proxy for plugins, whose identity counts."""
-    return getattr(proxied, "__wrapped__", proxied)

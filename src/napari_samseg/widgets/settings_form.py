@@ -11,7 +11,6 @@ from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
     QDoubleSpinBox,
-    QFormLayout,
     QLabel,
     QLineEdit,
     QSpinBox,
@@ -20,8 +19,9 @@ from qtpy.QtWidgets import (
 
 from napari_samseg.core.errors import SettingsError
 from napari_samseg.core.settings import SettingInfo, describe
+from napari_samseg.widgets.dock_panel import make_column, make_form
 
-__all__ = ["SettingsForm", "align_labels"]
+__all__ = ["SettingsForm", "align_labels", "stack_forms"]
 
 UNBOUNDED = 2**31 - 1
 
@@ -59,9 +59,7 @@ class SettingsForm(QWidget):
         self._readers: dict[str, Callable[[], Any]] = {}
         self._writers: dict[str, Callable[[Any], None]] = {}
         self._rows: dict[str, tuple[QLabel, QWidget]] = {}
-        form = QFormLayout(self)
-        form.setContentsMargins(0, 0, 0, 0)
-        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        form = make_form(self)
         for info in describe(settings):
             if names is None or info.name in names:
                 if named and info.name in named:
@@ -188,6 +186,12 @@ def align_labels(*forms: SettingsForm, others: Sequence[QLabel] = ()) -> None:
     width = max(label.sizeHint().width() for label in labels)
     for label in labels:
         label.setMinimumWidth(width)
+
+
+def stack_forms(*forms: SettingsForm) -> QWidget:
+    """Return a part in which forms stand below each other, their labels aligned."""
+    align_labels(*forms)
+    return make_column(*forms)
 
 
 def _silently(editor: QWidget, write: Callable[[Any], None]) -> Callable[[Any], None]:

@@ -21,8 +21,9 @@ from napari_samseg.core.settings import (
     TileSettings,
 )
 from napari_samseg.core.types import Progress
+from napari_samseg.widgets.job_runner import JobRunner
 from napari_samseg.widgets.loaded_models import predictor_steps
-from napari_samseg.widgets.workers import Job, LatestJob
+from napari_samseg.widgets.workers import LatestJob
 
 if TYPE_CHECKING:
     from napari_samseg.core.cache.entry import StackEntry
@@ -99,32 +100,24 @@ class Survey:
     recorded: frozenset[int]
 
 
-class StackEncoder:
+class StackEncoder(JobRunner):
     """Looks at one plan at a time, and encodes it.
 
-    Signals come on the main thread: `surveyed` with a `Survey`, `progressed` with a
-    `Progress`, `recorded` with the places of the planes in the store, `finished` with
-    an `EmbedReport`, `failed` with an exception, and last `ended`, once what was
-    finished is written, with whether the job was cancelled.
+    See `JobRunner`; `finished` gets an `EmbedReport`, `surveyed` a `Survey`, and
+    `recorded` the places of the planes in the store.
     """
 
     surveyed = Signal(object)
-    progressed = Signal(object)
     recorded = Signal(object)
-    finished = Signal(object)
-    failed = Signal(object)
-    ended = Signal(bool)
-    warned = Signal(str)
 
     def __init__(self) -> None:
+        super().__init__()
         self.survey: Survey | None = None
-        # keeps the model loaded while other settings change
-        self._last_survey: Survey | None = None
-        self._job: Job | None = None
+        # of the model that is kept loaded while other settings change
+        self._model_settings: ModelSettings | None = None
         self._stack_job: StackJob | None = None
         self._surveying = LatestJob(background=True)
         self._polling = LatestJob(background=True)
-        self._is_closed = False
         self._timer = QTimer()
         self._timer.setInterval(POLL_MS)
         self._timer.timeout.connect(self._poll)
@@ -135,21 +128,6 @@ class StackEncoder:
         return self._surveying.will_answer
 
     @property
-    def is_running(self) -> bool:
-        """Whether planes are being encoded, or what is finished is being written."""
-        return self._job is not None
-
-    @property
-    def is_paused(self) -> bool:
-        """Whether the job waits for `resume`."""
-        return self._job is not None and self._job.is_paused
-
-    @property
-    def is_stopping(self) -> bool:
-        """Whether the job was cancelled and what is finished is being written."""
-        return self._job is not None and self._job.is_cancelled
-
-    @property
     def is_busy(self) -> bool:
         """Whether anything runs in the background."""
         return self.is_running or self._surveying.is_busy or self._polling.is_busy
@@ -157,9 +135,8 @@ class StackEncoder:
     def look(self, plan: EmbedPlan) -> None:
         """Estimate what a plan will take; `surveyed` or `failed` follows."""
         self.survey, self._is_closed = None, False
-        last = self._last_survey
-        if last is not None and last.plan.model_settings != plan.model_settings:
-            self._last_survey = None
+        if plan.model_settings != self._model_settings:
+            self._predictor = None
         self._surveying.request(
             _survey_steps(plan, read_plugin_settings()),
             self._on_surveyed,
@@ -175,20 +152,12 @@ class StackEncoder:
 
     def start(self, focus: tuple[int, ...] | None) -> None:
         """Encode what was surveyed, the planes around a focus first."""
-        if self.survey is None or self._job is not None:
+        if self.survey is None or self.is_running:
             return
         job = self.survey.plan.job(self.survey.predictor.model)
         job.order.move_focus(focus)
         self._stack_job = job
-        self._job = Job(
-            job.embed_steps(),
-            on_return=self.finished.emit,
-            on_error=self.failed.emit,
-            on_progress=self.progressed.emit,
-            on_warning=self.warned.emit,
-            on_end=self._on_end,
-            background=True,
-        ).start()
+        self._start(job.embed_steps(), self.finished)
         self._timer.start()
 
     def move_focus(self, focus: tuple[int, ...]) -> None:
@@ -196,43 +165,26 @@ class StackEncoder:
         if self._stack_job is not None:
             self._stack_job.order.move_focus(focus)
 
-    def pause(self) -> None:
-        """Wait before the next step until `resume`."""
-        if self._job is not None:
-            self._job.pause()
-
-    def resume(self) -> None:
-        """Go on after `pause`."""
-        if self._job is not None:
-            self._job.resume()
-
-    def cancel(self) -> None:
-        """Stop encoding; what is finished is written first, then `ended` follows."""
-        if self._job is not None:
-            self._job.cancel()
-
     def close(self) -> None:
-        """Stop everything and say nothing more, until something is asked again."""
-        self._is_closed = True
-        self.cancel()
+        """Stop, say nothing more until something is asked again, and let go."""
+        super().close()
         self.forget()
-        self._last_survey = None
         self._polling.cancel()
 
     def _on_surveyed(self, survey: Survey) -> None:
-        self.survey = self._last_survey = survey
+        self.survey = survey
+        self._model_settings = survey.plan.model_settings
+        self.keep(survey.predictor)
         self.surveyed.emit(survey)
 
     def _on_end(self) -> None:
-        job, self._job = self._job, None
+        self._timer.stop()
         if not self._is_closed:
             self._poll()
-            self.ended.emit(job is not None and job.is_cancelled)
         self._stack_job = None
+        super()._on_end()
 
     def _poll(self) -> None:
-        if not self.is_running:
-            self._timer.stop()
         entry = None if self._stack_job is None else self._stack_job.entry
         if entry is not None:
             self._polling.request(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from qtpy.QtCore import QTimer
 
 from napari_samseg.adapters.plugin_settings import read_plugin_settings
+from napari_samseg.adapters.read_layers import unwrap
 from napari_samseg.core.errors import SamSegError
 from napari_samseg.core.models.weights import list_models
 from napari_samseg.core.training.presets import PRESETS, TuningPlan
@@ -60,8 +61,7 @@ class TuneWidget(TuneLayout):
     """
 
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
-        # napari may hand out a proxy, whose identity is not the viewer's
-        self._viewer = getattr(napari_viewer, "__wrapped__", napari_viewer)
+        self._viewer = unwrap(napari_viewer)
         model_settings = preferred_model()
         self._pairs = LabelPairs(self._viewer)
         self._tuned = TunedPanel(self._viewer, self._pairs)
@@ -288,7 +288,7 @@ class TuneWidget(TuneLayout):
         self._refresh()
 
     def _stop(self) -> None:
-        self._tuner.stop()
+        self._tuner.cancel()
         self._say("Writing what was learned ...")
         self._refresh()
 

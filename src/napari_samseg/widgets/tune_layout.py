@@ -9,7 +9,6 @@ from qtpy.QtWidgets import (
     QLabel,
     QLineEdit,
     QPushButton,
-    QVBoxLayout,
     QWidget,
 )
 
@@ -20,14 +19,16 @@ from napari_samseg.widgets.dock_panel import (
     add_section,
     make_bar,
     make_choices,
+    make_column,
     make_combo,
+    make_form,
     make_page,
     make_status_label,
 )
 from napari_samseg.widgets.file_pairs import FilePairs
 from napari_samseg.widgets.label_pairs import LabelPairs
 from napari_samseg.widgets.model_choice import make_device_form, make_model_combo
-from napari_samseg.widgets.settings_form import SettingsForm, align_labels
+from napari_samseg.widgets.settings_form import SettingsForm, stack_forms
 from napari_samseg.widgets.training_plot import TrainingPlot
 from napari_samseg.widgets.tuned_panel import TunedPanel
 from napari_samseg.widgets.unfinished_list import UnfinishedList
@@ -92,7 +93,7 @@ class TuneLayout(DockPanel):
         self._source_box = make_combo("Where images and labels are.")
         self._source_box.addItem("layers of this viewer", LAYERS)
         self._source_box.addItem("files or folders", FILES)
-        form = _make_form()
+        form = make_form()
         form.addRow("Learn from", self._source_box)
         return form
 
@@ -102,7 +103,7 @@ class TuneLayout(DockPanel):
         self._only_line = QLineEdit()
         self._only_line.setPlaceholderText("all; or numbers such as 1, 3")
         self._only_line.setToolTip("The labels (or classes) that are objects.")
-        form = _make_form()
+        form = make_form()
         self._only_label = QLabel("Objects")
         form.addRow(self._only_label, self._only_line)
         form.addRow("", self._semantic_box)
@@ -117,26 +118,19 @@ class TuneLayout(DockPanel):
         self._name_line.setToolTip(
             "What the new model is called in the lists of models."
         )
-        form = _make_form()
+        form = make_form()
         form.addRow("Model", self._model_box)
         form.addRow("Preset", self._preset_box)
         form.addRow("New model", self._name_line)
         return form
 
     def _build_settings(self, model_settings: ModelSettings) -> QWidget:
-        panel = QWidget()
-        rows = QVBoxLayout(panel)
-        rows.setContentsMargins(0, 0, 0, 0)
         self._image_form = SettingsForm(
             ImageSettings(), names=("normalisation", "low", "high", "scope", "channels")
         )
         self._forms["tiles"] = SettingsForm(PRESETS["quick"].tiles)
         self._device_form = make_device_form(model_settings)
-        forms = self._image_form, self._forms["tiles"], self._device_form
-        align_labels(*forms)
-        for form in forms:
-            rows.addWidget(form)
-        return panel
+        return stack_forms(self._image_form, self._forms["tiles"], self._device_form)
 
     def _build_actions(self) -> QHBoxLayout:
         row = QHBoxLayout()
@@ -153,20 +147,6 @@ class TuneLayout(DockPanel):
         return row
 
     def _build_status(self) -> QWidget:
-        panel = QWidget()
-        rows = QVBoxLayout(panel)
-        rows.setContentsMargins(0, 0, 0, 0)
-        rows.setSpacing(3)
         self._bar = make_bar()
         self._plot = TrainingPlot()
-        rows.addWidget(self._bar)
-        rows.addWidget(self._status)
-        rows.addWidget(self._plot)
-        return panel
-
-
-def _make_form() -> QFormLayout:
-    form = QFormLayout()
-    form.setContentsMargins(0, 0, 0, 0)
-    form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
-    return form
+        return make_column(self._bar, self._status, self._plot, spacing=3)

@@ -47,7 +47,7 @@ class Work:
     def __init__(self, folder, checkpoint):
         self.folder, self.checkpoint = folder, checkpoint
         self.image, self.store = folder / "stack.tif", folder / "store"
-        self.n_logs = 0
+        self.commands = []
         self.write(make_volume(N, SIZE))
 
     def write(self, volume):
@@ -58,9 +58,10 @@ class Work:
         return ["embed", self.image, "--out", self.store, "--model", self.checkpoint]
 
     def command(self, *more, **trap):
-        self.n_logs += 1
-        log = self.folder / f"log{self.n_logs}"
-        return Command([*self.words, *more], log, Trap(str(self.store), **trap))
+        log = self.folder / f"log{len(self.commands)}"
+        trap = Trap(str(self.store), **trap)
+        self.commands.append(Command([*self.words, *more], log, trap))
+        return self.commands[-1]
 
     def job(self, store=None, **options):
         model = ModelSettings(str(self.checkpoint))
@@ -94,7 +95,11 @@ class Work:
 
 @pytest.fixture
 def work(tmp_path, tiny_checkpoint):
-    return Work(tmp_path, tiny_checkpoint)
+    work = Work(tmp_path, tiny_checkpoint)
+    yield work
+    for command in work.commands:
+        # after a test that failed one may stand still, and Python would wait for it
+        command.kill()
 
 
 def read_by_digest(location):

@@ -14,13 +14,8 @@ from napari_samseg.core.errors import (
 )
 from napari_samseg.core.io.image_file import OrientationWarning, open_image_file
 from napari_samseg.core.io.instance_labels import InstanceLabels
-from napari_samseg.core.io.nifti import (
-    nifti_stem,
-    read_nifti,
-    read_nifti_labels,
-    write_nifti,
-    write_nifti_labels,
-)
+from napari_samseg.core.io.nifti import nifti_stem, read_nifti, write_nifti
+from napari_samseg.core.io.nifti_labels import read_nifti_labels, write_nifti_labels
 from napari_samseg.core.io.voxel_space import VoxelSpace
 from napari_samseg.core.planes import read_plane
 

@@ -12,7 +12,8 @@ from napari_samseg.core.errors import (
 )
 from napari_samseg.core.io.coco_labels import coco_to_labels, labels_to_coco
 from napari_samseg.core.io.instance_labels import InstanceLabels
-from napari_samseg.core.io.nifti import read_nifti, write_nifti_labels
+from napari_samseg.core.io.nifti import read_nifti
+from napari_samseg.core.io.nifti_labels import write_nifti_labels
 from napari_samseg.core.io.plane_cut import cut_planes, read_slice
 from napari_samseg.core.io.voxel_space import VoxelSpace
 from napari_samseg.core.settings import ConvertSettings

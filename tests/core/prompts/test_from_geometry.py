@@ -10,7 +10,7 @@ from skimage.draw import disk
 from skimage.transform import resize
 
 from napari_samseg.core.errors import InvalidPromptError, UnknownNameError
-from napari_samseg.core.prompts.from_arrays import pair_prompts
+from napari_samseg.core.prompts.from_arrays import draw_prompts, pair_prompts
 from napari_samseg.core.prompts.from_geometry import (
     PROMPT_READERS,
     Gesture,
@@ -116,6 +116,27 @@ class TestPairPrompts:
         else:
             with pytest.raises(InvalidPromptError):
                 pair_prompts([[y, x]], plane_size=SIZE)
+
+
+class TestDrawPrompts:
+    def test_each_row_is_drawn_as_an_object(self):
+        boxes = [[np.nan] * 4, [10, 20, 30, 40]]
+        click, box = draw_prompts([[5, 6], [7, 8]], None, boxes, plane_size=SIZE)
+        assert [g.kind for g in click] == ["click"]
+        assert [g.kind for g in box] == ["click", "box"]
+
+    def test_background_alone_refines_but_is_no_object(self):
+        points, labels = [[5, 6], [7, 8], [9, 9]], [0, -1, 1]
+        given = {"plane_size": SIZE, "combine": True}
+        (drawn,) = draw_prompts(points, labels, refines=True, **given)
+        assert [(*g.vertices_yx[0], g.positive) for g in drawn] == [
+            (5, 6, False),
+            (9, 9, True),
+        ]
+        (alone,) = draw_prompts([[5, 6]], [0], refines=True, **given)
+        assert not alone[0].positive
+        with pytest.raises(InvalidPromptError):
+            draw_prompts([[5, 6]], [0], **given)
 
 
 class TestReaders:

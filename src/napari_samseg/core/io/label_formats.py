@@ -190,13 +190,13 @@ def _write_colours(
 
 @contextmanager
 def _read_nifti(path: Path, request: ReadRequest) -> Iterator[InstanceLabels]:
-    from napari_samseg.core.io.nifti import read_nifti_labels
+    from napari_samseg.core.io.nifti_labels import read_nifti_labels
 
     yield read_nifti_labels(path, canonical=request.canonical)
 
 
 def _write_nifti(path: Path, instances: InstanceLabels, request: WriteRequest) -> None:
-    from napari_samseg.core.io.nifti import write_nifti_labels
+    from napari_samseg.core.io.nifti_labels import write_nifti_labels
 
     del request
     write_nifti_labels(path, instances)

@@ -8,13 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from napari_samseg.core.io.nifti import (
-    MILLIMETRES,
-    SECONDS,
-    is_nifti,
-    read_nifti_space,
-)
+from napari_samseg.core.io.nifti import is_nifti, read_nifti_space
 from napari_samseg.core.io.pixel_size import read_pixel_steps
+from napari_samseg.core.io.units import MILLIMETRES, SECONDS
 
 __all__ = ["image_steps", "read_placement", "relative_spacing"]
 

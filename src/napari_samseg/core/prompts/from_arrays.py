@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 
 from napari_samseg.core.errors import InvalidPromptError
+from napari_samseg.core.prompts.from_geometry import Gesture, prompts_to_gestures
 from napari_samseg.core.prompts.plane_limits import check_inside, clip_box
 from napari_samseg.core.types import (
     BACKGROUND,
@@ -15,7 +18,7 @@ from napari_samseg.core.types import (
     PlanePrompts,
 )
 
-__all__ = ["pair_prompts"]
+__all__ = ["draw_prompts", "pair_prompts"]
 
 
 def pair_prompts(
@@ -78,6 +81,51 @@ def pair_prompts(
         )
     ids = np.arange(1, len(points) + 1)
     return PlanePrompts(ids, points, labels, boxes, masks)
+
+
+def draw_prompts(
+    points_yx: npt.ArrayLike | None = None,
+    point_labels: npt.ArrayLike | None = None,
+    boxes_yx: npt.ArrayLike | None = None,
+    *,
+    plane_size: tuple[int, int],
+    combine: bool = False,
+    refines: bool = False,
+) -> list[list[Gesture]]:
+    """Return the clicks and boxes that a person would have drawn, per object.
+
+    Parameters
+    ----------
+    points_yx, point_labels, boxes_yx, plane_size, combine
+        See `pair_prompts`.
+    refines : bool
+        They are of one object that has prompts: background points may stand alone.
+
+    Raises
+    ------
+    InvalidPromptError
+        See `pair_prompts`.
+    """
+    refined = None if not refines or point_labels is None else np.asarray(point_labels)
+    if refined is not None:
+        # what the object has already makes background points meaningful;
+        # -1 stays what it is, no point
+        point_labels = np.where(refined < 0, refined, FOREGROUND)
+    objects = prompts_to_gestures(
+        pair_prompts(
+            points_yx, point_labels, boxes_yx, plane_size=plane_size, combine=combine
+        )
+    )
+    if refined is None:
+        return objects
+    signs = iter(refined[refined >= 0])
+    return [
+        [
+            replace(g, positive=bool(next(signs))) if g.kind == "click" else g
+            for g in gestures
+        ]
+        for gestures in objects
+    ]
 
 
 def _combine(
