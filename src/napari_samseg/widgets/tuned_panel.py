@@ -19,7 +19,7 @@ from napari_samseg.adapters.tuning_layers import (
 )
 from napari_samseg.core.errors import InvalidLabelsError, LayerError, SamSegError
 from napari_samseg.core.settings import ImageSettings
-from napari_samseg.core.training.files import ClassPlanes
+from napari_samseg.core.training.class_planes import ClassPlanes
 from napari_samseg.core.training.images import LabelledImage
 from napari_samseg.widgets.dock_panel import make_combo, make_status_label, show_text
 from napari_samseg.widgets.label_pairs import LabelPairs

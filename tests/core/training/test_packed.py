@@ -17,8 +17,8 @@ def test_masks_come_back_as_they_were(tmp_path_factory, labels: np.ndarray) -> N
     path = Path(tmp_path_factory.mktemp("packed")) / "objects.bin"
     objects = index_objects(labels)
     with ObjectWriter(path) as writer:
-        writer.add(objects)
-        writer.add(objects)
+        writer.add(objects, {})
+        writer.add(objects, {})
     packed = writer.read()
     assert len(packed) == 2 * len(objects)
     again = packed.index(np.arange(len(objects), len(packed)), labels.shape)

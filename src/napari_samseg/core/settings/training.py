@@ -293,6 +293,14 @@ class TuneSettings:
     objects: int = setting(
         8, "Objects", "Objects in a batch, all of one image.", minimum=1, maximum=1024
     )
+    balance: str = setting(
+        "objects",
+        "Balance",
+        "What is trained on equally often: every object, every image whatever its "
+        "number of objects, or, where labels are classes, every class whatever its "
+        "number of objects.",
+        choices=("objects", "images", "classes"),
+    )
     epochs: int = setting(
         0,
         "Epochs",

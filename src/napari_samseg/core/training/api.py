@@ -13,11 +13,8 @@ from napari_samseg.core.errors import InvalidLabelsError, SettingsError
 from napari_samseg.core.images import PlaneSource, open_image
 from napari_samseg.core.settings import ImageSettings, ModelSettings
 from napari_samseg.core.steps import run_steps
-from napari_samseg.core.training.files import (
-    ClassPlanes,
-    TrainingFiles,
-    open_training_files,
-)
+from napari_samseg.core.training.class_planes import ClassPlanes
+from napari_samseg.core.training.files import TrainingFiles, open_training_files
 from napari_samseg.core.training.images import LabelledImage
 from napari_samseg.core.training.place import training_folder
 from napari_samseg.core.training.presets import find_preset

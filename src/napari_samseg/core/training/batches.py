@@ -84,7 +84,9 @@ def split_batch(batch: ObjectBatch, n: int) -> Sequence[tuple[float, ObjectBatch
 class BatchSource:
     """Makes the batch of a number: epochs of all objects, shuffled by the seed.
 
-    Of the variants of a view, another one is drawn in each epoch.
+    Where images or classes are balanced, objects are drawn instead, the rare ones more
+    often, and an epoch is as long. Of the variants of a view, another one is drawn in
+    each epoch.
 
     Parameters
     ----------
@@ -97,6 +99,7 @@ class BatchSource:
         self._views, self._settings, self._seed = views, settings, seed
         self._places = views.training
         self._order = lru_cache(2)(self._shuffled)
+        self._weights = weigh_objects(views, settings.balance)
 
     @property
     def per_epoch(self) -> int:
@@ -111,23 +114,37 @@ class BatchSource:
         variants = self._places[place]
         rng = np.random.default_rng((self._seed, epoch, place))
         view = variants[rng.integers(len(variants))]
+        of_number = np.random.default_rng((self._seed, number))
+        if self._weights is not None:
+            rows = self._draw(view, of_number)
+            return self._batch(view, np.sort(rows), of_number)
         shuffled = rng.permutation(np.arange(view.first, view.last))
         # a variant may have lost objects over the edge
         rows = shuffled[start : start + self._settings.objects]
         rows = rows if len(rows) else shuffled[: self._settings.objects]
-        return self._batch(
-            view, np.sort(rows), np.random.default_rng((self._seed, number))
-        )
+        return self._batch(view, np.sort(rows), of_number)
+
+    def _draw(self, view: View, rng: np.random.Generator) -> IntArray:
+        """Draw objects of a view by their weights."""
+        assert self._weights is not None
+        weights = self._weights[view.first : view.last]
+        size = min(self._settings.objects, len(view))
+        drawn = rng.choice(len(view), size, replace=False, p=weights / weights.sum())
+        return np.asarray(view.first + drawn)
 
     def _shuffled(self, epoch: int) -> list[tuple[int, int]]:
-        size = self._settings.objects
+        size, rng = self._settings.objects, np.random.default_rng((self._seed, epoch))
+        if self._weights is not None:
+            totals = [self._weights[v[0].first : v[0].last].sum() for v in self._places]
+            shares = np.array(totals) / sum(totals)
+            drawn = rng.choice(len(self._places), self.per_epoch, p=shares)
+            return [(int(place), 0) for place in drawn]
         every = [
             (place, start)
             for place, variants in enumerate(self._places)
             for start in range(0, len(variants[0]), size)
         ]
-        order = np.random.default_rng((self._seed, epoch)).permutation(len(every))
-        return [every[i] for i in order]
+        return [every[i] for i in rng.permutation(len(every))]
 
     def _batch(
         self, view: View, rows: IntArray, rng: np.random.Generator
@@ -158,6 +175,36 @@ class BatchSource:
             point="none" if by_box else settings.point_kind,
             jitter=settings.jitter,
         )
+
+
+def weigh_objects(views: ViewSet, balance: str) -> npt.NDArray[np.float64] | None:
+    """Return how often each object is drawn; None where all are taken in turn.
+
+    Images, or classes, have the same weight in total.
+
+    Parameters
+    ----------
+    views : ViewSet
+    balance : str
+        See `napari_samseg.core.settings.TuneSettings`.
+    """
+    if balance == "objects":
+        return None
+    groups: npt.NDArray[Any] = views.objects.classes
+    if balance == "images":
+        groups = np.zeros(len(views.objects), np.int64)
+        numbers: dict[str, int] = {}
+        for view in views.views:
+            number = numbers.setdefault(view.image, len(numbers))
+            groups[view.first : view.last] = number
+    weights = np.zeros(len(groups))
+    # variants hold the same objects again; each is drawn from one variant at a time
+    firsts = [v[0] for v in views.training]
+    rows = np.concatenate([np.arange(v.first, v.last) for v in firsts])
+    found, counts = np.unique(groups[rows], return_counts=True)
+    known = np.isin(groups, found)
+    weights[known] = 1 / counts[np.searchsorted(found, groups[known])]
+    return weights
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -13,12 +13,8 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 
 from napari_samseg.core.errors import (
     InvalidLabelsError,
@@ -26,9 +22,7 @@ from napari_samseg.core.errors import (
     SettingsError,
 )
 from napari_samseg.core.images import ArrayLike, PlaneSource
-from napari_samseg.core.instances.components import label_components
 from napari_samseg.core.io.bids import index_bids
-from napari_samseg.core.io.class_image import count_levels, grey_classes, snap_table
 from napari_samseg.core.io.coco import CocoDataset, CocoImage, read_coco
 from napari_samseg.core.io.coco_labels import coco_to_labels
 from napari_samseg.core.io.coco_splits import missing_images
@@ -38,11 +32,12 @@ from napari_samseg.core.io.label_formats import LabelFormat, ReadRequest, find_f
 from napari_samseg.core.io.label_image import holds_palette_labels, open_label_image
 from napari_samseg.core.io.nifti import is_nifti
 from napari_samseg.core.settings import ImageSettings
+from napari_samseg.core.training.class_planes import ClassPlanes
 from napari_samseg.core.training.images import LabelledImage
 from napari_samseg.core.training.open_files import OpenFiles
 from napari_samseg.core.training.pairing import pair_files
 
-__all__ = ["ClassPlanes", "TrainingFiles", "open_training_files"]
+__all__ = ["TrainingFiles", "open_training_files"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,62 +82,6 @@ class TrainingFiles:
                 "classes are chosen, but the labels are not said to be semantic: say "
                 "so, or leave the classes out"
             )
-
-
-@dataclass(frozen=True, eq=False)
-class ClassPlanes:
-    """Objects of class labels, found plane by plane: an array-like of instance labels.
-
-    8-bit pictures of masks have soft edges and values such as 127 and 255: each pixel
-    gets the nearest of their levels.
-
-    Attributes
-    ----------
-    classes : (..., Y, X) bool or integer, array-like
-    chosen : tuple of int
-        Classes whose parts are objects, by their values; all but 0 if empty.
-    has_palette : bool
-        The values are indices of a palette, and no grey levels.
-    """
-
-    classes: ArrayLike
-    chosen: tuple[int, ...] = ()
-    has_palette: bool = False
-
-    @cached_property
-    def shape(self) -> tuple[int, ...]:
-        """Of the classes."""
-        return tuple(self.classes.shape)
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Of the objects' ids."""
-        return np.dtype(np.uint32)
-
-    def __getitem__(self, plane: tuple[int, ...]) -> npt.NDArray[np.uint32]:
-        found = np.asarray(self.classes[plane])
-        if self._class_of_grey is not None:
-            found = self._class_of_grey[found]
-        if self.chosen:
-            found = np.where(np.isin(found, self.chosen), found, 0)
-        return label_components(found, 8)
-
-    @cached_property
-    def _class_of_grey(self) -> npt.NDArray[np.uint8] | None:
-        """Level that each grey value is nearest to; None if values are classes."""
-        if np.dtype(self.classes.dtype) != np.uint8 or self.has_palette:
-            return None
-        planes = (
-            count_levels(np.asarray(self.classes[plane]))
-            for plane in np.ndindex(*self.shape[:-2])
-        )
-        levels = next(planes)
-        for other in planes:
-            levels = levels + other
-        values = grey_classes(levels)
-        if values is None:
-            return None
-        return np.asarray(values, np.uint8)[snap_table(values)]
 
 
 @contextmanager

@@ -7,6 +7,7 @@ started from are edited: they are copied once, small, and read from there.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -34,12 +35,15 @@ class PackedObjects:
         Where each mask begins in the file, in bytes.
     bits : (bytes,) uint8
         Mapped into memory; only what is read takes any.
+    classes : (N,) int64
+        Class of each; 0 where the labels have none.
     """
 
     object_ids: IntArray
     boxes_yx: IntArray
     starts: IntArray
     bits: npt.NDArray[np.uint8]
+    classes: IntArray
 
     def __len__(self) -> int:
         return len(self.object_ids)
@@ -97,6 +101,7 @@ class ObjectWriter:
         self._ids: list[int] = []
         self._boxes: list[tuple[int, int, int, int]] = []
         self._starts: list[int] = []
+        self._classes: list[int] = []
         self._end = 0
 
     def __enter__(self) -> ObjectWriter:
@@ -115,8 +120,8 @@ class ObjectWriter:
     def __len__(self) -> int:
         return len(self._ids)
 
-    def add(self, objects: ObjectIndex) -> None:
-        """Write the masks of the objects of a view."""
+    def add(self, objects: ObjectIndex, classes: Mapping[int, int]) -> None:
+        """Write the masks of the objects of a view, and their classes by id."""
         for object_id, box in zip(
             objects.object_ids.tolist(), objects.boxes_yx.tolist(), strict=True
         ):
@@ -126,6 +131,7 @@ class ObjectWriter:
             self._ids.append(object_id)
             self._boxes.append((y0, x0, y1, x1))
             self._starts.append(self._end)
+            self._classes.append(classes.get(object_id, 0))
             self._end += len(packed)
 
     def read(self) -> PackedObjects:
@@ -138,4 +144,5 @@ class ObjectWriter:
             np.array(self._boxes, np.int64).reshape(-1, 4),
             np.array(self._starts, np.int64),
             bits,
+            np.array(self._classes, np.int64),
         )

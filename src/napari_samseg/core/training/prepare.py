@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from napari_samseg.core.cache.lookup import EntryFinder
 from napari_samseg.core.embed.stack import Stack, stack_recipe
+from napari_samseg.core.errors import InvalidLabelsError
 from napari_samseg.core.geometry import choose_tile
 from napari_samseg.core.models.batching import Encoded, encode_planes_steps
 from napari_samseg.core.models.lanes import Lanes, choose_lanes
@@ -21,6 +22,7 @@ from napari_samseg.core.prompts.object_index import ObjectIndex, index_objects
 from napari_samseg.core.settings import AugmentSettings, TileSettings, TuneSettings
 from napari_samseg.core.tiled import plan_tiles
 from napari_samseg.core.training.augment import augment
+from napari_samseg.core.training.class_planes import ClassPlanes
 from napari_samseg.core.training.images import (
     LabelledImage,
     LabelledPlane,
@@ -83,7 +85,7 @@ def prepare_steps(
     Raises
     ------
     InvalidLabelsError
-        If there is no object.
+        If there is no object, or classes are to be balanced and there are none.
     InvalidImageError
         If a plane cannot be read.
     CacheError
@@ -92,6 +94,8 @@ def prepare_steps(
         If memory runs out for one view.
     """
     images = distinct(images)
+    if settings.balance == "classes":
+        _check_classes(images)
     planes = yield from survey_steps(images, settings.min_area)
     training, validation, split = divide(planes, settings.validation, seed)
     work = _Preparation(images, model, folder, settings, augmenting, tiles, seed)
@@ -118,6 +122,7 @@ class _Preparation:
     _frames: FrameWriter | None = None
     _finder: EntryFinder = field(default_factory=EntryFinder)
     _entries: dict[tuple[int, int], StackEntry] = field(default_factory=dict)
+    _classes: dict[int, int] = field(default_factory=dict)
     _asked: set[tuple[str, EmbeddingKey]] = field(default_factory=set)
 
     def run(
@@ -167,6 +172,8 @@ class _Preparation:
             objects = one_side(objects, self.settings.validation, is_validation)
         if not len(objects):
             return
+        if isinstance(image.labels, ClassPlanes):
+            self._classes = _classes_of(objects, image.labels.class_plane(at.plane))
         plane = measure_plane(image.source, at.plane, image.settings)
         boxes = plan_tiles(plane.size, self.model.input_size, self.tiles)
         shown = np.array(
@@ -205,7 +212,7 @@ class _Preparation:
             return
         size = pixels.shape[0], pixels.shape[1]
         first = len(self.writer)
-        self.writer.add(objects)
+        self.writer.add(objects, self._classes)
         view = View(
             self.images[at.image].name,
             at.plane,
@@ -270,6 +277,12 @@ class _Preparation:
         return False
 
 
+def _classes_of(objects: ObjectIndex, classes: Labels) -> dict[int, int]:
+    """Return the class of each object by its id."""
+    first = classes.ravel()[objects.pixels[objects.starts]]
+    return dict(zip(objects.object_ids.tolist(), first.tolist(), strict=True))
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _ToEncode:
     """A view whose embedding is missing."""
@@ -280,6 +293,15 @@ class _ToEncode:
     tile: int
     size: tuple[int, int]
     pixels: FloatArray
+
+
+def _check_classes(images: Sequence[LabelledImage]) -> None:
+    for image in images:
+        if not isinstance(image.labels, ClassPlanes):
+            raise InvalidLabelsError(
+                f"the labels of {image.name} tell objects apart, not classes: balance "
+                "images or objects, or say that labels are classes (semantic)"
+            )
 
 
 def one_side(

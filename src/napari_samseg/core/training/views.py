@@ -165,6 +165,7 @@ class ViewSet:
             object_ids=objects.object_ids,
             boxes_yx=objects.boxes_yx,
             starts=objects.starts,
+            classes=objects.classes,
         )
         table = {"split": self.split, "views": [asdict(view) for view in self.views]}
         # last, and in one piece: it says that the rest is whole
