@@ -19,6 +19,7 @@ from test_sets import TEST_SETS, TestSet
 from napari_samseg.core.metrics.prompting import PromptScores, score_prompts
 from napari_samseg.core.models import load_model
 from napari_samseg.core.predict import Predictor
+from napari_samseg.core.settings import TileSettings
 
 HEADER = (
     "| set | objects | box | ellipse | point | Otsu + watershed | IoU misjudged by |\n"
@@ -27,12 +28,21 @@ HEADER = (
 
 
 def score_set(
-    predictor: Predictor, test_set: TestSet, data: Path, *, max_objects: int
+    predictor: Predictor,
+    test_set: TestSet,
+    options: argparse.Namespace,
 ) -> PromptScores:
     """Score every plane of a set, up to `max_objects` random objects in each."""
     parts = [
-        score_prompts(predictor, plane, labels, seed=(0, k), max_objects=max_objects)
-        for k, (_, plane, labels) in enumerate(test_set.read(data))
+        score_prompts(
+            predictor,
+            plane,
+            labels,
+            seed=(0, k),
+            max_objects=options.max_objects,
+            tiles=TileSettings(options.tiling),
+        )
+        for k, (_, plane, labels) in enumerate(test_set.read(options.data))
     ]
     return PromptScores.join(parts)
 
@@ -63,15 +73,18 @@ def main() -> None:
     parser.add_argument("--model", default="default")
     parser.add_argument("--sets", nargs="*", choices=TEST_SETS, default=list(TEST_SETS))
     parser.add_argument("--max-objects", type=int, default=300, help="per image")
+    parser.add_argument(
+        "--tiling",
+        default="whole",
+        help="auto: planes larger than the model's input in tiles, as in the panels",
+    )
     options = parser.parse_args()
     predictor = Predictor(load_model(options.model))
     print(HEADER)
     for name in options.sets:
         start = time.monotonic()
         test_set = TEST_SETS[name]
-        scores = score_set(
-            predictor, test_set, options.data, max_objects=options.max_objects
-        )
+        scores = score_set(predictor, test_set, options)
         kind = "" if test_set.seen else " (kind never trained on)"
         print(table_row(test_set.title + kind, scores), flush=True)
         print(f"  {time.monotonic() - start:.0f} s", file=sys.stderr)

@@ -3,7 +3,8 @@
 Of each set that it was never trained on, half of the images are for the annotator, who
 outlines twenty objects in up to five of them, drawn by seed; the model is tuned on them
 with the preset `quick`, and scored before and after on the other images, by the common
-protocol of `napari_samseg.core.metrics.prompting`. One line for each draw and the mean
+protocol of `napari_samseg.core.metrics.prompting`, planes larger than the model's
+input in tiles as when a person prompts. One line for each draw and the mean
 of the draws; pictures of some objects before and after go to ``--out``.
 """
 
@@ -69,12 +70,7 @@ def draw_annotation(
 def tune(annotated: list[Plane], draw: int, out: Path) -> Path:
     """Tune the embedded model and return the path of the best weights."""
     plan = find_preset("quick")
-    plan = replace(
-        plan,
-        loop=replace(plan.loop, seed=draw),
-        # the protocol shows planes whole
-        tiles=TileSettings(tiling="whole"),
-    )
+    plan = replace(plan, loop=replace(plan.loop, seed=draw))
     result = finetune(
         # in the contrast that the model is shown, as 8 bits
         [open_image(np.rint(p).astype(np.uint8), rgb=True) for _, p, _ in annotated],
@@ -91,7 +87,14 @@ def score(model: SamModel, others: list[tuple[int, Plane]], most: int) -> Prompt
     predictor = Predictor(model)
     return PromptScores.join(
         [
-            score_prompts(predictor, plane, labels, seed=(0, k), max_objects=most)
+            score_prompts(
+                predictor,
+                plane,
+                labels,
+                seed=(0, k),
+                max_objects=most,
+                tiles=TileSettings(),
+            )
             for k, (_, plane, labels) in others
         ]
     )

@@ -16,6 +16,7 @@ from napari_samseg.core.metrics.prompting import (
 from napari_samseg.core.models.sam import SamModel
 from napari_samseg.core.models.tiny import TinyConfig, build_tiny, prompt_prior
 from napari_samseg.core.predict import Predictor
+from napari_samseg.core.settings import TileSettings
 
 if TYPE_CHECKING:
     from napari_samseg.core.types import FloatArray
@@ -95,6 +96,15 @@ def test_limits_the_objects_and_joins_planes(predictor: Predictor) -> None:
     assert (len(one), len(none)) == (1, 0)
     joined = PromptScores.join([one, none, one])
     assert joined.object_ids.tolist() == one.object_ids.tolist() * 2
+
+
+def test_planes_may_be_seen_in_tiles(predictor: Predictor) -> None:
+    plane, labels = two_discs()
+    side = max(labels.shape) // 2
+    whole = score_prompts(predictor, plane, labels)
+    tiled = score_prompts(predictor, plane, labels, tiles=TileSettings(tile=side))
+    assert np.array_equal(tiled.ellipse, whole.ellipse), "prompts are the same"
+    assert (tiled.box != whole.box).all()
 
 
 def test_labels_of_another_size_are_refused(predictor: Predictor) -> None:

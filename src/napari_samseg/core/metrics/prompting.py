@@ -20,13 +20,18 @@ from skimage.filters import threshold_otsu
 from skimage.segmentation import watershed
 
 from napari_samseg.core.errors import InvalidLabelsError
+from napari_samseg.core.images import open_image
 from napari_samseg.core.metrics.overlap import mask_iou
+from napari_samseg.core.planes import measure_plane
 from napari_samseg.core.predict import Predictor
 from napari_samseg.core.prompts.from_labels import (
     sample_jittered_box,
     sample_random_point,
 )
 from napari_samseg.core.prompts.object_index import ObjectIndex, index_objects
+from napari_samseg.core.settings import ImageSettings, TileSettings
+from napari_samseg.core.steps import run_steps
+from napari_samseg.core.tiled import TiledPlane, plan_tiles
 from napari_samseg.core.types import BoolArray, FloatArray, MaskPrediction
 
 __all__ = [
@@ -39,6 +44,8 @@ __all__ = [
 ]
 
 MIN_AREA = 30
+# Planes are shown as they are.
+WHOLE = TileSettings(tiling="whole")
 # Distance between the seeds of the watershed baseline, in pixels: the best of 3, 5,
 # 7, 10 and 15 on the validation images of dsb2018.
 SEED_DISTANCE = 5
@@ -89,6 +96,7 @@ def score_prompts(
     *,
     seed: int | Sequence[int] = 0,
     max_objects: int | None = None,
+    tiles: TileSettings = WHOLE,
 ) -> PromptScores:
     """Score a model on the objects of one plane.
 
@@ -102,6 +110,8 @@ def score_prompts(
         Of the jitter, the points and the choice of objects.
     max_objects : int, optional
         Score a random choice of so many objects.
+    tiles : TileSettings
+        How the model sees a plane that is larger than its input.
 
     Raises
     ------
@@ -122,8 +132,9 @@ def score_prompts(
         none, empty = np.zeros(0, np.int64), np.zeros(0)
         return PromptScores(none, none, *[empty] * 6)
     boxes, points = sample_jittered_box(objects, rng), sample_random_point(objects, rng)
-    by_box = predictor.predict(plane, boxes)
-    by_point = predictor.predict(plane, points)
+    seen = _tiled(predictor, plane, tiles)
+    by_box = run_steps(seen.predict_steps(boxes))
+    by_point = run_steps(seen.predict_steps(points))
     components = watershed_components(plane)
     ellipse, basins = np.zeros(n), np.zeros(n)
     for i in range(n):
@@ -141,6 +152,16 @@ def score_prompts(
         ellipse=ellipse,
         watershed=basins,
     )
+
+
+def _tiled(
+    predictor: Predictor, plane: FloatArray, settings: TileSettings
+) -> TiledPlane:
+    # as real numbers in 0..1, so that nothing is rounded and no contrast is changed
+    source = open_image(plane / np.float32(255), rgb=True)
+    measured = measure_plane(source, (), ImageSettings(normalisation="none"))
+    boxes = plan_tiles(measured.size, predictor.model.input_size, settings)
+    return TiledPlane(predictor, measured, boxes)
 
 
 def prediction_iou(
