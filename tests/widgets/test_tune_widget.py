@@ -333,3 +333,44 @@ def test_sheaths_in_place_of_axons(viewer, shared_data, open_panel, qtbot):
     save_screenshot(viewer, "fine-tune.png")
     scores = [iou for _, iou, _ in widget._plot.scores]
     assert max(scores) > scores[0] + 0.05
+
+
+def test_no_number_and_a_full_disk(
+    viewer, layers, open_panel, qtbot, monkeypatch, tmp_path
+):
+    from napari_samseg.core.training import batches
+
+    widget = open_panel()
+    plain, calls = batches.prompted_loss, []
+
+    def spoil(*args, **options):
+        found = plain(*args, **options)
+        calls.append(1)
+        if len(calls) > 5:
+            return dataclasses.replace(found, total=found.total * float("nan"))
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(batches, "prompted_loss", spoil)
+        widget._train_button.click()
+        rest(qtbot, widget)
+    assert "is nan: " in widget._status.text()
+    assert "objects of nuclei" in widget._status.text()
+    weights = tmp_path / "models" / "tuned" / "drawn-tuned" / "best.safetensors"
+    before = weights.read_bytes()
+    assert widget._unfinished.box.currentText() == "drawn-tuned"
+
+    def full(*args, **options):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("safetensors.torch.save_file", full)
+        widget._unfinished.button.click()
+        rest(qtbot, widget)
+    assert "make room" in widget._status.text()
+    assert weights.read_bytes() == before
+    # once there is room, it goes on
+    widget._unfinished.button.click()
+    rest(qtbot, widget)
+    assert "Done" in widget._status.text()
+    assert widget._plot.losses[-1][0] == 8
