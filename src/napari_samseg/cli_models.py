@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.table import Table
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["compare_models", "export_model"]
 
+ExportFormat = Literal["weights", "bioimageio"]
+
 
 def export_model(
     model: Annotated[
@@ -29,20 +31,42 @@ def export_model(
     out: Annotated[
         Path,
         typer.Option(
-            help="File to write: .pth for segment_anything and micro-sam, or "
-            ".safetensors."
+            help="File to write: .pth for segment_anything and micro-sam, "
+            ".safetensors, or .zip for a package."
         ),
     ],
+    form: Annotated[
+        ExportFormat,
+        typer.Option(
+            "--format",
+            help="Weights alone, or a package for bioimage.io, with description, "
+            "tests and a picture.",
+        ),
+    ] = "weights",
     lora: Annotated[
         Path | None,
         typer.Option(help="Adapters to merge, such as best_lora.safetensors."),
     ] = None,
+    author: Annotated[
+        list[str] | None,
+        typer.Option(help="Author of a package; may be repeated."),
+    ] = None,
+    licence: Annotated[
+        str,
+        typer.Option(
+            help="Licence of a package by its SPDX name, such as CC-BY-4.0; that of "
+            "the model it was made from without it, where that is known."
+        ),
+    ] = "",
     overwrite: Overwrite = False,
 ) -> None:
     """Write a model as one file that other programs load."""
     from napari_samseg.core.training.export import export_steps
+    from napari_samseg.core.training.package import PackageNotes
 
-    family = show_progress(export_steps(model, out, lora=lora, overwrite=overwrite))
+    notes = PackageNotes(author or (), licence) if form == "bioimageio" else None
+    steps = export_steps(model, out, lora=lora, package=notes, overwrite=overwrite)
+    family = show_progress(steps)
     say(f"wrote {out}, a model of family {family}")
 
 

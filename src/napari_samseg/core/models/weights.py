@@ -14,6 +14,7 @@ from napari_samseg.core.types import Progress
 __all__ = [
     "EMBEDDED_FILE",
     "TUNED_FILE",
+    "UNSTATED",
     "ZOO",
     "PretrainedModel",
     "RemoteFile",

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from napari_samseg.core.errors import CheckpointError, SettingsError
 from napari_samseg.core.io.output import check_output_file
 from napari_samseg.core.models.checkpoint import read_checkpoint
 from napari_samseg.core.models.families import MODEL_FAMILIES, load_model_steps
 from napari_samseg.core.training.lora import load_lora, merge_lora
+from napari_samseg.core.training.package import (
+    PackageNotes,
+    load_spec,
+    read_card,
+    write_package,
+)
 from napari_samseg.core.training.result import export_pth, write_tensors
 from napari_samseg.core.types import Progress
 
@@ -23,6 +30,7 @@ def export_steps(
     out: Path,
     *,
     lora: Path | None = None,
+    package: PackageNotes | None = None,
     overwrite: bool = False,
     folder: Path | None = None,
 ) -> Generator[Progress, None, str]:
@@ -39,6 +47,8 @@ def export_steps(
     out : Path
     lora : Path, optional
         Adapters to merge into it, such as ``best_lora.safetensors`` of a training.
+    package : PackageNotes, optional
+        Write a package for bioimage.io, a ``.zip``, and say this in it.
     overwrite : bool
         Replace a file that is there.
     folder : Path, optional
@@ -47,16 +57,23 @@ def export_steps(
     Raises
     ------
     SettingsError
-        If the suffix is another one, or does not do for the family.
+        If the suffix is another one, or does not do for the family; or what is said
+        in a package is not valid.
+    MissingDependencyError
+        If a package is asked for, and bioimage.io's library is not installed.
     OutputError
         If the file cannot be written, or is there already.
     SamSegError
         If the model or the adapters cannot be loaded, or do not fit each other.
     """
-    if out.suffix not in EXPORT_SUFFIXES:
+    suffixes = EXPORT_SUFFIXES if package is None else (".zip",)
+    if out.suffix not in suffixes:
+        what = "models" if package is None else "packages"
         raise SettingsError(
-            f"models are written as {' or '.join(EXPORT_SUFFIXES)}, not {out.name!r}"
+            f"{what} are written as {' or '.join(suffixes)}, not {out.name!r}"
         )
+    if package is not None:
+        load_spec()
     read = (lora, Path(model) if Path(model).suffix else None)
     check_output_file(out, inputs=read, overwrite=overwrite)
     loaded = yield from load_model_steps(
@@ -77,7 +94,11 @@ def export_steps(
         merge_lora(loaded.sam)
     yield Progress(f"writing {out.name}")
     out.parent.mkdir(parents=True, exist_ok=True)
-    if out.suffix == ".pth":
+    if package is not None:
+        with TemporaryDirectory(prefix=f".{out.stem}_", dir=out.parent) as work:
+            card = read_card(model, folder)
+            write_package(out, loaded, card, package, Path(work))
+    elif out.suffix == ".pth":
         export_pth(loaded.sam, out)
     else:
         metadata = {} if describe is None else describe(loaded.sam)
