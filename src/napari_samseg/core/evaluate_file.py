@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_samseg.core.errors import InvalidLabelsError, MissingFileError
-from napari_samseg.core.io.class_image import is_picture, snap_classes
+from napari_samseg.core.io.class_image import picture_classes
 from napari_samseg.core.io.evaluation_page import write_page
 from napari_samseg.core.io.evaluation_table import (
     write_classes,
@@ -266,9 +266,9 @@ def _read_classes(path: Path) -> npt.NDArray[Any]:
     """
     with open_label_image(path) as labels:
         array = _check_ids(np.asarray(labels[...]), path)
-    if not is_picture(array):
+    image = picture_classes(array)
+    if image is None:
         return array
-    image = snap_classes(array)
     values = np.asarray(image.values)
     by_value: npt.NDArray[Any] = values[image.classes]
     return by_value

@@ -8,11 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from scipy import ndimage
+from scipy.spatial.distance import cdist
 from skimage.io import imread
 
 from napari_samseg.core.errors import InvalidLabelsError, SettingsError
 from napari_samseg.core.instances.components import label_components
-from napari_samseg.core.instances.seeds import distant_peaks
+from napari_samseg.core.instances.seeds import distant_peaks, find_peaks
 from napari_samseg.core.instances.watershed import (
     distance_inside,
     grow_seeds,
@@ -95,6 +96,34 @@ def test_peaks_are_the_highest_within_a_ball(away, spacing):
     for place in lost:
         near = np.linalg.norm((found - place) * steps, axis=1) <= away
         assert (height[tuple(found[near].T)] >= height[tuple(place)]).any()
+
+
+@pytest.mark.parametrize(
+    ("shape", "away", "spacing"),
+    [
+        ((30, 51), 13.0, None),
+        ((4, 20, 21), 9.5, (2.5, 0.7, 1.3)),
+        # farther than the volume goes
+        ((4, 19, 22), 50.0, None),
+    ],
+)
+def test_every_peak_of_a_large_ball_is_found(shape, away, spacing):
+    rng = np.random.default_rng(8)
+    height = ndimage.gaussian_filter(rng.random(shape), 1.5)
+    # several are as high as each other
+    height = np.round(height * 60).astype(np.float32)
+    parts = np.ones(shape, np.uint32)
+    parts[..., 15:] = 2
+    peaks, extents = find_peaks(height, parts, away, spacing)
+    steps = np.array(spacing or [1] * len(shape))
+    places, flat = np.argwhere(parts), height.ravel()
+    squares = cdist(places * steps, places * steps, "sqeuclidean")
+    is_near = (squares <= away**2) & np.equal.outer(parts.ravel(), parts.ravel())
+    is_peak = flat == np.where(is_near, flat, -1).max(axis=1)
+    expected = places[is_peak].tolist()
+    assert {tuple(p) for p in peaks.places.tolist()} == set(map(tuple, expected))
+    assert len(expected) > 1
+    assert extents[1, 1] == height[..., :15].max()
 
 
 def test_what_is_as_high_everywhere_is_one():

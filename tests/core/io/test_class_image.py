@@ -11,9 +11,9 @@ from scipy import ndimage
 from napari_samseg.core.errors import InvalidLabelsError
 from napari_samseg.core.io.class_image import (
     is_picture,
+    picture_classes,
     read_class_image,
     read_mask_image,
-    snap_classes,
 )
 
 
@@ -83,13 +83,13 @@ def test_edges_of_a_few_small_objects_are_no_classes():
     picture = np.zeros((1000, 1000), np.uint8)
     picture[100:130, 100:130] = 255
     picture[99, 100:130] = np.arange(10, 250, 8)
-    found = snap_classes(picture)
+    found = picture_classes(picture)
     assert found.values == (0, 255)
     assert found.n_snapped == 30
     assert found.classes.sum() == 900 + (picture[99] > 127).sum()
     # of which some are rarer than others
     picture[200:230, 200:205], picture[99] = 127, 0
-    assert snap_classes(picture).values == (0, 127, 255)
+    assert picture_classes(picture).values == (0, 127, 255)
 
 
 def discs() -> np.ndarray:
@@ -122,7 +122,7 @@ def test_a_rare_class_is_one():
     picture = np.zeros((500, 500), np.uint8)
     picture[100:400] = 127
     picture[200:230, 200:230] = 255
-    assert snap_classes(picture).values == (0, 127, 255)
+    assert picture_classes(picture).values == (0, 127, 255)
 
 
 @pytest.mark.parametrize("radius", [1, 3, 12])

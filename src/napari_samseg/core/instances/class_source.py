@@ -272,7 +272,7 @@ def _explain(
     levels, notes = grey_classes(counted), list[str]()
     table = None if levels is None else snap_table(levels)
     if levels is not None:
-        notes += snap_note(name, counted, levels)
+        notes += snap_note(name, counted.count_between(levels), levels)
     return (mask_table(counted) if is_mask else table), notes
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import numpy.typing as npt
 
+from napari_samseg.core.amounts import count_things
 from napari_samseg.core.errors import InvalidLabelsError, SettingsError, naming_file
 from napari_samseg.core.instances.class_source import join_masks, photograph_notes
 from napari_samseg.core.instances.class_table import (
@@ -21,6 +22,7 @@ from napari_samseg.core.io.class_image import (
     ClassImage,
     read_class_image,
     read_mask_image,
+    snap_note,
 )
 from napari_samseg.core.io.instance_labels import InstanceLabels
 from napari_samseg.core.io.label_doubts import looks_natural
@@ -233,7 +235,8 @@ def read_classes(
             "are not masks of one image"
         )
     if n_both := int((is_axon & is_myelin).sum()):
-        notes.append(f"{n_both} pixels are in both masks, and count as axon")
+        pixels = count_things(n_both, "pixel")
+        notes.append(f"{pixels} in both masks, taken for axon")
     return join_masks(is_axon, is_myelin), notes
 
 
@@ -265,11 +268,7 @@ def _read_ids(path: Path) -> npt.NDArray[Any]:
 
 def _tell(path: Path, image: ClassImage, notes: list[str]) -> npt.NDArray[Any]:
     """Return classes, and add to the notes what was done to get them."""
-    if image.n_snapped:
-        notes.append(
-            f"{path}: {image.n_snapped} pixels had values between those of the classes "
-            f"{', '.join(str(v) for v in image.values)}, and went to the nearest"
-        )
+    notes += snap_note(path, image.n_snapped, image.values)
     if image.has_palette:
         notes.append(palette_note(path, image.values))
     return image.classes

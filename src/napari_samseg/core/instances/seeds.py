@@ -145,8 +145,8 @@ def find_peaks(
     steps = np.array(spacing or [1.0] * parts.ndim)
     # the largest box within the ball is cheap to search, and leaves few to compare
     box = np.floor(away / np.sqrt(parts.ndim) / steps).astype(int)
-    beyond = _ball_offsets(away, steps)
-    beyond = beyond[(np.abs(beyond) > box).any(axis=1)]
+    lines = _ball_lines(away, steps, np.array(parts.shape))
+    lines = lines[(np.abs(lines) > box).any(axis=1)]
     objects = ndimage.find_objects(parts)
     extents = np.full((len(objects) + 1, 2), (np.inf, -np.inf), np.float32)
     found: list[Peaks] = []
@@ -160,7 +160,11 @@ def find_peaks(
         if extents[part, 0] < extents[part, 1]:
             highest = ndimage.maximum_filter(inside, 2 * box + 1, mode="nearest")
             is_peak = is_part & (inside == highest)
-            places = _highest_of(np.argwhere(is_peak), inside, beyond)
+            # nothing exceeds the highest of all
+            is_sure = is_peak & (inside == extents[part, 1])
+            unsure = np.argwhere(is_peak & ~is_sure)
+            is_peak[tuple(unsure.T)] = _are_highest(unsure, inside, lines)
+            places = np.argwhere(is_peak)
         elif is_piece:
             places = np.argwhere(is_part)
         else:
@@ -263,31 +267,85 @@ def crowding_notes(
     return [note]
 
 
-def _ball_offsets(away: float, steps: npt.NDArray[np.float64]) -> IntArray:
-    """Return the steps (K, D) in pixels that are no longer than a distance."""
-    reach = np.floor(away / steps).astype(int)
-    grid: IntArray = np.indices(tuple((2 * reach + 1).tolist()))
-    offsets = grid.reshape(len(steps), -1).T - reach
-    near = np.square(offsets * steps).sum(axis=1) <= away**2
-    return np.asarray(offsets[near], np.int64)
-
-
-def _highest_of(
-    peaks: IntArray, heights: npt.NDArray[Any], offsets: IntArray
+def _ball_lines(
+    away: float, steps: npt.NDArray[np.float64], shape: IntArray
 ) -> IntArray:
-    """Keep the pixels (N, D) that none at some offsets (K, D) from them exceeds."""
-    last = np.array(heights.shape) - 1
+    """Return the lines along the last axis that make up a ball, in pixels.
+
+    Returns
+    -------
+    (K, D) int64
+        Where each lies from the middle along the axes before, and how far it goes
+        to both sides; no farther than in an array of this shape.
+    """
+    reach = np.minimum(np.floor(away / steps).astype(int), shape - 1)
+    grid: IntArray = np.indices(tuple((2 * reach[:-1] + 1).tolist()))
+    places = grid.reshape(len(steps) - 1, -1).T - reach[:-1]
+    squares = np.square(places * steps[:-1]).sum(axis=1)
+    sides = np.full(len(places), -1)
+    for length in range(int(reach[-1]) + 1):
+        sides += squares + np.square(length * steps[-1]) <= away**2
+    lines = np.column_stack([places, sides])
+    return np.asarray(lines[sides >= 0], np.int64)
+
+
+def _are_highest(
+    peaks: IntArray, heights: npt.NDArray[np.float32], lines: IntArray
+) -> npt.NDArray[np.bool_]:
+    """Tell which pixels (N, D) none on the lines (K, D) around them exceeds.
+
+    A ball has far more pixels than lines, and the highest of a line is that of two
+    runs that cover it, whose lengths are powers of two.
+    """
+    is_highest = np.ones(len(peaks), bool)
+    if not len(peaks):
+        return is_highest
+    shape = np.array(heights.shape)
+    lines = lines[(np.abs(lines[:, :-1]) < shape[:-1]).all(axis=1)]
+    sides = np.minimum(lines[:, -1], shape[-1] - 1)
+    margin = int(sides.max(initial=0))
+    margins = [(0, 0)] * (heights.ndim - 1) + [(margin, margin)]
+    runs = np.pad(heights, margins, constant_values=-np.inf)
+    longest = 2 * margin + 1
+    length = 1
+    while True:
+        is_covered = (2 * sides + 1) // length == 1
+        of_length = np.column_stack([lines[is_covered, :-1], sides[is_covered]])
+        _compare(peaks, is_highest, heights, runs, of_length, length)
+        if 2 * length > longest or not is_highest.any():
+            return is_highest
+        runs = np.maximum(runs[..., :-length], runs[..., length:])
+        length *= 2
+
+
+def _compare(
+    peaks: IntArray,
+    is_highest: npt.NDArray[np.bool_],
+    heights: npt.NDArray[np.float32],
+    runs: npt.NDArray[np.float32],
+    lines: IntArray,
+    length: int,
+) -> None:
+    """Mark the pixels that one on some lines exceeds, by the highest of runs.
+
+    `runs` has a margin on both sides of its last axis, and the highest of the pixels
+    from each one on, so many as `length`.
+    """
+    margin = (runs.shape[-1] + length - 1 - heights.shape[-1]) // 2
+    last = np.array(heights.shape[:-1]) - 1
     start = 0
-    while start < len(offsets) and len(peaks):
-        # many offsets for few peaks: all at once that fit
-        step = max(1, COMPARED_VALUES // len(peaks))
-        # cut to the array, a place is still within the ball
-        around = peaks[:, np.newaxis] + offsets[start : start + step]
-        places = np.clip(around, 0, last)
-        highest = heights[tuple(np.moveaxis(places, -1, 0))].max(axis=1)
-        peaks = peaks[heights[tuple(peaks.T)] >= highest]
-        start += step
-    return peaks
+    while start < len(lines) and is_highest.any():
+        left = np.flatnonzero(is_highest)
+        some = lines[start : start + max(1, COMPARED_VALUES // len(left))]
+        places = peaks[left]
+        # cut to the array, a line is still within the ball
+        around = np.clip(places[:, np.newaxis, :-1] + some[:, :-1], 0, last)
+        row = tuple(np.moveaxis(around, -1, 0))
+        first = places[:, np.newaxis, -1] + margin - some[:, -1]
+        second = first + 2 * some[:, -1] + 1 - length
+        highest = np.maximum(runs[(*row, first)], runs[(*row, second)]).max(axis=1)
+        is_highest[left] = heights[tuple(places.T)] >= highest
+        start += len(some)
 
 
 def _thin_out(peaks: Peaks, away: float, spacing: Spacing | None) -> Peaks:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from napari_samseg.core.amounts import count_things
 from napari_samseg.core.io.label_image import holds_palette_labels, open_label_image
 
 __all__ = [
@@ -19,10 +20,10 @@ __all__ = [
     "grey_classes",
     "is_picture",
     "mask_table",
+    "picture_classes",
     "picture_note",
     "read_class_image",
     "read_mask_image",
-    "snap_classes",
     "snap_note",
     "snap_table",
 ]
@@ -102,13 +103,17 @@ class GreyLevels:
             self.ramp + other.ramp,
         )
 
+    def count_between(self, values: Sequence[int]) -> int:
+        """Count the pixels that have none of some values."""
+        return int(self.counts.sum() - self.counts[list(values)].sum())
+
 
 def read_class_image(path: Path) -> ClassImage:
     """Read semantic labels from any file that images are read from.
 
     8-bit pictures of masks, grey or RGB with equal channels, whose values are spread
     over 0..255 (0, 127, 255 of AxonDeepSeg; 0, 255 of ImageJ), become classes 0, 1, 2
-    in the order of their values, see `snap_classes`. All other labels stay as they
+    in the order of their values, see `picture_classes`. All other labels stay as they
     are, indices of a palette among them.
 
     Parameters
@@ -124,8 +129,9 @@ def read_class_image(path: Path) -> ClassImage:
         If it holds colours, or real numbers that are not whole.
     """
     array, has_palette = _read(path), holds_palette_labels(path)
-    if not has_palette and is_picture(array):
-        return snap_classes(array)
+    image = None if has_palette else picture_classes(array)
+    if image is not None:
+        return image
     values = tuple(np.unique(array).tolist())
     return ClassImage(array, values, has_palette=has_palette)
 
@@ -155,7 +161,7 @@ def _read(path: Path) -> npt.NDArray[Any]:
         return np.asarray(labels[...])
 
 
-def snap_classes(picture: npt.NDArray[np.uint8]) -> ClassImage:
+def picture_classes(array: npt.NDArray[Any]) -> ClassImage | None:
     """Give each pixel of a picture of a mask the class of the nearest level.
 
     Smoothing, resizing or JPEG leave values between those of the classes along
@@ -163,13 +169,21 @@ def snap_classes(picture: npt.NDArray[np.uint8]) -> ClassImage:
 
     Parameters
     ----------
-    picture : uint8
-        0 and the maximum are always classes.
+    array : (..., Y, X) integer
+
+    Returns
+    -------
+    ClassImage or None
+        0 and the maximum are always classes. None where the values are themselves
+        classes or ids.
     """
-    levels = count_levels(picture)
-    values = _find_levels(levels)
-    n_snapped = int(levels.counts.sum() - levels.counts[values].sum())
-    return ClassImage(snap_table(values)[picture], tuple(values.tolist()), n_snapped)
+    if not _may_be_picture(array):
+        return None
+    levels = count_levels(array)
+    values = grey_classes(levels)
+    if values is None:
+        return None
+    return ClassImage(snap_table(values)[array], values, levels.count_between(values))
 
 
 def snap_table(values: npt.ArrayLike) -> npt.NDArray[np.uint8]:
@@ -236,12 +250,12 @@ def picture_note(path: Path | str) -> str:
     )
 
 
-def snap_note(name: Path | str, levels: GreyLevels, values: Sequence[int]) -> list[str]:
+def snap_note(name: Path | str, n: int, values: Sequence[int]) -> list[str]:
     """Return what to tell of pixels that went to the nearest level, if any did."""
-    n = int(levels.counts.sum() - levels.counts[list(values)].sum())
     named = ", ".join(map(str, values))
+    pixels = count_things(n, "pixel")
     note = (
-        f"{name}: {n} pixels had values between those of the classes {named}, and went "
+        f"{name}: {pixels} had values between those of the classes {named}, and went "
         "to the nearest"
     )
     return [note] if n else []

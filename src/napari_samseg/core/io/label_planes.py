@@ -151,4 +151,5 @@ def _snapped(planes: LabelPlanes) -> tuple[LabelPlanes, list[str]]:
     if counted is None or values is None:
         return planes, []
     table = np.array(values, np.uint8)[snap_table(values)]
-    return replace(planes, table=table), snap_note(planes.path, counted, values)
+    notes = snap_note(planes.path, counted.count_between(values), values)
+    return replace(planes, table=table), notes
