@@ -3,8 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_samseg.core.errors import InvalidLabelsError
+from napari_samseg.core.errors import InvalidLabelsError, SettingsError
 from napari_samseg.core.images import open_image
+from napari_samseg.core.settings import TuneSettings
 from napari_samseg.core.training.images import (
     LabelledImage,
     LabelledPlane,
@@ -25,7 +26,7 @@ def planes(groups: dict[str, list[int]]) -> list[LabelledPlane]:
 @pytest.mark.parametrize("seed", range(5))
 def test_groups_are_never_on_both_sides(seed: int) -> None:
     every = planes({"a": [3, 3], "b": [4], "c": [10], "d": [2, 2, 2], "e": [5]})
-    training, validation, how = divide(every, 0.25, seed)
+    training, validation, how = divide(every, TuneSettings(validation=0.25), seed)
     assert how == "groups"
     seen, held_out = {p.group for p in training}, {p.group for p in validation}
     assert seen
@@ -35,7 +36,9 @@ def test_groups_are_never_on_both_sides(seed: int) -> None:
 
 
 def test_a_volume_is_divided_into_blocks_with_a_gap() -> None:
-    training, validation, how = divide(planes({"a": [1] * 40}), 0.2, 0)
+    training, validation, how = divide(
+        planes({"a": [1] * 40}), TuneSettings(validation=0.2), 0
+    )
     assert how == "planes"
     assert [p.plane[0] for p in validation] == list(range(32, 40))
     assert [p.plane[0] for p in training] == list(range(30))
@@ -43,8 +46,20 @@ def test_a_volume_is_divided_into_blocks_with_a_gap() -> None:
 
 def test_what_cannot_be_divided_is_divided_by_objects() -> None:
     every = planes({"a": [9]})
-    assert divide(every, 0.2, 0) == (every, every, "objects")
-    assert divide(every, 0.0, 0) == (every, [], "none")
+    assert divide(every, TuneSettings(validation=0.2), 0) == (every, every, "objects")
+    assert divide(every, TuneSettings(validation=0), 0) == (every, [], "none")
+
+
+def test_named_groups_are_held_out() -> None:
+    every = planes({"rat1": [3], "rat6": [4, 2], "rat8": [10]})
+    settings = TuneSettings(held_out="rat6, rat8", validation=0)
+    training, validation, how = divide(every, settings, 0)
+    assert ({p.group for p in training}, how) == ({"rat1"}, "groups")
+    assert {p.group for p in validation} == {"rat6", "rat8"}
+    with pytest.raises(SettingsError, match=r"no group rat9 .* are rat1, rat6, rat8"):
+        divide(every, TuneSettings(held_out="rat9"), 0)
+    with pytest.raises(SettingsError, match="nothing is left to train on"):
+        divide(every, TuneSettings(held_out="rat1,rat6,rat8"), 0)
 
 
 def test_labels_must_fit() -> None:

@@ -338,6 +338,12 @@ class TuneSettings:
         minimum=0.0,
         maximum=0.9,
     )
+    held_out: str = setting(
+        "",
+        "Validate on",
+        "Groups (patients, animals, images) to validate on, with commas between them; "
+        "chosen at random, about the share above, if empty.",
+    )
     min_area: int = setting(
         30,
         "Smallest object",

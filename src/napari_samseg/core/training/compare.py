@@ -147,7 +147,7 @@ def compare_steps(
     if not names or len(set(names)) < len(names):
         raise SettingsError("name one model or more, each once")
     planes = yield from survey_steps(images, plan.tune.min_area)
-    _, validation, split = divide(planes, plan.tune.validation, plan.loop.seed)
+    _, validation, split = divide(planes, plan.tune, plan.loop.seed)
     # where a plan validates on nothing, all of it is unseen by it
     chosen = _choose(images, validation or planes, split, plan)
     scored: list[list[list[_Scored]]] = []

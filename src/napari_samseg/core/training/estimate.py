@@ -125,7 +125,7 @@ def estimate_steps(
         Of the training; need not exist.
     """
     tune = plan.tune
-    training, validation, _ = divide(planes, tune.validation, plan.loop.seed)
+    training, validation, _ = divide(planes, tune, plan.loop.seed)
     n_views = _count_views(images, training, model, plan) * plan.augment.variants
     n_views += _count_views(images, validation, model, plan)
     per_view = yield from _encode_seconds(model)

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from napari_samseg.core.errors import InvalidLabelsError
+from napari_samseg.core.errors import InvalidLabelsError, SettingsError
 from napari_samseg.core.images import ArrayLike, PlaneSource
-from napari_samseg.core.settings import ImageSettings
+from napari_samseg.core.settings import ImageSettings, TuneSettings
 
 __all__ = ["LabelledImage", "LabelledPlane", "count_held_out", "distinct", "divide"]
 
@@ -116,19 +116,19 @@ def count_held_out(n_objects: int, share: float) -> int:
 
 
 def divide(
-    planes: Sequence[LabelledPlane], share: float, seed: int
+    planes: Sequence[LabelledPlane], settings: TuneSettings, seed: int
 ) -> tuple[list[LabelledPlane], list[LabelledPlane], str]:
     """Divide planes into those to train on and those to validate on.
 
-    By group, if there are two or more; else the end of the only volume, with a gap
-    before it; else the planes stay whole and both sides get them: then their objects
+    By the groups that are named; else by group, if there are two or more; else the end
+    of the only volume, with a gap before it; else the planes stay whole and both sides get them: then their objects
     are to be divided.
 
     Parameters
     ----------
     planes : sequence of LabelledPlane
-    share : float
-        Share of the objects to validate on, about; 0 validates on nothing.
+    settings : TuneSettings
+        Share of the objects to validate on, about (0 validates on nothing), or groups.
     seed : int
         Of the choice of groups.
 
@@ -137,13 +137,21 @@ def divide(
     training, validation : list of LabelledPlane
     how : str
         "none", "groups", "planes" or "objects".
+
+    Raises
+    ------
+    SettingsError
+        If a group that is named is not there, or all are.
     """
-    planes = list(planes)
-    if share == 0:
-        return planes, [], "none"
+    planes, share = list(planes), settings.validation
     groups = sorted({plane.group for plane in planes})
+    named = {name.strip() for name in settings.held_out.split(",")} - {""}
+    if named:
+        _check_named(named, groups)
+    elif share == 0:
+        return planes, [], "none"
     if len(groups) > 1:
-        held_out = _choose_groups(planes, groups, share, seed)
+        held_out = named or _choose_groups(planes, groups, share, seed)
         training = [plane for plane in planes if plane.group not in held_out]
         return training, [p for p in planes if p.group in held_out], "groups"
     if len(planes) >= MIN_BLOCKS:
@@ -152,6 +160,20 @@ def divide(
         gap = max(1, math.ceil(GAP * len(planes)))
         return planes[: end - gap], planes[end:], "planes"
     return planes, planes, "objects"
+
+
+def _check_named(named: set[str], groups: Sequence[str]) -> None:
+    unknown = sorted(named - set(groups))
+    if unknown:
+        raise SettingsError(
+            f"there is no group {', '.join(unknown)} to validate on: there are "
+            f"{', '.join(groups)}"
+        )
+    if named == set(groups):
+        raise SettingsError(
+            f"nothing is left to train on: all groups ({', '.join(groups)}) are held "
+            "out"
+        )
 
 
 def _choose_groups(

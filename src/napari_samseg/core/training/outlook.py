@@ -74,7 +74,7 @@ def outlook_steps(config: TuneConfig) -> Generator[Progress, None, TrainingOutlo
     with open_training_files(config.files) as images:
         planes = yield from survey_steps(images, tune.min_area)
         n_images = len(images)
-    training, validation, split = divide(planes, tune.validation, config.plan.loop.seed)
+    training, validation, split = divide(planes, tune, config.plan.loop.seed)
     sides = _side(training), _side(validation)
     if split == "objects":
         total = sides[0].n_objects

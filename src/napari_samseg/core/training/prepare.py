@@ -97,7 +97,7 @@ def prepare_steps(
     if settings.balance == "classes":
         _check_classes(images)
     planes = yield from survey_steps(images, settings.min_area)
-    training, validation, split = divide(planes, settings.validation, seed)
+    training, validation, split = divide(planes, settings, seed)
     work = _Preparation(images, model, folder, settings, augmenting, tiles, seed)
     work.stores = stores
     with ObjectWriter(folder / BITS) as work.writer:
