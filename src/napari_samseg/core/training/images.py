@@ -121,8 +121,8 @@ def divide(
     """Divide planes into those to train on and those to validate on.
 
     By the groups that are named; else by group, if there are two or more; else the end
-    of the only volume, with a gap before it; else the planes stay whole and both sides get them: then their objects
-    are to be divided.
+    of the only volume, with a gap before it; else the planes stay whole and both sides
+    get them: then their objects are to be divided.
 
     Parameters
     ----------
