@@ -1,7 +1,7 @@
 """What an animal teaches of another: `python recipes/embedded_model/tune_axon_sem.py`.
 
 Axons and fibres (axon and myelin) in SEM of rat spinal cord, by the fixed split: the
-embedded model is tuned with the preset `quick` on five animals, validated on sub-rat6,
+embedded model is tuned with a preset on five animals, validated on sub-rat6,
 and scored before and after on sub-rat8 by the common protocol. It was trained on the
 same five animals among much else, so this tells what is left to gain. One line for each
 kind of object and prompt, with mean Dice and IoU.
@@ -25,7 +25,7 @@ from napari_samseg.core.models.sam import SamModel
 from napari_samseg.core.predict import Predictor
 from napari_samseg.core.settings import ImageSettings, TileSettings
 from napari_samseg.core.training.api import finetune
-from napari_samseg.core.training.presets import find_preset
+from napari_samseg.core.training.presets import PRESETS, find_preset
 
 KINDS = ("axons", "fibres")
 
@@ -33,7 +33,7 @@ KINDS = ("axons", "fibres")
 def tune(kind: str, options: argparse.Namespace) -> Path:
     """Tune on the animals that are trained on, and return the best weights."""
     packed = list(read_axon_sem(options.data / "axon_sem", ("train", "val")))
-    plan = find_preset("quick")
+    plan = find_preset(options.preset)
     plan = replace(
         plan,
         tune=replace(plan.tune, held_out=AXON_VALIDATION),
@@ -72,6 +72,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     data = Path(os.environ.get("SAMSEG_DATA", "../shared/data"))
     parser.add_argument("--data", type=Path, default=data)
+    parser.add_argument("--preset", choices=PRESETS, default="quick")
     parser.add_argument("--max-objects", type=int, default=150)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/axon_sem"))

@@ -2,7 +2,7 @@
 
 Of each set that it was never trained on, half of the images are for the annotator, who
 outlines twenty objects in up to five of them, drawn by seed; the model is tuned on them
-with the preset `quick`, and scored before and after on the other images, by the common
+with a preset, and scored before and after on the other images, by the common
 protocol of `napari_samseg.core.metrics.prompting`, planes larger than the model's
 input in tiles as when a person prompts. One line for each draw and the mean
 of the draws; pictures of some objects before and after go to ``--out``.
@@ -31,7 +31,7 @@ from napari_samseg.core.prompts.from_labels import sample_random_point
 from napari_samseg.core.prompts.object_index import index_objects
 from napari_samseg.core.settings import ImageSettings, TileSettings
 from napari_samseg.core.training.api import finetune
-from napari_samseg.core.training.presets import find_preset
+from napari_samseg.core.training.presets import PRESETS, find_preset
 
 SETS = ("he_monuseg", "em_vnc", "oct_fluid")
 # What a person outlines in an afternoon.
@@ -67,9 +67,11 @@ def draw_annotation(
     return annotated, [(int(k), planes[k]) for k in others[:SCORED]]
 
 
-def tune(annotated: list[Plane], draw: int, out: Path) -> Path:
+def tune(
+    annotated: list[Plane], draw: int, out: Path, options: argparse.Namespace
+) -> Path:
     """Tune the embedded model and return the path of the best weights."""
-    plan = find_preset("quick")
+    plan = find_preset(options.preset)
     plan = replace(plan, loop=replace(plan.loop, seed=draw))
     result = finetune(
         # in the contrast that the model is shown, as 8 bits
@@ -130,7 +132,7 @@ def run_set(name: str, options: argparse.Namespace, before: SamModel) -> None:
         annotated, others = draw_annotation(planes, draw)
         old = score(before, others, options.max_objects)
         start = time.process_time()
-        best = tune(annotated, draw, options.out / f"{name}-{draw}")
+        best = tune(annotated, draw, options.out / f"{name}-{draw}", options)
         seconds = time.process_time() - start
         after = load_model(best, device="cpu")
         new = score(after, others, options.max_objects)
@@ -157,6 +159,7 @@ def main() -> None:
     data = Path(os.environ.get("SAMSEG_DATA", "../shared/data"))
     parser.add_argument("--data", type=Path, default=data)
     parser.add_argument("--sets", nargs="*", choices=TEST_SETS, default=list(SETS))
+    parser.add_argument("--preset", choices=PRESETS, default="quick")
     parser.add_argument("--draws", type=int, default=3)
     parser.add_argument("--max-objects", type=int, default=20, help="per image")
     parser.add_argument("--out", type=Path, default=Path("runs/unseen"))

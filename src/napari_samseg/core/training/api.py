@@ -57,7 +57,7 @@ def finetune(
     model : str, path or SamModel
         Name in the zoo, path of a checkpoint, or a model already loaded.
     preset : str or TuningPlan
-        "quick", "thorough" or "lora", or settings of your own.
+        "quick", "whole", "thorough" or "lora", or settings of your own.
     out : str or path
         Folder for weights, log and, meanwhile, embeddings. A word without a slash is
         the name of a model: its folder is among the tuned models, which every list

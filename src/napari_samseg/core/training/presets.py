@@ -55,20 +55,43 @@ class TuningPlan:
 
 
 # What a person may expect of other images of the kind, of the same instrument.
-VARIED = AugmentSettings(variants=8, contrast=0.2, gamma=0.4, noise=8.0, blur=1.0)
+VARIED = AugmentSettings(
+    variants=12,
+    contrast=0.2,
+    gamma=0.4,
+    colour=0.5,
+    noise=8.0,
+    blur=1.0,
+    scale=0.2,
+)
 
 PRESETS: Mapping[str, TuningPlan] = {
     "quick": TuningPlan(
         "Quick: the mask decoder, minutes on a processor",
-        TuneSettings(surroundings=1.0),
+        TuneSettings(surroundings=1.0, box=0.5),
         LoopSettings(
-            steps=200,
+            steps=400,
+            learning_rate=5e-4,
+            warmup_steps=10,
+            accumulate=2,
+            ema_decay=0.98,
+            validate_every=50,
+            checkpoint_every=50,
+        ),
+        VARIED,
+    ),
+    "whole": TuningPlan(
+        "Whole: the encoder too, for kinds of image that a small model never saw",
+        TuneSettings(train="everything", surroundings=1.0, box=0.5),
+        LoopSettings(
+            steps=300,
             learning_rate=2e-4,
             warmup_steps=10,
             accumulate=2,
             ema_decay=0.98,
-            validate_every=25,
-            checkpoint_every=25,
+            mixed_precision=True,
+            validate_every=50,
+            checkpoint_every=50,
         ),
         VARIED,
     ),
@@ -84,7 +107,7 @@ PRESETS: Mapping[str, TuningPlan] = {
             validate_every=100,
             patience=8,
         ),
-        replace(VARIED, variants=16, rotation=45, scale=0.25, elastic=4),
+        replace(VARIED, variants=16, rotation=45, elastic=4),
     ),
     "lora": TuningPlan(
         "LoRA: small matrices in encoder and decoder, on a GPU",
