@@ -22,7 +22,7 @@ from napari_samseg.core.settings import (
     ModelSettings,
     TuneSettings,
 )
-from napari_samseg.core.training.presets import TuningPlan
+from napari_samseg.core.training.presets import TuningPlan, find_preset
 from napari_samseg.widgets.loaded_models import LOADED
 from napari_samseg.widgets.tune import STOPPED
 from napari_samseg.widgets.workers import RUNNING
@@ -320,14 +320,12 @@ def test_sheaths_in_place_of_axons(viewer, shared_data, open_panel, qtbot):
     widget._only_line.setText("1")
     widget._name_line.setText("myelin-tuned")
     widget._name_is_chosen = True
-    tune = TuneSettings(
-        objects=4, corrections=0, samples=24, box=0, validation=0.3, min_area=300
-    )
-    settings = plan(steps=40, validate_every=5, ema_decay=0.7)
-    widget.show_settings(dataclasses.replace(settings, tune=tune))
+    quick = find_preset("quick")
+    tune = dataclasses.replace(quick.tune, box=0.0, validation=0.3, min_area=300)
+    widget.show_settings(dataclasses.replace(quick, tune=tune))
     qtbot.waitUntil(lambda: "steps" in widget._estimate.text(), timeout=60_000)
     widget._train_button.click()
-    qtbot.waitUntil(lambda: not widget.tuner.is_running, timeout=500_000)
+    qtbot.waitUntil(lambda: not widget.tuner.is_running, timeout=2_000_000)
     labels.visible = False
     qtbot.waitUntil(lambda: "steps" in widget._estimate.text(), timeout=60_000)
     save_screenshot(viewer, "fine-tune.png")
