@@ -1,8 +1,9 @@
 """Fills pages from the code: settings, shortcuts and the command line.
 
 ``<!-- settings napari_samseg.core.settings.ImageSettings -->`` becomes a table of
-that class, ``<!-- shortcuts -->`` a table of keys, ``<!-- command line -->`` the
-help of every command.
+that class. What stands between ``<!-- shortcuts -->`` and ``<!-- end -->``, for those
+who read a page in a checkout, becomes a table of keys; and what stands after
+``<!-- command line -->``, the help of every command.
 """
 
 from __future__ import annotations
@@ -23,15 +24,18 @@ def on_page_markdown(markdown: str, **_: object) -> str:
     markdown = re.sub(
         r"<!-- settings ([\w.]+) -->", lambda m: settings_table(m[1]), markdown
     )
-    if "<!-- shortcuts -->" in markdown:
-        markdown = markdown.replace("<!-- shortcuts -->", shortcuts_table())
-    if "<!-- review shortcuts -->" in markdown:
-        markdown = markdown.replace(
-            "<!-- review shortcuts -->",
-            _keys_table("review_panel.py", ("REVIEW_KEYS",)),
-        )
-    if "<!-- command line -->" in markdown:
-        markdown = markdown.replace("<!-- command line -->", command_line())
+    for mark, fill in (
+        ("shortcuts", shortcuts_table),
+        ("review shortcuts", review_table),
+        ("command line", command_line),
+    ):
+        # what stands there in a checkout goes
+        mark = rf"<!-- {mark} -->\n.*?<!-- end -->"
+        if re.search(mark, markdown, re.DOTALL):
+            filled = fill()
+            markdown = re.sub(
+                mark, lambda _, filled=filled: filled, markdown, flags=re.DOTALL
+            )
     return markdown
 
 
@@ -56,6 +60,11 @@ def settings_table(name: str) -> str:
 def shortcuts_table() -> str:
     """Return a table of the keys, read without importing Qt."""
     return _keys_table("canvas_tools.py", ("SHORTCUTS", "HISTORY_KEYS"))
+
+
+def review_table() -> str:
+    """Return a table of the keys of the review."""
+    return _keys_table("review_panel.py", ("REVIEW_KEYS",))
 
 
 def _keys_table(file: str, names: tuple[str, ...]) -> str:

@@ -56,6 +56,9 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
+# Objects of which all are listed; of more, so many.
+MOST_SHOWN = 5
+
 
 class _PlainErrors(TyperGroup):
     """Shows what is meant for a person as one line: errors, status 2, and warnings."""
@@ -82,6 +85,8 @@ app = typer.Typer(
     cls=_PlainErrors,
     no_args_is_help=True,
     add_completion=False,
+    # in its tables, the widest of all options leaves half a line to what is said
+    rich_markup_mode=None,
     help="Segment Anything for microscopy, EM and medical images.",
 )
 models_app = typer.Typer(no_args_is_help=True, help="List, download, compare, export.")
@@ -216,17 +221,20 @@ def _print_prediction(
     ids, seen = count_pixels(labels)
     kept = dict(zip(ids.tolist(), seen.tolist(), strict=True))
     table = Table("object", "pixels of its mask", "in the labels", "predicted IoU")
-    hidden = []
-    for object_id, crop, iou in zip(
-        prediction.object_ids.tolist(),
-        prediction.crops,
-        prediction.iou_predictions,
-        strict=True,
+    hidden, ious = [], prediction.iou_predictions
+    shown = set(range(len(ious)))
+    if len(ious) > MOST_SHOWN:
+        shown = set(ious.argsort(kind="stable")[:MOST_SHOWN].tolist())
+    for i, (object_id, crop) in enumerate(
+        zip(prediction.object_ids.tolist(), prediction.crops, strict=True)
     ):
         n, n_kept = int(crop.sum()), kept.get(object_id, 0)
-        table.add_row(str(object_id), str(n), str(n_kept), f"{iou:.2f}")
+        if i in shown:
+            table.add_row(str(object_id), str(n), str(n_kept), f"{ious[i]:.2f}")
         if n and not n_kept:
             hidden.append(str(object_id))
+    if len(ious) > MOST_SHOWN:
+        say(f"{len(ious)} objects; of the lowest predicted IoU are:")
     output.print(table)
     if hidden:
         say(

@@ -9,6 +9,7 @@ import typer
 
 from napari_samseg.cli_options import option_of, read_numbers
 from napari_samseg.cli_terminal import STOPPED, say, show_progress, tell
+from napari_samseg.core.amounts import count_things
 from napari_samseg.core.settings import InstanceSettings
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def bids(
         axon=axon,
         myelin=myelin,
         labels_folder=labels_folder,
-        pixel_size=read_numbers(pixel_size, "--pixel-size") or None,
+        pixel_size=read_numbers(pixel_size, "--pixel-size", "micrometres") or None,
         map_format=map_format,
         overwrite=overwrite,
     )
@@ -127,8 +128,9 @@ def bids(
 def _print_report(report: BidsReport) -> None:
     for name, found in report.made:
         say(f"{name}: {found}")
+    done = count_things(len(report.made), "image")
     say(
-        f"{len(report.made)} images done, {len(report.kept)} were complete, "
+        f"{done} done, {len(report.kept)} were complete, "
         f"{len(report.failed)} could not be done"
     )
     for name, note in report.notes:

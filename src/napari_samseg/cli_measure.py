@@ -26,7 +26,8 @@ def measure(
     pixel_size: Annotated[
         str,
         typer.Option(
-            help="Side of a pixel, or height,width; if not given, what the labels or "
+            help="Side of a pixel, or height,width, in micrometres unless --unit "
+            "says otherwise; if not given, what the labels or "
             "the image say (OME-TIFF, ImageJ, OME-Zarr, NIfTI)."
         ),
     ] = "",
@@ -50,7 +51,7 @@ def measure(
         labels=labels,
         out=out,
         myelin=myelin,
-        pixel_size=read_numbers(pixel_size, "--pixel-size") or None,
+        pixel_size=read_numbers(pixel_size, "--pixel-size", unit) or None,
         unit=unit,
         qc=qc,
         image=image,

@@ -169,15 +169,15 @@ def read_integers(text: str, flag: str) -> tuple[int, ...]:
     return _read_list(text, flag, int, "whole numbers")
 
 
-def read_numbers(text: str, flag: str) -> tuple[float, ...]:
-    """Read numbers with commas between them.
+def read_numbers(text: str, flag: str, unit: str = "") -> tuple[float, ...]:
+    """Read numbers with commas between them, in a unit that is not written.
 
     Raises
     ------
     SettingsError
         If it is anything else; names the flag.
     """
-    return _read_list(text, flag, float, "numbers")
+    return _read_list(text, flag, float, "numbers" + (unit and f" of {unit}"))
 
 
 def read_range(text: str) -> tuple[int, int | None]:

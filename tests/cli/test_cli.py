@@ -76,6 +76,19 @@ def test_objects_that_lie_under_others_are_named(run, stack, tmp_path):
     assert f"are not in the labels: {hidden}" in output
 
 
+def test_of_many_objects_the_least_certain_are_listed(run, stack, tmp_path):
+    points = "".join(f"{i},20,{10 * i}\n" for i in range(1, 10))
+    prompts = tmp_path / "many.csv"
+    prompts.write_text(f"object,y,x\n{points}")
+    asked = ("--points", prompts, "--out", tmp_path / "out.tif")
+    status, output, _ = run("segment", stack, "--plane", 0, *asked)
+    assert status == 0
+    first, *lines = output.splitlines()
+    assert first == "9 objects; of the lowest predicted IoU are:"
+    rows = [line for line in lines if line.lstrip("\u2502| ")[:1].isdigit()]
+    assert len(rows) == 5
+
+
 def test_segment_writes_the_labels_of_one_plane(
     run, stack, points, tiny_checkpoint, tmp_path
 ):

@@ -114,12 +114,16 @@ def test_what_stays_behind_is_told(run, tmp_path):
     mask[5:20, 5:20] = 255
     mask[5, 5:12] = 130
     Image.fromarray(mask).save(tmp_path / "m.png")
-    status, _, notes = run(tmp_path / "m.png", tmp_path / "m.json")
-    assert status == 0
-    assert "looks like a picture of a mask" in notes
-    status, _, notes = run(tmp_path / "m.json", tmp_path / "m.tif")
-    assert status == 0
-    assert "what is known of 2 objects" in notes
+    # a category that nobody has given is nothing to know
+    for category, is_known in (("object", False), ("cell", True)):
+        given = ("--category", category, "--overwrite")
+        status, _, notes = run(tmp_path / "m.png", tmp_path / "m.json", *given)
+        assert status == 0
+        assert "looks like a picture of a mask" in notes
+        back = (tmp_path / "m.json", tmp_path / "m.tif", "--overwrite")
+        status, _, notes = run(*back)
+        assert status == 0
+        assert ("what is known of 2 objects" in notes) == is_known
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "m.tif"), mask)
 
 

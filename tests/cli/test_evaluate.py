@@ -142,7 +142,7 @@ def test_files_without_a_partner(nuclei, call):
     tifffile.imwrite(extra, np.zeros((4, 4), np.uint8))
     status, _, errors = call(folder / "found", folder / "true", "--out", folder / "out")
     assert status == 0
-    assert "1 files" in errors
+    assert "1 file in" in errors
     assert "other" in errors
     (folder / "found" / f"{names[2]}.tif").unlink()
     status, _, errors = call(folder / "found", folder / "true", "--out", folder / "o")
@@ -200,3 +200,18 @@ def test_negative_labels_name_their_file(tmp_path, call):
     status, _, errors = call(*files, "--out", tmp_path / "out")
     assert status == 2
     assert "found.tif holds negative labels, -3 is the lowest" in errors
+
+
+def test_what_is_so_of_many_files_is_told_once(shared_data, tmp_path, call):
+    path = shared_data / "axon_sem" / "classes" / "sub-rat8_sample-V915.png"
+    classes = np.array(Image.open(path))
+    (tmp_path / "classes").mkdir()
+    for i, start in enumerate((200, 500)):
+        part = classes[200:600, start : start + 400]
+        Image.fromarray(part).save(tmp_path / "classes" / f"part{i}.png")
+    folder = tmp_path / "classes"
+    status, _, errors = call(folder, folder, "--out", tmp_path / "out")
+    assert status == 0
+    (note,) = errors.splitlines()
+    assert "part0.png looks like a map of classes" in note
+    assert note.endswith("; so it is with 1 other file")

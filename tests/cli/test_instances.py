@@ -392,7 +392,8 @@ def test_a_table_says_of_which_class_objects_are(run, tmp_path):
     for out in (("--out", tmp_path / "o.tif"), ("--out", tmp_path / "o.zarr")):
         blocks = "--blocks" if out[1].suffix == ".zarr" else "--no-blocks"
         status, output, errors = run(*asked, *out, blocks)
-        assert (status, errors) == (0, "")
+        assert status == 0
+        assert not errors or "--method axon-myelin makes one object" in errors
         assert table.read_text().splitlines() == rows
         assert output.endswith(f"wrote {table}\n")
     for name, more in (("w.zarr", ()), ("b.zarr", ("--blocks", "--min-size", 20))):

@@ -129,6 +129,22 @@ def test_what_is_wrong_is_told_at_once(stack, call, monkeypatch, arguments, mess
     assert {path.name for path in folder.iterdir()} == {"image.tif", "rough.tif"}
 
 
+def test_ids_that_do_not_fit_are_refused_before_the_model(stack, call):
+    folder, _, labels = stack
+    wide = labels.astype(np.uint64)
+    wide[2, labels[2] == 7] = 2**40
+    np.save(folder / "wide.npy", wide)
+    out = folder / "new.tif"
+    status, _, errors = call(
+        *("refine", folder / "image.tif", folder / "wide.npy", "--out", out),
+        # there is no such model
+        *("--model", "none"),
+    )
+    assert status == 2
+    assert f"id {2**40} does not fit new.tif" in errors
+    assert not out.exists()
+
+
 def test_labels_of_another_image(stack, call):
     folder, _, labels = stack
     tifffile.imwrite(folder / "half.tif", labels[:, :32], photometric="minisblack")

@@ -142,6 +142,15 @@ def test_make_edit_export_import(viewer, axon_labels, open_panel, qtbot, tmp_pat
     assert len(viewer.layers) == 4
 
 
+def test_classes_are_told_from_objects(viewer, axon_labels, open_panel, qtbot):
+    viewer.add_labels((axon_labels[1] > 0).astype(np.uint8), name="axons")
+    widget = open_panel()
+    press(qtbot, widget, widget._plane_button)
+    assert "layer 'axons' looks like a mask" in widget._warning.text()
+    assert widget._warning.text().endswith(".")
+    assert "1 object" in widget._status.text()
+
+
 def test_masks_are_exported_beside_what_was_edited(
     viewer, axon_labels, open_panel, qtbot, tmp_path
 ):

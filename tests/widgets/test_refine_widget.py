@@ -247,6 +247,19 @@ def test_layers_that_do_not_fit(viewer, layers, open_panel, qtbot):
     assert "do not belong together" in widget._status.text()
 
 
+def test_classes_are_told_from_objects(viewer, layers, open_panel, qtbot):
+    _, labels = layers
+    is_in = np.arange(120) % 12 < 6
+    squares = np.logical_and.outer(is_in, is_in)
+    labels.data = np.stack([squares] * 3).astype(np.uint8)
+    widget = open_panel()
+    told = []
+    widget.refiner.warned.connect(told.append)
+    run(qtbot, widget)
+    (note,) = told
+    assert note.startswith("layer 'bodies' looks like a mask: 1 lie in 100 pieces")
+
+
 def test_masks_are_split_into_objects_to_review(viewer, layers, open_panel, qtbot):
     _, labels = layers
     labels.data = (labels.data > 0).astype(np.uint8)
@@ -268,3 +281,5 @@ def test_masks_are_split_into_objects_to_review(viewer, layers, open_panel, qtbo
     canvas.press_key(viewer, Qt.Key.Key_R)
     rest(qtbot, widget)
     assert "was found again" in widget._status.text()
+    canvas.press_key(viewer, Qt.Key.Key_N)
+    assert widget._status.text() == ""

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from napari_samseg.core.amounts import count_things
 from napari_samseg.core.errors import InvalidLabelsError, SettingsError, naming_file
+from napari_samseg.core.io.coco_labels import DEFAULT_CATEGORY
 from napari_samseg.core.io.label_formats import (
     LabelFormat,
     ReadRequest,
@@ -124,11 +126,13 @@ def convert_file(
             found = _canonical(found)
         found = cut_planes(found, settings)
         notes = list(found.notes)
-        known = sum(1 for values in found.properties.values() if values)
+        # what was put there for want of any other says nothing
+        nothing: tuple[dict[str, Any], ...] = ({}, {"category": DEFAULT_CATEGORY})
+        known = sum(1 for values in found.properties.values() if values not in nothing)
         if known and not target.keeps_properties:
             notes.append(
-                f"{target.title} holds ids alone: what is known of {known} objects, "
-                "such as their category, stays behind"
+                f"{target.title} holds ids alone: what is known of "
+                f"{count_things(known, 'object')}, such as their category, stays behind"
             )
         notes += target.space_notes(found)
         yield Progress("writing")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from napari_samseg.core.amounts import count_things
 from napari_samseg.core.errors import InvalidLabelsError, MissingFileError
 from napari_samseg.core.io.class_image import picture_classes
 from napari_samseg.core.io.evaluation_page import write_page
@@ -37,6 +39,11 @@ TABLES = ("samples.csv", "classes.csv", "summary.csv", "index.html")
 OTHER_SUFFIXES = (".csv", ".md", ".txt")
 # Of each zarr array or group, by its version.
 ZARR_FILES = ("zarr.json", ".zarray", ".zgroup")
+# What notes that say the same of several files differ in.
+NUMBERS = re.compile(r"\d+(, \d+)*")
+
+# A file, and what is to be known of it.
+Told = tuple[Path, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +110,10 @@ def evaluate_file(job: EvaluateJob) -> Generator[Progress, None, Found]:
         check_output_file(job.out / name, inputs=inputs, overwrite=job.overwrite)
     pairs, notes = pair_files(job.found, job.true)
     scores: list[SampleScores] = []
+    told: list[Told] = []
     for name, (found_path, true_path) in pairs.items():
         yield Progress("scoring", len(scores), len(pairs), name)
-        found, true = (_read(path, job, notes) for path in (found_path, true_path))
+        found, true = (_read(path, job, told) for path in (found_path, true_path))
         if found.shape != true.shape:
             raise InvalidLabelsError(
                 f"{found_path} has shape {found.shape} and {true_path} "
@@ -125,7 +133,7 @@ def evaluate_file(job: EvaluateJob) -> Generator[Progress, None, Found]:
         lambda name: tuple(_read(path, job, []) for path in pairs[name]),
         images,
     )
-    return Found(evaluation, tuple(dict.fromkeys(notes)))
+    return Found(evaluation, (*notes, *_join_notes(told)))
 
 
 def pair_files(
@@ -170,8 +178,8 @@ def pair_files(
     notes = []
     if extra:
         notes.append(
-            f"{len(extra)} files in {found} have no true labels and are left out: "
-            f"{_some(extra)}"
+            f"{count_things(len(extra), 'file')} in {found} without true labels, left "
+            f"out: {_some(extra)}"
         )
     return {name: (all_found[name], all_true[name]) for name in all_true}, notes
 
@@ -238,14 +246,27 @@ def _match_images(
     return {n: p for n, p in files.items() if n in pairs}
 
 
-def _read(path: Path, job: EvaluateJob, notes: list[str]) -> npt.NDArray[Any]:
+def _join_notes(told: list[Told]) -> list[str]:
+    """Say once what was told of several files."""
+    alike: dict[str, dict[Path, str]] = {}
+    for path, note in told:
+        kind = NUMBERS.sub("", note.replace(str(path), ""))
+        alike.setdefault(kind, {}).setdefault(path, note)
+    notes = []
+    for first, *others in (list(group.values()) for group in alike.values()):
+        more = f"; so it is with {count_things(len(others), 'other file')}"
+        notes.append(first + (more if others else ""))
+    return notes
+
+
+def _read(path: Path, job: EvaluateJob, told: list[Told]) -> npt.NDArray[Any]:
     if job.classes is not None:
         return _read_classes(path)
     source = find_format(path)
     if source.read is None:
         raise InvalidLabelsError(f"{path}: {source.title} cannot be read")
     with source.read(path, ReadRequest()) as found:
-        notes += found.notes
+        told += [(path, note) for note in found.notes]
         return _check_ids(np.asarray(found.labels[...]), path)
 
 

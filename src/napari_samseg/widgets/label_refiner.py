@@ -7,6 +7,7 @@ is made.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,8 @@ from napari_samseg.adapters.plugin_settings import PluginSettings, read_plugin_s
 from napari_samseg.adapters.write_layers import empty_labels
 from napari_samseg.core.cache.lookup import EntryFinder
 from napari_samseg.core.embed.stored import StoredPlanes
+from napari_samseg.core.io.label_doubts import instance_doubts
+from napari_samseg.core.io.label_planes import PictureWarning
 from napari_samseg.core.painting import PlaneKey
 from napari_samseg.core.refine.redo import redo_object
 from napari_samseg.core.refine.volume import (
@@ -156,6 +159,11 @@ class _StoreFinder:
 def _refine_steps(
     plan: RefinePlan, plugin: PluginSettings, holder: LabelRefiner
 ) -> Generator[Progress, None, RefineCounts]:
+    if not plan.settings.split:
+        # a mask of several objects is what is split
+        middle = plan.read_labels(plan.planes[len(plan.planes) // 2])
+        for note in instance_doubts(middle, f"layer {plan.name!r}"):
+            warnings.warn(note, PictureWarning, stacklevel=1)
     predictor = yield from predictor_steps(plan.model_settings, plugin)
     holder.keep(predictor)
     if plan.makes_target:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Generator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
@@ -12,6 +14,7 @@ from napari_samseg.core.cache.memory import MemoryCache
 from napari_samseg.core.chosen_model import model_steps
 from napari_samseg.core.models.weights import tuned_models
 from napari_samseg.core.settings import ModelSettings
+from napari_samseg.core.steps import map_steps
 from napari_samseg.core.types import Progress
 
 if TYPE_CHECKING:
@@ -50,10 +53,16 @@ def predictor_steps(
         return source
     if not isinstance(source, ModelSettings):
         return NewPredictor(source, MemoryCache(plugin.cache_bytes))
-    model = yield from model_steps(source, plugin.models_path)
+    steps = model_steps(source, plugin.models_path)
+    model = yield from map_steps(steps, _comfort)
     predictor = NewPredictor(model, _planes_of(model, plugin))
     LOADED[key] = predictor
     return predictor
+
+
+def _comfort(step: Progress) -> Progress:
+    """Say of what takes long before torch is there that it does so only once."""
+    return step if "torch" in sys.modules else replace(step, detail="first time only")
 
 
 def _planes_of(model: PromptableModel, plugin: PluginSettings) -> EmbeddingCache:

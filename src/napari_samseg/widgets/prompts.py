@@ -13,6 +13,7 @@ from napari_samseg.adapters.instance_layers import layer_array
 from napari_samseg.adapters.prompt_book import KeptPrompts, kept_prompts
 from napari_samseg.adapters.prompt_layers import is_own_layer
 from napari_samseg.adapters.read_layers import current_plane, unwrap
+from napari_samseg.core.amounts import count_things
 from napari_samseg.core.errors import InvalidPromptError, LayerError, SamSegError
 from napari_samseg.core.io.prompt_planes import StoredPrompts
 from napari_samseg.core.prompts.plane_job import (
@@ -202,9 +203,9 @@ class PromptsWidget(PromptsLayout):
         if self._form.settings.mask:
             text += " Masks have no layer; exported as .npz they are written, too."
         self._say(text + self._paging())
-        self._warn(
-            describe_missing(unprompted_objects(sampled.object_ids, sampled.planes))
-        )
+        missing = unprompted_objects(sampled.object_ids, sampled.planes)
+        notes = [f"{note}." for note in sampled.notes]
+        self._warn(" ".join([*notes, describe_missing(missing)]).strip())
 
     def _show(self, sampled: SampledPrompts, *, is_part: bool = False) -> bool:
         """Show prompts, beside those of other planes or in place of all.
@@ -313,7 +314,7 @@ class PromptsWidget(PromptsLayout):
 
         def on_written(_: None) -> None:
             self._end()
-            self._say(f"{n} objects were written to {path}.")
+            self._say(f"{count_things(n, 'object')} written to {path}.")
             self._warn(describe_missing(missing))
 
         self._start(write_steps(path, planes), on_written)
@@ -347,12 +348,17 @@ class PromptsWidget(PromptsLayout):
         if not self._show(SampledPrompts(planes=stored.planes)):
             return
         n = sum(len(prompts) for prompts in stored.planes.values())
-        self._say(f"{n} objects in {len(stored.planes)} planes.{self._paging()}")
+        objects, planes = (
+            count_things(*of) for of in ((n, "object"), (len(stored.planes), "plane"))
+        )
+        self._say(f"{objects} in {planes}.{self._paging()}")
         warnings = []
         if stored.n_skipped:
-            warnings.append(f"{stored.n_skipped} objects have neither point nor box.")
+            skipped = count_things(stored.n_skipped, "object")
+            warnings.append(f"{skipped} without point or box.")
         if n_outside:
-            warnings.append(f"{n_outside} objects lie outside the labels.")
+            outside = count_things(n_outside, "object")
+            warnings.append(f"{outside} outside the labels.")
         self._warn(" ".join(warnings))
 
     # -- what is shown -------------------------------------------------------------

@@ -82,6 +82,7 @@ class RefineWidget(RefineLayout):
         self._cancel_button.clicked.connect(self._refiner.cancel)
         self._review.redo_wanted.connect(self._redo)
         self._review.refused.connect(self._show_error)
+        self._review.acted.connect(lambda: self._say(""))
         refiner = self._refiner
         refiner.progressed.connect(self._on_progress)
         refiner.finished.connect(self._on_finished)

@@ -73,6 +73,8 @@ class ReviewPanel(QWidget):
 
     redo_wanted = Signal(object)
     refused = Signal(str)
+    # something was done with the object on view, or another is
+    acted = Signal()
 
     def __init__(self, viewer: Viewer) -> None:
         super().__init__()
@@ -148,6 +150,7 @@ class ReviewPanel(QWidget):
         known = self.refinement
         if known is None or self._is_held:
             return
+        self.acted.emit()
         try:
             getattr(known.review, name)(*values)
         except SamSegError as error:

@@ -65,3 +65,15 @@ def test_prompts_of_one_plane_are_put_together(stack):
     both = join_prompts(first, second)
     assert both.object_ids.tolist() == [5, 9, 10]
     assert both.n_points.tolist() == [3, 1, 0]
+
+
+def test_a_mask_of_many_pieces_is_told(stack):
+    mask = np.zeros((3, 80, 80), np.uint8)
+    is_in = np.arange(80) % 10 < 5
+    squares = np.logical_and.outer(is_in, is_in)
+    mask[:, squares] = 1
+    found = run_steps(sample_planes_steps(mask, PromptSettings(), name="layer 'm'"))
+    (note,) = found.notes
+    assert note.startswith("layer 'm' looks like a mask: 1 lie in 64 pieces")
+    assert "Labels to instances in napari" in note
+    assert run_steps(sample_planes_steps(stack, PromptSettings())).notes == []

@@ -99,7 +99,8 @@ class BidsJob:
         if given not in ((True, False, False), (False, True, True)):
             raise SettingsError(
                 "say how the labels of each image are named: either those of one file "
-                "of classes, or of a mask of axons and one of myelin"
+                "of classes (--labels), or of a mask of axons and one of myelin "
+                "(--axon and --myelin)"
             )
 
     @property

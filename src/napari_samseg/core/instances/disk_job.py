@@ -50,7 +50,7 @@ __all__ = ["goes_to_disk", "instances_on_disk"]
 MOST_NAMED = 65_535
 
 
-def goes_to_disk(job: InstancesJob) -> bool:
+def goes_to_disk(job: InstancesJob, method: str) -> bool:
     """Tell whether the files of a job are worked on block by block.
 
     If the job does not say: what memory cannot hold is, and what is large and is to be
@@ -64,7 +64,7 @@ def goes_to_disk(job: InstancesJob) -> bool:
     # what there is to warn of is told when it is read
     with warnings.catch_warnings(action="ignore"), _open_file(path) as source:
         n = math.prod(source.shape)
-    return not fits_memory(n) or (n > MEMORY_VALUES and _is_zarr(job.out))
+    return not fits_memory(n, method) or (n > MEMORY_VALUES and _is_zarr(job.out))
 
 
 def _is_zarr(out: Path) -> bool:

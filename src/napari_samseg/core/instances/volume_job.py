@@ -34,10 +34,11 @@ from napari_samseg.core.types import Progress
 
 __all__ = ["MEMORY_VALUES", "SizedInstances", "fits_memory", "volume_instances_steps"]
 
-# Volumes up to this many pixels are worked on at once: some 5 GB with all distances.
+# Volumes up to this many pixels are worked on at once: some 10 GB with all distances.
 MEMORY_VALUES = 1 << 28
-# Bytes for each pixel that the methods take at their peak, about.
-BYTES_PER_PIXEL = 20
+# Bytes for each pixel that the methods take at their peak: most of them flood.
+BYTES_PER_PIXEL = {"components": 20}
+FLOODING_BYTES = 40
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,7 +97,7 @@ def volume_instances_steps(
         _check_blockwise(settings, n)
         out = make_out(classes.shape)
         return (yield from _in_blocks(classes, out, settings, spacing, scratch))
-    _check_memory(n)
+    _check_memory(n, settings.method)
     whole = np.empty(classes.shape, classes.dtype)
     slabs = _slabs(classes.shape)
     for done, slab in enumerate(slabs):
@@ -127,13 +128,17 @@ def _check_blockwise(settings: InstanceSettings, n: int) -> None:
         )
 
 
-def fits_memory(n: int) -> bool:
+def fits_memory(n: int, method: str) -> bool:
     """Tell whether so many pixels can be worked on at once."""
-    return n * BYTES_PER_PIXEL <= free_memory()
+    return _needed_memory(n, method) <= free_memory()
 
 
-def _check_memory(n: int) -> None:
-    needed, free = n * BYTES_PER_PIXEL, free_memory()
+def _needed_memory(n: int, method: str) -> int:
+    return n * BYTES_PER_PIXEL.get(method, FLOODING_BYTES)
+
+
+def _check_memory(n: int, method: str) -> None:
+    needed, free = _needed_memory(n, method), free_memory()
     if needed > free:
         raise InvalidLabelsError(
             f"{n} pixels take about {describe_bytes(needed)} of memory to work on, and "

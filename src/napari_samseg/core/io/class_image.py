@@ -14,6 +14,7 @@ from napari_samseg.core.amounts import count_things
 from napari_samseg.core.io.label_image import holds_palette_labels, open_label_image
 
 __all__ = [
+    "FINDER",
     "ClassImage",
     "GreyLevels",
     "count_levels",
@@ -28,6 +29,8 @@ __all__ = [
     "snap_table",
 ]
 
+# What makes objects of classes, wherever somebody reads of it.
+FINDER = "`napari-samseg instances` (Labels to instances in napari)"
 # The brightest value of a picture of a mask is no less; below are classes or ids.
 PICTURE_MAX = 200
 # Levels of a picture are further apart: nearer ones are one level and its noise.
@@ -246,7 +249,7 @@ def picture_note(path: Path | str) -> str:
     """Return what to tell of a picture of a mask that is given for instances."""
     return (
         f"{path} looks like a picture of a mask: each of its grey levels is "
-        "taken for one object; `napari-samseg instances` finds the objects"
+        f"taken for one object; {FINDER} finds the objects"
     )
 
 

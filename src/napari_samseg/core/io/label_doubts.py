@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_samseg.core.instances.components import label_components
-from napari_samseg.core.io.class_image import is_picture, picture_note
+from napari_samseg.core.io.class_image import FINDER, is_picture, picture_note
 
 __all__ = ["instance_doubts", "looks_natural", "middle_plane"]
 
@@ -63,8 +63,7 @@ def instance_doubts(plane: npt.NDArray[Any], name: Path | str) -> list[str]:
         note = (
             f"{name} looks like a photograph, not like labels: neighbouring pixels "
             "differ nearly everywhere, and each of its values is taken for one object. "
-            "Give the labels, or make some, as with a threshold and `napari-samseg "
-            "instances`"
+            f"Give the labels, or make some, as with a threshold and {FINDER}"
         )
         return [note]
     return _class_doubts(plane, name)
@@ -88,8 +87,8 @@ def _class_doubts(plane: npt.NDArray[Any], name: Path | str) -> list[str]:
     found = ", ".join(map(str, counts))
     note = (
         f"{name} looks like a {what}: {named} lie in {found} pieces, and each is taken "
-        "for one object. `napari-samseg instances` finds the objects; `evaluate "
-        "--classes all` scores classes"
+        f"for one object. {FINDER} finds the objects; `evaluate --classes all` scores "
+        "classes"
     )
     return [note]
 

@@ -10,7 +10,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_samseg.core.errors import InvalidLabelsError, UnknownNameError
+from napari_samseg.core.errors import (
+    InvalidLabelsError,
+    LabelOverflowError,
+    UnknownNameError,
+)
 from napari_samseg.core.io.instance_labels import InstanceLabels
 from napari_samseg.core.io.ome_tiff import is_known, lost_note
 from napari_samseg.core.io.output import check_output_file, check_output_folder
@@ -89,6 +93,8 @@ class LabelFormat:
     is_folder : bool
     is_plane : bool
         Holds one plane, and no volume.
+    largest_id : int or None
+        None where nothing is refused before it is written.
     """
 
     name: str
@@ -102,6 +108,7 @@ class LabelFormat:
     keeps_volume: bool = False
     is_folder: bool = False
     is_plane: bool = False
+    largest_id: int | None = None
 
     def check_out(
         self, path: Path, *, inputs: tuple[Path | None, ...] = (), overwrite: bool
@@ -128,6 +135,14 @@ class LabelFormat:
             raise InvalidLabelsError(
                 f"{path}: a .png holds one plane, not labels of shape {shape}: write a "
                 ".tif or .zarr"
+            )
+
+    def check_ids(self, path: Path, highest: int) -> None:
+        """Raise `LabelOverflowError` if an id is more than the file can hold."""
+        if self.largest_id is not None and highest > self.largest_id:
+            raise LabelOverflowError(
+                f"id {highest} does not fit {path.name}, whose ids end at "
+                f"{self.largest_id}: write a .zarr, or relabel without gaps"
             )
 
     def space_notes(self, found: InstanceLabels) -> tuple[str, ...]:
@@ -286,9 +301,23 @@ TIFF = (".tif", ".tiff")
 LABEL_FORMATS: Mapping[str, LabelFormat] = {
     entry.name: entry
     for entry in (
-        LabelFormat("tiff", "TIFF", TIFF, _read_image, _write_image, keeps_scale=True),
         LabelFormat(
-            "png", "16-bit PNG", (".png",), _read_image, _write_image, is_plane=True
+            "tiff",
+            "TIFF",
+            TIFF,
+            _read_image,
+            _write_image,
+            keeps_scale=True,
+            largest_id=2**32 - 1,
+        ),
+        LabelFormat(
+            "png",
+            "16-bit PNG",
+            (".png",),
+            _read_image,
+            _write_image,
+            is_plane=True,
+            largest_id=2**16 - 1,
         ),
         LabelFormat("npy", "NumPy array", (".npy",), _read_image, None),
         LabelFormat(
@@ -299,6 +328,7 @@ LABEL_FORMATS: Mapping[str, LabelFormat] = {
             _write_nifti,
             keeps_space=True,
             keeps_scale=True,
+            largest_id=2**32 - 1,
         ),
         LabelFormat(
             "ome-zarr",
@@ -370,9 +400,10 @@ def find_format(path: Path, name: str = "") -> LabelFormat:
     fitting = [entry for entry in LABEL_FORMATS.values() if entry.fits(path)]
     if fitting:
         return max(fitting, key=lambda entry: len(entry.fits(path)))
+    usual = dict.fromkeys(entry.suffixes[0] for entry in LABEL_FORMATS.values())
     raise UnknownNameError(
-        f"{path.name!r} tells no label format: give it the suffix of one, or name one "
-        f"({list_formats()})"
+        f"{path.name!r} tells no label format: end its name in one of "
+        f"{', '.join(usual)}"
     )
 
 

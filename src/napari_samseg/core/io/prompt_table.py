@@ -129,7 +129,8 @@ def _check_planes(
     """Make sure that the prompts of a stack are those of one plane."""
     if not plane and len(planes) > 1:
         raise InvalidPromptError(
-            f"the prompts in {path} lie on planes {_list(planes)}: name one of them"
+            f"the prompts in {path} lie on planes {_list(planes)}: name one of them "
+            "(--plane)"
         )
     if plane and planes and () not in planes and plane not in planes:
         raise InvalidPromptError(

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from napari_samseg.core.amounts import count_things
 from napari_samseg.core.errors import InvalidLabelsError
 from napari_samseg.core.images import ArrayLike
+from napari_samseg.core.io.label_doubts import instance_doubts
 from napari_samseg.core.io.label_image import whole_numbers
 from napari_samseg.core.prompts.from_labels import plane_seed, sample_prompts
 from napari_samseg.core.prompts.object_index import ObjectIndex, index_objects
@@ -86,11 +87,17 @@ class PromptCounts:
     def __str__(self) -> str:
         parts = [count_things(self.n_objects, "object")]
         if self.n_planes > 1:
-            parts.append(f"{self.n_prompted} prompts in {self.n_planes} planes")
+            prompts = count_things(self.n_prompted, "prompt")
+            parts.append(f"{prompts} in {self.n_planes} planes")
         for n, what in (
-            (self.n_empty if self.n_planes > 1 else 0, "planes without an object"),
-            (self.n_points, "points"),
-            (self.n_negatives, "negative points"),
+            (self.n_empty if self.n_planes > 1 else 0, "plane"),
+            (self.n_points, "point"),
+            (self.n_negatives, "negative point"),
+        ):
+            if n:
+                with_none = " without an object" if what == "plane" else ""
+                parts.append(count_things(n, what) + with_none)
+        for n, what in (
             (self.n_small, "left out as too small"),
             (self.n_short, "with fewer points than asked for"),
             (self.n_short_negatives, "with fewer negative points than asked for"),
@@ -111,11 +118,14 @@ class SampledPrompts:
     object_ids : dict of plane to (N,) int64
         All objects of the plane, those without a prompt too.
     counts : PromptCounts
+    notes : list of str
+        What a person should know of the labels.
     """
 
     planes: dict[Plane, PlanePrompts] = field(default_factory=dict)
     object_ids: dict[Plane, IntArray] = field(default_factory=dict)
     counts: PromptCounts = field(default_factory=PromptCounts)
+    notes: list[str] = field(default_factory=list)
 
 
 def sample_plane(
@@ -162,10 +172,14 @@ def sample_planes_steps(
         If the labels are no labels, or there is no object to prompt.
     """
     sampled = SampledPrompts()
+    # the plane in the middle is looked at for what all of them are
     asked = list(np.ndindex(*labels.shape[:-2])) if planes is None else list(planes)
     for done, plane in enumerate(asked):
         yield Progress("sampling planes", done, len(asked))
-        index = index_objects(_read_ids(labels, plane, name))
+        ids_of_plane = _read_ids(labels, plane, name)
+        if done == len(asked) // 2:
+            sampled.notes += instance_doubts(ids_of_plane, name)
+        index = index_objects(ids_of_plane)
         prompts, _ = sample_plane(index, plane, settings, sampled.counts)
         if len(index):
             sampled.object_ids[plane] = index.object_ids

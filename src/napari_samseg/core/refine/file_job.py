@@ -121,6 +121,7 @@ def refine_file(job: RefineJob) -> Generator[Progress, None, RefineCounts]:
         stack = Stack(source, str(job.image.absolute()), job.image_settings)
         planes = select_planes(stack.lengths, *job.planes)
         target.check_shape(job.out, labels.shape)
+        _check_ids(job, target, labels)
         task = RefineTask(
             stack=stack,
             read_labels=labels.read,
@@ -167,6 +168,17 @@ def _check_outputs(job: RefineJob, target: LabelFormat) -> None:
         from napari_samseg.core.cache.zarr_store import EmbeddingStore
 
         EmbeddingStore(job.embeddings, write=False)
+
+
+def _check_ids(job: RefineJob, target: LabelFormat, labels: LabelPlanes) -> None:
+    """Refuse ids that the file cannot hold before the model is loaded."""
+    dtype = np.dtype(labels.source.dtype)
+    if target.largest_id is None or dtype.kind not in "iu" or job.settings.split:
+        return
+    if np.iinfo(dtype).max > target.largest_id:
+        planes = np.ndindex(*labels.shape[:-2])
+        highest = max(int(labels.read(plane).max(initial=0)) for plane in planes)
+        target.check_ids(job.out, highest)
 
 
 def _fill(
