@@ -35,6 +35,17 @@ def test_groups_are_never_on_both_sides(seed: int) -> None:
     assert seen | held_out == set("abcde")
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_the_larger_part_is_learned_from(seed: int) -> None:
+    every = planes({"large": [15], "small": [5]})
+    training, _, _ = divide(every, TuneSettings(validation=0.2), seed)
+    assert [p.group for p in training] == ["large"]
+    every = planes({"a": [16], "b": [4]} | {f"c{i}": [2] for i in range(10)})
+    training, validation, _ = divide(every, TuneSettings(validation=0.2), seed)
+    assert 6 <= sum(p.n_objects for p in validation) <= 10
+    assert training
+
+
 def test_a_volume_is_divided_into_blocks_with_a_gap() -> None:
     training, validation, how = divide(
         planes({"a": [1] * 40}), TuneSettings(validation=0.2), 0

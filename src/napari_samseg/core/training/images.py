@@ -179,17 +179,19 @@ def _check_named(named: set[str], groups: Sequence[str]) -> None:
 def _choose_groups(
     planes: Sequence[LabelledPlane], groups: Sequence[str], share: float, seed: int
 ) -> set[str]:
-    """Choose groups until they have about a share of the objects; never all."""
-    wanted = share * sum(plane.n_objects for plane in planes)
+    """Choose groups that have about a share of the objects; never all."""
+    sizes = dict.fromkeys(groups, 0)
+    for plane in planes:
+        sizes[plane.group] += plane.n_objects
+    wanted = share * sum(sizes.values())
     chosen: set[str] = set()
     total = 0
-    for i in np.random.default_rng(seed).permutation(len(groups))[:-1]:
-        size = sum(p.n_objects for p in planes if p.group == groups[i])
-        # the first in any case, a further one if that comes nearer
-        if chosen and abs(total + size - wanted) >= abs(total - wanted):
-            continue
-        chosen.add(groups[i])
-        total += size
-        if total >= wanted:
-            break
+    for i in np.random.default_rng(seed).permutation(len(groups)):
+        size = sizes[groups[i]]
+        if abs(total + size - wanted) < abs(total - wanted):
+            chosen.add(groups[i])
+            total += size
+    if not chosen:
+        # each has more than is wanted: what is learned from should have most
+        chosen = {min(groups, key=lambda group: sizes[group])}
     return chosen
