@@ -28,6 +28,7 @@ from napari_samseg.core.instances.methods import (
     seed_options,
 )
 from napari_samseg.core.instances.tidy import count_pixels
+from napari_samseg.core.instances.watershed import check_spacing
 from napari_samseg.core.memory import free_memory
 from napari_samseg.core.settings import InstanceSettings
 from napari_samseg.core.types import Progress
@@ -90,11 +91,13 @@ def volume_instances_steps(
         If the classes are none, or do not fit into memory and the method cannot do
         without.
     SettingsError
-        If a setting does not go block by block.
+        If a setting does not go block by block, or the spacing is not one size above
+        0 for each axis.
     """
     n = math.prod(classes.shape)
     if make_out is not None and n > memory_values:
         _check_blockwise(settings, n)
+        check_spacing(spacing, len(classes.shape))
         out = make_out(classes.shape)
         return (yield from _in_blocks(classes, out, settings, spacing, scratch))
     _check_memory(n, settings.method)
