@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from napari.layers import Labels, Points
 
-from napari_samseg.adapters.instance_layers import seeds_of
+from napari_samseg.adapters.instance_layers import (
+    STEP_PIXELS,
+    seeds_of,
+    write_instances,
+)
+from napari_samseg.core.errors import LayerError
 
 
 @pytest.mark.parametrize(
@@ -23,3 +30,26 @@ def test_points_without_a_name_are_objects_by_themselves(names, ids):
     found = seeds_of(points, Labels(np.zeros((20, 20), int)))
     np.testing.assert_array_equal(found.points, places)
     assert found.ids.tolist() == ids
+
+
+def test_many_points_lie_where_napari_draws_them():
+    places = np.random.default_rng(0).uniform(0, 20, (30_000, 3))
+    points = Points(places, scale=(3, 2, 1), rotate=30, translate=(1, 2, 3))
+    place = {"scale": (4, 1, 1), "shear": (0, 0, 0.5), "affine": np.diag([1, 2, 2, 1])}
+    source = Labels(np.zeros((20, 20, 20), int), **place)
+    start = time.process_time()
+    found = seeds_of(points, source).points
+    assert time.process_time() - start < 0.5
+    for i in (0, 7, 29_999):
+        expected = source.world_to_data(points.data_to_world(places[i]))
+        np.testing.assert_allclose(found[i], expected)
+
+
+def test_as_many_pixels_as_are_written_while_the_window_waits():
+    layer = Labels(np.zeros((8, 8), int))
+    with pytest.raises(LayerError, match="let a new layer be made"):
+        write_instances(layer, (), np.ones(STEP_PIXELS + 1, np.uint8))
+    write_instances(layer, (np.array([2]), np.array([3])), np.array([5]))
+    assert layer.data[2, 3] == 5
+    layer.undo()
+    assert not layer.data.any()

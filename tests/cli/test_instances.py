@@ -408,6 +408,18 @@ def test_a_table_says_of_which_class_objects_are(run, tmp_path):
     assert (status, "a .csv, not 't.txt'" in errors) == (2, True)
 
 
+def test_a_table_of_classes_as_wide_as_files_have(run, tmp_path):
+    classes = np.zeros((20, 20), np.uint64)
+    classes[2:5, 2:5], classes[10:12, 10:12] = 3, 1 << 40
+    np.save(tmp_path / "classes.npy", classes)
+    for out, blocks in (("o.tif", "--no-blocks"), ("o.zarr", "--blocks")):
+        table = tmp_path / f"{out}.csv"
+        given = (tmp_path / "classes.npy", "--table", table, blocks)
+        status, _, errors = run(*given, "--out", tmp_path / out)
+        assert (status, errors) == (0, "")
+        assert table.read_text().splitlines()[1:] == ["1,3,9", f"2,{1 << 40},4"]
+
+
 def test_thin_sections_that_fall_to_pieces_are_noted(run, shared_data, tmp_path):
     mask = tifffile.imread(shared_data / "em_vnc_sstem/mitochondria.tif")
     path = tmp_path / "mask.tif"

@@ -19,10 +19,12 @@ from skimage import io
 from widgets.test_segment_widget import save_screenshot
 
 from napari_samseg.adapters.prompt_layers import is_own_layer
+from napari_samseg.adapters.write_layers import array_on_disk
 from napari_samseg.core.instances import volume_job
 from napari_samseg.core.instances.methods import Seeds, find_instances
 from napari_samseg.core.settings import InstanceSettings
-from napari_samseg.widgets.instance_steps import ClassInputs
+from napari_samseg.core.steps import run_steps as run_to_end
+from napari_samseg.widgets.instance_steps import ClassInputs, run_steps
 from napari_samseg.widgets.workers import RUNNING, Job
 
 pytestmark = pytest.mark.skipif(
@@ -240,6 +242,28 @@ def test_a_large_volume_goes_to_disk(
     change(widget, fill_holes=True)
     run(qtbot, widget)
     assert widget._status.text().startswith("Fill holes: not where 43200 pixels")
+
+
+def test_what_ends_early_leaves_nothing_on_disk(tmp_path, monkeypatch):
+    limits = volume_job.volume_instances_steps.__kwdefaults__
+    monkeypatch.setitem(limits, "memory_values", 10)
+    mask = (np.random.default_rng(0).random((4, 64, 64)) > 0.3).astype(np.uint8)
+    inputs = ClassInputs(mask, "mask", is_colour=False, is_image=False)
+    made = []
+
+    def make_out(shape):
+        made.append(array_on_disk(shape, tmp_path, "mask"))
+        return made[-1]
+
+    arguments = (inputs, None, InstanceSettings(), None, make_out, tmp_path)
+    steps = run_steps(*arguments)
+    while next(steps).stage != "joining blocks":
+        pass
+    assert made[0].nbytes_stored() > 1000
+    steps.close()
+    assert list(tmp_path.iterdir()) == []
+    _, result = run_to_end(run_steps(*arguments))
+    assert result.found.labels[...].max() == result.found.n_objects > 0
 
 
 def test_cancel_removal_and_closing_end_the_job(viewer, bodies, open_panel, qtbot):

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_samseg.adapters.prompt_layers import OWN
-from napari_samseg.adapters.read_layers import ImageView
+from napari_samseg.adapters.read_layers import ImageView, data_matrix
 from napari_samseg.adapters.write_layers import check_editable, place_of, space_of
 from napari_samseg.core.errors import LayerError
 from napari_samseg.core.instances.methods import Seeds
@@ -32,8 +32,9 @@ __all__ = [
 
 # Opacity of the preview, under which the image stays visible.
 PREVIEW_OPACITY = 0.6
-# Changed pixels that are still one undo step: napari keeps their places in memory.
-STEP_PIXELS = 1 << 24
+# Changed pixels that are still one undo step: napari keeps their places in memory, and
+# the window does not answer while they are written, for a second or two.
+STEP_PIXELS = 1 << 22
 
 
 def layer_array(layer: Image | Labels) -> Any:
@@ -97,8 +98,9 @@ def seeds_of(points: Points, source: Image | Labels) -> Seeds:
             f"Points layer {points.name!r} has {what}, and layer {source.name!r} "
             f"{ndim} axes: put a point on each object, in a layer of as many axes"
         )
-    world = [points.data_to_world(place) for place in points.data]
-    places = np.array([source.world_to_data(place) for place in world], np.float64)
+    # at once: there may be a point on each of many thousand objects
+    matrix = np.linalg.inv(data_matrix(source)) @ data_matrix(points)
+    places = np.asarray(points.data, np.float64) @ matrix[:-1, :-1].T + matrix[:-1, -1]
     return Seeds(places, _object_ids(points))
 
 

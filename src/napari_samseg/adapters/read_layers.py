@@ -27,6 +27,7 @@ __all__ = [
     "canvas_to_data",
     "choose_level",
     "current_plane",
+    "data_matrix",
     "is_colour",
     "label_on_plane",
     "largest_label",
@@ -88,7 +89,7 @@ class ImageView:
                 f"image layer {layer.name!r} has no resolution level {level}: it has "
                 f"{len(source.levels)}"
             )
-        matrix = _data_matrix(layer) @ _level_matrix(source, level)
+        matrix = data_matrix(layer) @ _level_matrix(source, level)
         return cls(source, level, matrix, tuple(layer.units), _stack_name(layer))
 
     @property
@@ -123,7 +124,7 @@ class ImageView:
 
         To a tenth of a pixel, with units of length converted.
         """
-        matrix = _data_matrix(layer)
+        matrix = data_matrix(layer)
         matrix[:-1] *= _unit_factors(layer.units, self.units)[:, np.newaxis]
         corners = np.array(list(product(*((0, n - 1) for n in self.shape), (1,))))
         pixels = corners @ (np.linalg.inv(self.matrix) @ matrix).T
@@ -367,7 +368,7 @@ def _levels(layer: Any) -> Any:
     return list(layer.data) if layer.multiscale else layer.data
 
 
-def _data_matrix(layer: Any) -> npt.NDArray[np.float64]:
+def data_matrix(layer: Any) -> npt.NDArray[np.float64]:
     """Homogeneous transform from data to world, probed through the public API."""
     ndim = layer.ndim
     origin = np.asarray(layer.data_to_world(np.zeros(ndim)), np.float64)

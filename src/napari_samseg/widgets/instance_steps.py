@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Generator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -165,18 +167,28 @@ def run_steps(
 ) -> Generator[Progress, None, tuple[ClassSource, SizedInstances]]:
     """Find the instances of a whole plane or volume.
 
-    Of one that memory does not hold, on disk, where `scratch` is a folder, too.
+    Of one that memory does not hold, on disk, where `scratch` is a folder, too. The
+    array that `make_out` returns is removed from there if the work ends early.
     """
     if source is None or source.is_sampled:
         source = yield from inputs.open_steps()
-    result = yield from volume_instances_steps(
-        source,
-        settings,
-        spacing=spacing,
-        seeds=inputs.seeds,
-        make_out=make_out,
-        scratch=scratch,
-    )
+    with ExitStack() as unfinished:
+
+        def make(shape: tuple[int, ...]) -> Any:
+            out = make_out(shape)
+            unfinished.callback(shutil.rmtree, out.store.root, ignore_errors=True)
+            return out
+
+        result = yield from volume_instances_steps(
+            source,
+            settings,
+            spacing=spacing,
+            seeds=inputs.seeds,
+            make_out=make,
+            scratch=scratch,
+        )
+        # from here on the layer keeps it
+        unfinished.pop_all()
     return source, result
 
 

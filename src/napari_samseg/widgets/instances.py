@@ -20,7 +20,7 @@ from napari_samseg.adapters.instance_layers import (
 )
 from napari_samseg.adapters.plugin_settings import read_plugin_settings
 from napari_samseg.adapters.prompt_layers import is_own_layer
-from napari_samseg.adapters.read_layers import current_plane, is_colour
+from napari_samseg.adapters.read_layers import current_plane, is_colour, unwrap
 from napari_samseg.adapters.write_layers import array_on_disk
 from napari_samseg.core.errors import SamSegError
 from napari_samseg.core.painting import PlaneKey
@@ -73,8 +73,7 @@ class InstancesWidget(InstancesLayout):
 
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
         super().__init__()
-        # napari may hand out a proxy, whose identity is not the viewer's
-        self._viewer = getattr(napari_viewer, "__wrapped__", napari_viewer)
+        self._viewer = unwrap(napari_viewer)
         self._input: Image | Labels | None = None
         self._myelin: Image | Labels | None = None
         self._seeds: Points | None = None

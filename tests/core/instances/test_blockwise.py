@@ -182,6 +182,19 @@ def test_small_objects_beside_large_ones_are_not_lost():
     np.testing.assert_array_equal(out, expected)
 
 
+def test_specks_beside_large_objects_have_the_same_ids():
+    """What counts is not in which order blocks have numbered their components."""
+    mask = np.zeros((32, 96), np.uint8)
+    mask[4:28, :24] = mask[4:28, 40:64] = 1
+    # the first in the plane is in the second block
+    mask[2, 52] = mask[29, 10] = 1
+    expected = split_touching(mask, min_distance=25)
+    out = np.zeros(mask.shape, np.uint32)
+    run_steps(split_blockwise(mask, out, min_distance=25, block=(32, 32)))
+    assert expected[2, 52] == 3
+    np.testing.assert_array_equal(out, expected)
+
+
 def test_nothing_is_left_on_disk(tmp_path):
     mask = blobs(*np.indices((60, 60)))
     steps = split_blockwise(mask, np.zeros((60, 60), np.uint8), scratch=tmp_path)

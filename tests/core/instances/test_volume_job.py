@@ -82,6 +82,16 @@ def test_what_does_not_go_block_by_block_says_so(blobs):
             solve(blobs, InstanceSettings(**values), make_out=make_out, memory_values=1)
 
 
+@pytest.mark.parametrize("method", ["components", "watershed"])
+@pytest.mark.parametrize("memory_values", [1, 1 << 20])
+def test_a_spacing_is_a_size_above_0_for_each_axis(blobs, method, memory_values):
+    settings = InstanceSettings(method=method)
+    more = {"make_out": make_out, "memory_values": memory_values}
+    for spacing in ((1, 1), (0, 1, 1), (np.nan, 1, 1), (-1, 1, 1), (1, 1, 1, 1)):
+        with pytest.raises(SettingsError, match="not 3 positive numbers"):
+            solve(blobs, settings, spacing=spacing, **more)
+
+
 def test_every_setting_is_read_by_a_method_or_after_all_of_them():
     read = {name for names in METHOD_SETTINGS.values() for name in names}
     fields = {field.name for field in dataclasses.fields(InstanceSettings)}

@@ -17,7 +17,7 @@ from napari_samseg.core.types import Progress
 
 __all__ = ["check_table_path", "class_pixels_steps", "write_class_table"]
 
-# An object and a class share 64 bits.
+# An object and the number of a class in its block share 64 bits.
 CLASS_BITS = 32
 
 ClassPixels = list[tuple[int, int, int]]
@@ -51,21 +51,25 @@ def class_pixels_steps(
     Raises
     ------
     InvalidLabelsError
-        If a class or an object is above 32 bits.
+        If the id of an object is above 32 bits.
     """
-    counted: Counter[int] = Counter()
+    counted: Counter[tuple[int, int]] = Counter()
+    mask = (1 << CLASS_BITS) - 1
     for done, where in enumerate(blocks):
         yield Progress("counting classes", done, len(blocks))
         ids, values = np.asarray(labels[where]), np.asarray(classes[where])
         is_inside = ids != 0
-        ids, values = (part[is_inside].astype(np.uint64) for part in (ids, values))
-        if int(max(ids.max(initial=0), values.max(initial=0))) >> CLASS_BITS:
-            raise InvalidLabelsError("classes above 32 bits go into no table")
-        pairs = (ids << np.uint64(CLASS_BITS)) | values
+        ids, values = ids[is_inside].astype(np.uint64), values[is_inside]
+        if int(ids.max(initial=0)) >> CLASS_BITS:
+            raise InvalidLabelsError("ids above 32 bits go into no table")
+        # classes may be as wide as 64 bits by themselves
+        numbers, names = fastremap.renumber(values, preserve_zero=False)
+        pairs = (ids << np.uint64(CLASS_BITS)) | numbers.astype(np.uint64)
         found, counts = fastremap.unique(pairs, return_counts=True)
-        counted.update(dict(zip(found.tolist(), counts.tolist(), strict=True)))
-    mask = (1 << CLASS_BITS) - 1
-    return [(p >> CLASS_BITS, p & mask, n) for p, n in sorted(counted.items())]
+        classes_of = {number: int(value) for value, number in names.items()}
+        for pair, count in zip(found.tolist(), counts.tolist(), strict=True):
+            counted[pair >> CLASS_BITS, classes_of[pair & mask]] += count
+    return [(*which, n) for which, n in sorted(counted.items())]
 
 
 def write_class_table(path: Path, rows: ClassPixels) -> None:

@@ -34,6 +34,7 @@ from napari_samseg.core.io.label_image import holds_palette_labels
 from napari_samseg.core.io.ome_zarr_labels import (
     check_zarr_path,
     create_ome_zarr_labels,
+    image_of,
 )
 from napari_samseg.core.io.placement import read_placement
 from napari_samseg.core.types import Progress
@@ -132,8 +133,7 @@ def instances_on_disk(
 
 def _folder_beside(out: Path) -> Path:
     """Return the folder that holds an OME-Zarr image, or that of its labels."""
-    above = out.parent.parent if out.parent.name == "labels" else out
-    return above.parent
+    return (image_of(out) or out).parent
 
 
 class _Shape:

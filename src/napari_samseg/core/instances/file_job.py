@@ -114,6 +114,7 @@ def instances_file(
     """
     from napari_samseg.core.instances.disk_job import goes_to_disk, instances_on_disk
     from napari_samseg.core.instances.methods import SEMANTIC_METHODS, find_instances
+    from napari_samseg.core.instances.volume_job import slabs
     from napari_samseg.core.io.seed_points import read_seeds
 
     _check_options(job, settings)
@@ -143,8 +144,8 @@ def instances_file(
             classes, settings, spacing=spacing, before=before, seeds=seeds
         )
     if job.table is not None:
-        whole = [(slice(None),) * classes.ndim]
-        rows = yield from class_pixels_steps(found.labels, classes, whole)
+        parts = [(slab,) for slab in slabs(classes.shape)]
+        rows = yield from class_pixels_steps(found.labels, classes, parts)
     yield Progress("writing")
     is_wide = job.dtype == WIDE
     labels = found.labels.astype(WIDE) if is_wide else found.labels

@@ -31,6 +31,7 @@ from napari_samseg.core.instances.tidy import (
     relabel,
 )
 from napari_samseg.core.instances.watershed import (
+    check_spacing,
     grow_seeds,
     split_touching,
     watershed_from_points,
@@ -188,6 +189,8 @@ def find_instances_steps(
             f"{', '.join(METHOD_SETTINGS)}"
         )
     classes = check_semantic(classes)
+    # whether the method measures distances or not
+    check_spacing(spacing, classes.ndim)
     if method in SEMANTIC_METHODS:
         yield Progress(f"making a map of one class: {method}")
         mask = SEMANTIC_METHODS[method](classes, settings)

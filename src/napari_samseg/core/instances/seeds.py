@@ -224,8 +224,9 @@ def choose_seeds(
     has_seed = np.zeros(len(extents), bool)
     has_seed[seeds.parts] = True
     others = peaks[~has_seed[peaks.parts]].highest_first()
+    # numbers of parts are others at once and block by block; heights and places are not
     _, first = np.unique(others.parts, return_index=True)
-    return Peaks.joined([seeds, others[first]], peaks.places.shape[1])
+    return Peaks.joined([seeds, others[np.sort(first)]], peaks.places.shape[1])
 
 
 def crowding_notes(

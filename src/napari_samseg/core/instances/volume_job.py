@@ -28,11 +28,18 @@ from napari_samseg.core.instances.methods import (
     seed_options,
 )
 from napari_samseg.core.instances.tidy import count_pixels
+from napari_samseg.core.instances.watershed import check_spacing
 from napari_samseg.core.memory import free_memory
 from napari_samseg.core.settings import InstanceSettings
 from napari_samseg.core.types import Progress
 
-__all__ = ["MEMORY_VALUES", "SizedInstances", "fits_memory", "volume_instances_steps"]
+__all__ = [
+    "MEMORY_VALUES",
+    "SizedInstances",
+    "fits_memory",
+    "slabs",
+    "volume_instances_steps",
+]
 
 # Volumes up to this many pixels are worked on at once: some 10 GB with all distances.
 MEMORY_VALUES = 1 << 28
@@ -90,18 +97,20 @@ def volume_instances_steps(
         If the classes are none, or do not fit into memory and the method cannot do
         without.
     SettingsError
-        If a setting does not go block by block.
+        If a setting does not go block by block, or the spacing is not one size above
+        0 for each axis.
     """
     n = math.prod(classes.shape)
     if make_out is not None and n > memory_values:
         _check_blockwise(settings, n)
+        check_spacing(spacing, len(classes.shape))
         out = make_out(classes.shape)
         return (yield from _in_blocks(classes, out, settings, spacing, scratch))
     _check_memory(n, settings.method)
     whole = np.empty(classes.shape, classes.dtype)
-    slabs = _slabs(classes.shape)
-    for done, slab in enumerate(slabs):
-        yield Progress("reading", done, len(slabs))
+    parts = slabs(classes.shape)
+    for done, slab in enumerate(parts):
+        yield Progress("reading", done, len(parts))
         whole[slab] = classes[slab]
     found = yield from find_instances_steps(
         whole, settings, spacing=spacing, before=before, seeds=seeds
@@ -210,8 +219,8 @@ def _border_ids(out: Writable, where: tuple[slice, ...]) -> npt.NDArray[Any]:
     return np.concatenate(found)
 
 
-def _slabs(shape: tuple[int, ...]) -> list[slice]:
-    """Cut a volume along its first axis, so that reading can be followed and ended."""
+def slabs(shape: tuple[int, ...]) -> list[slice]:
+    """Cut a volume along its first axis, so that work can be followed and ended."""
     per_plane = math.prod(shape[1:])
     step = max(1, (1 << 24) // max(1, per_plane))
     return [slice(start, start + step) for start in range(0, shape[0], step)]

@@ -30,6 +30,7 @@ from napari_samseg.core.instances.seeds import (
 )
 
 __all__ = [
+    "check_spacing",
     "distance_inside",
     "flood",
     "grow_seeds",
@@ -42,6 +43,17 @@ __all__ = [
 ]
 
 Spacing = Sequence[float]
+
+
+def check_spacing(spacing: Spacing | None, ndim: int) -> None:
+    """Raise `SettingsError` unless there is one size above 0 for each axis, or none."""
+    if spacing is None:
+        return
+    if len(spacing) != ndim or not all(0 < s < np.inf for s in spacing):
+        raise SettingsError(
+            f"spacing {tuple(spacing)} is not {ndim} positive numbers, one for each "
+            "axis"
+        )
 
 
 def distance_inside(
@@ -62,7 +74,7 @@ def distance_inside(
         In units of `spacing`; 0 in the background. The border of the array is no
         border of an object.
     """
-    _check_spacing(spacing, mask.ndim)
+    check_spacing(spacing, mask.ndim)
     values = np.ascontiguousarray(mask)
     values = values.view(np.uint8) if values.dtype == bool else values
     distance: npt.NDArray[np.float32] = edt.edt(
@@ -349,13 +361,3 @@ def flood(
 ) -> Labels:
     """Flood from seeds (ids, 0 elsewhere), in steps along `reach` axes at once."""
     return np.asarray(watershed(height, seeds, reach, mask=mask), np.uint32)
-
-
-def _check_spacing(spacing: Spacing | None, ndim: int) -> None:
-    if spacing is None:
-        return
-    if len(spacing) != ndim or not all(0 < s < np.inf for s in spacing):
-        raise SettingsError(
-            f"spacing {tuple(spacing)} is not {ndim} positive numbers, one for each "
-            "axis"
-        )

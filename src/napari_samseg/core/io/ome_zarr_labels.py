@@ -27,6 +27,7 @@ __all__ = [
     "NewLabels",
     "check_zarr_path",
     "create_ome_zarr_labels",
+    "image_of",
     "read_ome_zarr_labels",
     "write_ome_zarr_labels",
 ]
@@ -50,7 +51,7 @@ def check_zarr_path(path: Path) -> None:
         raise OutputError(
             f"{path} is there already: choose another name, or remove it yourself"
         )
-    if _image_of(path) is not None:
+    if image_of(path) is not None:
         for folder in (path.parent, path.parent.parent):
             if (folder / ".zgroup").exists() and not (folder / "zarr.json").exists():
                 raise OutputError(
@@ -124,7 +125,7 @@ def create_ome_zarr_labels(
     path.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".samseg-", dir=path.parent) as folder:
         unfinished = Path(folder) / path.name
-        image = _image_of(path)
+        image = image_of(path)
         yield NewLabels(unfinished, instances, None if image is None else "../../")
         unfinished.rename(path)
     if image is not None:
@@ -252,7 +253,7 @@ def read_ome_zarr_labels(path: Path, name: str | None = None) -> InstanceLabels:
     )
 
 
-def _image_of(path: Path) -> Path | None:
+def image_of(path: Path) -> Path | None:
     """Return the image whose labels are to lie there; None in any other folder."""
     image = path.parent.parent
     is_zarr = image.suffix.lower() == ".zarr" or any(
