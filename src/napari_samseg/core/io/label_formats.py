@@ -16,7 +16,7 @@ from napari_samseg.core.errors import (
     UnknownNameError,
 )
 from napari_samseg.core.io.instance_labels import InstanceLabels
-from napari_samseg.core.io.ome_tiff import is_known, lost_note
+from napari_samseg.core.io.ome_tiff import is_known, lost_note, unknown_notes
 from napari_samseg.core.io.output import check_output_file, check_output_folder
 from napari_samseg.core.settings import ConvertSettings
 
@@ -152,6 +152,7 @@ class LabelFormat:
         if not (self.keeps_scale or is_volume) and is_known(found.scale, found.units):
             notes.append(f"{self.title} {lost_note(found.scale, found.units)}")
         if self.keeps_space and found.space is None:
+            notes += unknown_notes(found.scale, found.units)
             notes.append(
                 "nothing says how the labels are oriented, and the file does not "
                 "either: `napari-samseg convert` takes it from their image, see --like"

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["is_known", "lost_note", "ome_metadata"]
+from napari_samseg.core.io.units import UNKNOWN
+
+__all__ = ["is_known", "lost_note", "ome_metadata", "unknown_notes"]
 
 # Of labels (..., Y, X), as far as OME-TIFF and OME-Zarr have them.
 AXES = "TCZYX"
@@ -34,6 +36,26 @@ def lost_note(scale: Sequence[float] | None, units: Sequence[str] | None) -> str
     sizes = " x ".join(f"{size:.6g}" for size in scale or ())
     named = ", ".join(dict.fromkeys(units or ()))
     return f"does not say how large pixels are: {sizes} ({named}) stays behind"
+
+
+def unknown_notes(
+    scale: Sequence[float] | None, units: Sequence[str] | None
+) -> list[str]:
+    """Return what to tell of axes of space without a length beside others with one."""
+    space = list(units or ())[-3:]
+    unknown = [unit in UNKNOWN for unit in space]
+    if scale is None or all(unknown) or not any(unknown):
+        return []
+    names = ", ".join(
+        axis
+        for axis, is_unknown in zip("ZYX"[-len(space) :], unknown, strict=True)
+        if is_unknown
+    )
+    note = (
+        f"nothing says how large a pixel is along {names}: it is written as large as "
+        "the finest of the others"
+    )
+    return [note]
 
 
 def ome_metadata(

@@ -1,0 +1,69 @@
+"""How large pixels are, from files that say so in part."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tifffile
+
+from napari_samseg.core.convert_file import ConvertJob, convert_file
+from napari_samseg.core.io.nifti import read_nifti
+from napari_samseg.core.io.placement import read_placement, relative_spacing
+from napari_samseg.core.settings import ConvertSettings
+from napari_samseg.core.steps import run_steps
+
+VOLUME = np.zeros((4, 6, 8), np.uint16)
+VOLUME[1:3, 2:5, 2:6] = 1
+HALF_MICRONS = {
+    f"PhysicalSize{axis}{end}": value
+    for axis in "YX"
+    for end, value in (("", 0.5), ("Unit", "\u00b5m"))
+}
+RESOLVED = {"resolution": (2, 2)}
+
+
+@pytest.fixture
+def convert(tmp_path):
+    def run(source, name):
+        out = tmp_path / name
+        return out, run_steps(convert_file(ConvertJob(source, out), ConvertSettings()))
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"ome": True, "metadata": {"axes": "ZYX", **HALF_MICRONS}},
+        {
+            "imagej": True,
+            "resolution": (2, 2),
+            "metadata": {"axes": "ZYX", "unit": "um"},
+        },
+        {
+            "imagej": True,
+            "resolution": (2, 2),
+            "metadata": {"axes": "TYX", "unit": "um"},
+        },
+    ],
+)
+def test_planes_of_unknown_distance_are_no_thousandfold_apart(
+    tmp_path, convert, options
+):
+    path = tmp_path / "stack.tif"
+    tifffile.imwrite(path, VOLUME, **options)
+    place = read_placement(path, 3)
+    assert place["units"] == ("pixel", "micrometer", "micrometer")
+    assert relative_spacing(place) is None
+    out, notes = convert(path, "stack.nii.gz")
+    np.testing.assert_allclose(read_nifti(out).space.spacing, [5e-4] * 3, rtol=1e-6)
+    assert any("how large a pixel is along Z:" in note for note in notes)
+
+
+def test_lengths_in_several_units_and_pixels_that_are_no_squares():
+    units = ("nanometer", "micrometer", "micrometer")
+    assert relative_spacing({"scale": (50, 0.5, 0.5), "units": units}) == pytest.approx(
+        (1, 10, 10)
+    )
+    nobody = ("pixel", "", "dimensionless")
+    assert relative_spacing({"scale": (2, 0.5, 0.5), "units": nobody}) == (4, 1, 1)
