@@ -67,3 +67,23 @@ def test_lengths_in_several_units_and_pixels_that_are_no_squares():
     )
     nobody = ("pixel", "", "dimensionless")
     assert relative_spacing({"scale": (2, 0.5, 0.5), "units": nobody}) == (4, 1, 1)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "about",
+    [
+        '<BinaryOnly MetadataFile="a.companion.ome" UUID="urn:uuid:1"/>',
+        '<Image ID="Image:0"></Image>',
+        "<Image><Pixels Dimen",
+        "",
+    ],
+)
+def test_an_ome_header_that_says_nothing_is_no_obstacle(tmp_path, convert, about):
+    path = tmp_path / "labels.ome.tif"
+    name = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
+    header = f'<?xml version="1.0"?><OME xmlns="{name}">{about}</OME>'
+    tifffile.imwrite(path, VOLUME[1], description=header, metadata=None)
+    assert read_placement(path, 2) == {}
+    out, _ = convert(path, "labels.tif")
+    np.testing.assert_array_equal(tifffile.imread(out), VOLUME[1])

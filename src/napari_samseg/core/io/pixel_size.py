@@ -121,10 +121,16 @@ def _tiff_steps(path: Path) -> dict[str, Any]:
 
 def _ome_sizes(tiff: Any) -> dict[str, tuple[float, str]]:
     """Return size and unit by axis, as OME-XML states them of the first image."""
+    from xml.etree.ElementTree import ParseError
+
     from tifffile import xml2dict
 
-    images = xml2dict(tiff.ome_metadata)["OME"]["Image"]
-    pixels = (images[0] if isinstance(images, list) else images)["Pixels"]
+    try:
+        images = xml2dict(tiff.ome_metadata)["OME"]["Image"]
+        pixels = dict((images[0] if isinstance(images, list) else images)["Pixels"])
+    # of a companion file alone, of no image, or no XML: its pixels can be read
+    except (KeyError, TypeError, ValueError, ParseError):
+        return {}
     found = {}
     for axis in "ZYX":
         size = pixels.get(f"PhysicalSize{axis}")
