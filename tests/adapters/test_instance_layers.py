@@ -1,4 +1,4 @@
-"""Points of a layer become seeds of objects."""
+"""Points of a layer become seeds, and its scale the size of pixels."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from napari.layers import Labels, Points
 
-from napari_samseg.adapters.instance_layers import seeds_of
+from napari_samseg.adapters.instance_layers import relative_spacing, seeds_of
 
 
 @pytest.mark.parametrize(
@@ -23,3 +23,19 @@ def test_points_without_a_name_are_objects_by_themselves(names, ids):
     found = seeds_of(points, Labels(np.zeros((20, 20), int)))
     np.testing.assert_array_equal(found.points, places)
     assert found.ids.tolist() == ids
+
+
+@pytest.mark.parametrize(
+    ("scale", "units", "spacing"),
+    [
+        ((50, 0.5, 0.5), ("nm", "um", "um"), (1, 10, 10)),
+        ((2, 0.5, 0.5), ("um", "um", "um"), (4, 1, 1)),
+        ((2, 0.5, 0.5), None, (4, 1, 1)),
+        ((5, 0.5, 0.5), ("second", "um", "um"), None),
+        ((3, 0.5, 0.5), ("pixel", "um", "um"), None),
+    ],
+)
+def test_sections_are_as_thick_as_in_a_file(scale, units, spacing):
+    layer = Labels(np.zeros((2, 4, 4), int), scale=scale, units=units)
+    found = relative_spacing(layer)
+    assert found == (None if spacing is None else pytest.approx(spacing))
