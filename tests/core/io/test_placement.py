@@ -7,7 +7,9 @@ import pytest
 import tifffile
 
 from napari_samseg.core.convert_file import ConvertJob, convert_file
+from napari_samseg.core.io.instance_labels import InstanceLabels
 from napari_samseg.core.io.nifti import read_nifti
+from napari_samseg.core.io.ome_zarr_labels import write_ome_zarr_labels
 from napari_samseg.core.io.placement import read_placement, relative_spacing
 from napari_samseg.core.settings import ConvertSettings
 from napari_samseg.core.steps import run_steps
@@ -87,3 +89,31 @@ def test_an_ome_header_that_says_nothing_is_no_obstacle(tmp_path, convert, about
     assert read_placement(path, 2) == {}
     out, _ = convert(path, "labels.tif")
     np.testing.assert_array_equal(tifffile.imread(out), VOLUME[1])
+
+
+@pytest.mark.parametrize(
+    ("first", "unit", "kept"),
+    [
+        ((2, "centimeter"), "centimeter", (2, "centimeter", 0.5, "centimeter")),
+        ((2, "meter"), "meter", (2, "meter", 0.5, "meter")),
+        ((2, "angstrom"), "angstrom", (2, "angstrom", 0.5, "angstrom")),
+        ((2, "inch"), "inch", (50_800, "micrometer", 12_700, "micrometer")),
+        ((2, "decimeter"), "micron", (2e5, "micrometer", 0.5, "micrometer")),
+        ((5, "minute"), "micrometer", (5, "minute", 0.5, "micrometer")),
+    ],
+)
+def test_a_tiff_keeps_lengths_and_times_and_tells_the_rest(
+    tmp_path, convert, first, unit, kept
+):
+    path = tmp_path / "labels.zarr"
+    units = (first[1], unit, unit)
+    placed = InstanceLabels(
+        VOLUME, scale=(first[0], 0.5, 0.5), units=units, translation=(10, 20, 0)
+    )
+    write_ome_zarr_labels(path, placed)
+    out, notes = convert(path, "labels.tif")
+    found = read_placement(out, 3)
+    assert found["scale"] == pytest.approx((kept[0], kept[2], kept[2]))
+    assert found["units"] == (kept[1], kept[3], kept[3])
+    assert any("10, 20, 0 stays behind" in note for note in notes)
+    np.testing.assert_array_equal(tifffile.imread(out), VOLUME)
