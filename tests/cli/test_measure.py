@@ -100,6 +100,19 @@ def test_the_size_of_a_pixel_is_read_from_the_file(run, tmp_path, square, name, 
     assert read(out)[0]["area (um^2)"] == "400"
 
 
+def test_units_that_are_few_peoples_are_measured_or_named(run, tmp_path, square):
+    out = tmp_path / "table.csv"
+    for unit, is_length in (("inch", True), ("second", False)):
+        path = tmp_path / f"{unit}.zarr"
+        placed = InstanceLabels(square, scale=(0.5, 0.5), units=(unit, unit))
+        write_ome_zarr_labels(path, placed)
+        status, _, notes = run(path, "--out", out, "--overwrite")
+        assert (status == 0) == is_length
+        named = "12700 x 12700 um" if is_length else "with --pixel-size"
+        assert named in notes
+        assert path.name in notes
+
+
 def test_in_pixels_and_it_is_said(run, tmp_path, square):
     tifffile.imwrite(tmp_path / "l.tif", square)
     status, output, notes = run(tmp_path / "l.tif", "--out", tmp_path / "t.csv")

@@ -13,6 +13,7 @@ from napari_samseg.adapters.read_layers import ImageView, data_matrix
 from napari_samseg.adapters.write_layers import check_editable, place_of, space_of
 from napari_samseg.core.errors import LayerError
 from napari_samseg.core.instances.methods import Seeds
+from napari_samseg.core.io import placement
 from napari_samseg.core.painting import Box, PlaneKey
 
 if TYPE_CHECKING:
@@ -43,16 +44,15 @@ def layer_array(layer: Image | Labels) -> Any:
 
 
 def relative_spacing(layer: Image | Labels) -> tuple[float, ...] | None:
-    """Size of a pixel along each axis, 1 along the finest; None where all are equal.
+    """Return the size of a pixel along each axis of a layer, 1 along the finest.
 
-    So distances count in pixels of the finest axis, whatever the unit, and thick
-    sections are as thick as they are.
+    Returns
+    -------
+    tuple of float or None
+        See `napari_samseg.core.io.placement.relative_spacing`.
     """
-    sizes = np.abs(np.asarray(layer.scale, float))
-    spacing = sizes / sizes.min()
-    if np.allclose(spacing, 1, rtol=1e-3):
-        return None
-    return tuple(spacing.tolist())
+    units = tuple(str(unit) for unit in layer.units)
+    return placement.relative_spacing({"scale": layer.scale, "units": units})
 
 
 def plane_window(layer: Image | Labels, plane: PlaneKey, most: int) -> Box:

@@ -30,6 +30,7 @@ from napari_samseg.core.io.label_image import open_label_image
 from napari_samseg.core.io.output import check_output_file
 from napari_samseg.core.io.pixel_size import read_pixel_steps, to_micrometres
 from napari_samseg.core.io.qc_picture import MAX_SIDE, write_qc_page, write_qc_picture
+from napari_samseg.core.io.units import UNKNOWN
 from napari_samseg.core.planes import read_plane
 from napari_samseg.core.types import FloatArray, Progress
 
@@ -193,8 +194,13 @@ def _find_pixel_size(job: MeasureJob) -> tuple[tuple[float, float] | None, Path 
             continue
         steps = read_pixel_steps(path)
         scale, units = steps.get("scale", ())[-2:], steps.get("units", ())[-2:]
-        if len(scale) == 2 and "pixel" not in units:
-            y, x = map(to_micrometres, scale, units)
+        if len(scale) == 2 and not UNKNOWN.intersection(units):
+            try:
+                y, x = map(to_micrometres, scale, units)
+            except SettingsError as error:
+                raise SettingsError(
+                    f"{path}: {error}: say how large a pixel is with --pixel-size"
+                ) from error
             return (y, x), path
     return None, None
 

@@ -16,7 +16,12 @@ from napari_samseg.core.errors import (
     UnknownNameError,
 )
 from napari_samseg.core.io.instance_labels import InstanceLabels
-from napari_samseg.core.io.ome_tiff import is_known, lost_note
+from napari_samseg.core.io.ome_tiff import (
+    is_known,
+    lost_note,
+    place_notes,
+    unknown_notes,
+)
 from napari_samseg.core.io.output import check_output_file, check_output_folder
 from napari_samseg.core.settings import ConvertSettings
 
@@ -88,8 +93,11 @@ class LabelFormat:
         What is known of objects, such as their category, goes along.
     keeps_space, keeps_scale : bool
         Where the voxels lie in the patient, and how large they are, goes along.
+    keeps_start : bool
+        Where the first pixel lies goes along.
     keeps_volume : bool
-        Both go along, of volumes that lie in a patient.
+        Where voxels lie in the patient, and how large they are, goes along,
+        of volumes that lie in a patient.
     is_folder : bool
     is_plane : bool
         Holds one plane, and no volume.
@@ -105,6 +113,7 @@ class LabelFormat:
     keeps_properties: bool = False
     keeps_space: bool = False
     keeps_scale: bool = False
+    keeps_start: bool = False
     keeps_volume: bool = False
     is_folder: bool = False
     is_plane: bool = False
@@ -151,7 +160,11 @@ class LabelFormat:
         is_volume = self.keeps_volume and found.space is not None
         if not (self.keeps_scale or is_volume) and is_known(found.scale, found.units):
             notes.append(f"{self.title} {lost_note(found.scale, found.units)}")
+        elif self.keeps_scale and not self.keeps_start:
+            more = place_notes(found.translation, found.units)
+            notes += [f"{self.title} {note}" for note in more]
         if self.keeps_space and found.space is None:
+            notes += unknown_notes(found.scale, found.units)
             notes.append(
                 "nothing says how the labels are oriented, and the file does not "
                 "either: `napari-samseg convert` takes it from their image, see --like"
@@ -338,6 +351,7 @@ LABEL_FORMATS: Mapping[str, LabelFormat] = {
             _write_zarr,
             keeps_properties=True,
             keeps_scale=True,
+            keeps_start=True,
             is_folder=True,
         ),
         LabelFormat(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from napari_samseg.core.errors import InvalidLabelsError, LabelOverflowError
 from napari_samseg.core.io.instance_labels import InstanceLabels
 from napari_samseg.core.io.label_image import whole_numbers
 from napari_samseg.core.io.nifti import TIME_UNITS, read_nifti, write_nifti
-from napari_samseg.core.io.units import MILLIMETRES, SECONDS
+from napari_samseg.core.io.units import MILLIMETRES, SECONDS, UNKNOWN
 from napari_samseg.core.io.voxel_space import VoxelSpace, arithmetic_step
 
 __all__ = ["read_nifti_labels", "write_nifti_labels"]
@@ -73,10 +74,7 @@ def write_nifti_labels(path: Path, instances: InstanceLabels) -> None:
         labels = labels[:, np.newaxis]
         scale, units = (1.0, 1.0, *scale[1:]), ("pixel", "pixel", *units[1:])
     if space is None and instances.scale is not None:
-        steps = [
-            step * _millimetres(unit, path)
-            for step, unit in zip(scale[-3:], units[-3:], strict=True)
-        ]
+        steps = _in_millimetres(scale[-3:], units[-3:], path)
         space = VoxelSpace.from_spacing((*(1.0,) * 3, *steps)[-3:])
     if cut is not None:
         step = arithmetic_step(cut.numbers)
@@ -101,6 +99,26 @@ def write_nifti_labels(path: Path, instances: InstanceLabels) -> None:
 def _in_time_units(step: float, unit: str) -> tuple[float, str]:
     """Return a time in a unit that NIfTI has."""
     return (step, unit) if unit in TIME_UNITS else (step * SECONDS[unit], "second")
+
+
+def _in_millimetres(
+    scale: Sequence[float], units: Sequence[str], path: Path
+) -> list[float]:
+    """Return steps in millimetres.
+
+    A pixel of unknown size is as large as the finest that is known, for the format has
+    no word for it: 1 mm beside steps of micrometres would be a thousandfold too thick.
+    """
+    known = [
+        step * _millimetres(unit, path)
+        for step, unit in zip(scale, units, strict=True)
+        if unit not in UNKNOWN
+    ]
+    pixel = min(map(abs, known), default=1.0)
+    steps = zip(scale, units, strict=True)
+    return [
+        step * (pixel if unit in UNKNOWN else MILLIMETRES[unit]) for step, unit in steps
+    ]
 
 
 def _millimetres(unit: str, path: Path) -> float:

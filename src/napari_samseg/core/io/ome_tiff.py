@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["is_known", "lost_note", "ome_metadata"]
+from napari_samseg.core.io.units import MILLIMETRES, SECONDS, UNKNOWN
+
+__all__ = ["is_known", "lost_note", "ome_metadata", "place_notes", "unknown_notes"]
 
 # Of labels (..., Y, X), as far as OME-TIFF and OME-Zarr have them.
 AXES = "TCZYX"
@@ -18,6 +20,15 @@ OME_UNITS = {
     "centimeter": "cm",
     "meter": "m",
     "pixel": "pixel",
+}
+OME_TIMES = {
+    "nanosecond": "ns",
+    "microsecond": "\u00b5s",
+    "millisecond": "ms",
+    "second": "s",
+    "minute": "min",
+    "hour": "h",
+    "day": "d",
 }
 
 
@@ -36,6 +47,41 @@ def lost_note(scale: Sequence[float] | None, units: Sequence[str] | None) -> str
     return f"does not say how large pixels are: {sizes} ({named}) stays behind"
 
 
+def place_notes(
+    translation: Sequence[float] | None, units: Sequence[str] | None
+) -> list[str]:
+    """Return what to tell of a format with lengths and times alone, from 0 on."""
+    notes = []
+    if any(translation or ()):
+        start = ", ".join(f"{place:.6g}" for place in translation or ())
+        notes.append(f"does not say where the first pixel lies: {start} stays behind")
+    known = {*MILLIMETRES, *SECONDS, *UNKNOWN}
+    other = dict.fromkeys(unit for unit in units or () if unit not in known)
+    if other:
+        notes.append(f"does not have the unit {', '.join(other)}: sizes stay behind")
+    return notes
+
+
+def unknown_notes(
+    scale: Sequence[float] | None, units: Sequence[str] | None
+) -> list[str]:
+    """Return what to tell of axes of space without a length beside others with one."""
+    space = list(units or ())[-3:]
+    unknown = [unit in UNKNOWN for unit in space]
+    if scale is None or all(unknown) or not any(unknown):
+        return []
+    names = ", ".join(
+        axis
+        for axis, is_unknown in zip("ZYX"[-len(space) :], unknown, strict=True)
+        if is_unknown
+    )
+    note = (
+        f"nothing says how large a pixel is along {names}: it is written as large as "
+        "the finest of the others"
+    )
+    return [note]
+
+
 def ome_metadata(
     n_axes: int, scale: Sequence[float], units: Sequence[str] | None
 ) -> dict[str, Any]:
@@ -47,15 +93,23 @@ def ome_metadata(
         2 to 5, (..., Y, X).
     scale, units
         A value for each axis, see
-        `napari_samseg.core.io.instance_labels.InstanceLabels`. Steps in time are left
-        out.
+        `napari_samseg.core.io.instance_labels.InstanceLabels`. Lengths in units that
+        OME does not have become micrometres.
     """
     names = ("TZYX" if n_axes == 4 else AXES)[-n_axes:]
+    if n_axes == 3 and units and units[0] in OME_TIMES:
+        names = "TYX"
     found: dict[str, Any] = {"axes": names}
     for axis, size, unit in zip(
         names, scale, units or ("pixel",) * n_axes, strict=True
     ):
-        if axis in "ZYX" and size > 0 and unit in OME_UNITS:
+        if axis == "T" and size > 0 and unit in OME_TIMES:
+            found["TimeIncrement"] = float(size)
+            found["TimeIncrementUnit"] = OME_TIMES[unit]
+        elif axis in "ZYX" and size > 0 and unit in OME_UNITS:
             found[f"PhysicalSize{axis}"] = float(size)
             found[f"PhysicalSize{axis}Unit"] = OME_UNITS[unit]
+        elif axis in "ZYX" and size > 0 and unit in MILLIMETRES:
+            found[f"PhysicalSize{axis}"] = float(size) * (MILLIMETRES[unit] * 1e3)
+            found[f"PhysicalSize{axis}Unit"] = OME_UNITS["micrometer"]
     return found

@@ -6,30 +6,38 @@ from pathlib import Path
 from typing import Any
 
 from napari_samseg.core.errors import SettingsError
+from napari_samseg.core.io.units import MILLIMETRES, SECONDS
 
-__all__ = ["MICROMETRES", "read_pixel_steps", "to_micrometres"]
+__all__ = ["read_pixel_steps", "to_micrometres"]
 
-# Of units of length by the names that files have for them.
-MICROMETRES = {
-    "angstrom": 1e-4,
-    "\u212b": 1e-4,
-    "nanometer": 1e-3,
-    "nm": 1e-3,
-    "micrometer": 1.0,
-    "micron": 1.0,
-    "microns": 1.0,
-    "um": 1.0,
-    "\u00b5m": 1.0,
-    "\u03bcm": 1.0,
-    "millimeter": 1e3,
-    "mm": 1e3,
-    "centimeter": 1e4,
-    "cm": 1e4,
-    "meter": 1e6,
-    "m": 1e6,
+# What files call units, by the names of them in OME-Zarr and napari.
+ABBREVIATIONS = {
+    "\u00e5": "angstrom",
+    "pm": "picometer",
+    "nm": "nanometer",
+    "um": "micrometer",
+    "\u00b5m": "micrometer",
+    "\u03bcm": "micrometer",
+    "micron": "micrometer",
+    "microns": "micrometer",
+    "mm": "millimeter",
+    "cm": "centimeter",
+    "dm": "decimeter",
+    "m": "meter",
+    "km": "kilometer",
+    "in": "inch",
+    "ft": "foot",
+    "yd": "yard",
+    "ns": "nanosecond",
+    "\u00b5s": "microsecond",
+    "\u03bcs": "microsecond",
+    "ms": "millisecond",
+    "s": "second",
+    "sec": "second",
+    "min": "minute",
+    "h": "hour",
+    "d": "day",
 }
-# Names in OME-Zarr and napari of units that OME-TIFF and ImageJ abbreviate.
-FULL_NAMES = {1e-4: "angstrom", 1e-3: "nanometer", 1.0: "micrometer", 1e3: "millimeter"}
 
 
 def read_pixel_steps(path: Path) -> dict[str, Any]:
@@ -66,12 +74,14 @@ def to_micrometres(size: float, unit: str) -> float:
     SettingsError
         If the unit is none of length.
     """
-    factor = MICROMETRES.get(unit.strip().lower())
-    if factor is None:
+    millimetres = MILLIMETRES.get(_full_name(unit))
+    if millimetres is None:
         raise SettingsError(
-            f"{unit!r} is no unit of length that is known; there are: nm, um, mm"
+            f"{unit!r} is no unit of length that is known; there are: nm, um, mm, cm, "
+            "m, inch"
         )
-    return size * factor
+    # a micrometre stays one to the last digit
+    return size * (millimetres * 1e3)
 
 
 def _zarr_steps(path: Path) -> dict[str, Any]:
@@ -121,10 +131,16 @@ def _tiff_steps(path: Path) -> dict[str, Any]:
 
 def _ome_sizes(tiff: Any) -> dict[str, tuple[float, str]]:
     """Return size and unit by axis, as OME-XML states them of the first image."""
+    from xml.etree.ElementTree import ParseError
+
     from tifffile import xml2dict
 
-    images = xml2dict(tiff.ome_metadata)["OME"]["Image"]
-    pixels = (images[0] if isinstance(images, list) else images)["Pixels"]
+    try:
+        images = xml2dict(tiff.ome_metadata)["OME"]["Image"]
+        pixels = dict((images[0] if isinstance(images, list) else images)["Pixels"])
+    # of a companion file alone, of no image, or no XML: its pixels can be read
+    except (KeyError, TypeError, ValueError, ParseError):
+        return {}
     found = {}
     for axis in "ZYX":
         size = pixels.get(f"PhysicalSize{axis}")
@@ -132,6 +148,9 @@ def _ome_sizes(tiff: Any) -> dict[str, tuple[float, str]]:
         unit = str(pixels.get(f"PhysicalSize{axis}Unit", "\u00b5m"))
         if isinstance(size, int | float) and size > 0:
             found[axis] = (float(size), _full_name(unit))
+    step = pixels.get("TimeIncrement")
+    if isinstance(step, int | float) and step > 0:
+        found["T"] = (float(step), _full_name(pixels.get("TimeIncrementUnit", "s")))
     return found
 
 
@@ -153,4 +172,7 @@ def _imagej_sizes(tiff: Any) -> dict[str, tuple[float, str]]:
 
 
 def _full_name(unit: str) -> str:
-    return FULL_NAMES.get(MICROMETRES.get(unit.strip().lower(), 0.0), "pixel")
+    """Return the name in OME-Zarr and napari of a unit; "pixel" if it is not known."""
+    name = unit.strip().lower()
+    name = ABBREVIATIONS.get(name, name)
+    return name if name in MILLIMETRES or name in SECONDS else "pixel"

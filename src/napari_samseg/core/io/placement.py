@@ -10,7 +10,7 @@ import numpy as np
 
 from napari_samseg.core.io.nifti import is_nifti, read_nifti_space
 from napari_samseg.core.io.pixel_size import read_pixel_steps
-from napari_samseg.core.io.units import MILLIMETRES, SECONDS
+from napari_samseg.core.io.units import MILLIMETRES, SECONDS, UNKNOWN
 
 __all__ = ["image_steps", "read_placement", "relative_spacing"]
 
@@ -45,16 +45,19 @@ def relative_spacing(placement: Mapping[str, Any]) -> tuple[float, ...] | None:
     Returns
     -------
     tuple of float or None
-        None where all are equal, or an axis is none of space.
+        None where all are equal, an axis is none of space, or one has a length and
+        another has not.
     """
-    scale, units = placement.get("scale"), placement.get("units", ())
+    scale = placement.get("scale")
+    units = ["" if unit in UNKNOWN else unit for unit in placement.get("units") or ()]
     if scale is None or any(unit in SECONDS for unit in units):
         return None
-    factors = [MILLIMETRES.get(unit) for unit in units]
-    if len(set(units)) > 1 and None in factors:
-        return None
     is_one = len(set(units)) < 2
-    sizes = np.abs(scale) * (1.0 if is_one else np.array(factors, float))
+    # a pixel of unknown size is no millimetre
+    if not is_one and any(unit not in MILLIMETRES for unit in units):
+        return None
+    factors = 1.0 if is_one else np.array([MILLIMETRES[unit] for unit in units])
+    sizes = np.abs(scale) * factors
     if not sizes.min() or np.allclose(sizes, sizes.min(), rtol=1e-3):
         return None
     return tuple((sizes / sizes.min()).tolist())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["MILLIMETRES", "SECONDS"]
+__all__ = ["MILLIMETRES", "SECONDS", "UNKNOWN"]
 
 MILLIMETRES = {
     "kilometer": 1e6,
@@ -18,11 +18,9 @@ MILLIMETRES = {
     "inch": 25.4,
     "foot": 304.8,
     "yard": 914.4,
-    # of unknown size
-    "pixel": 1.0,
-    "dimensionless": 1.0,
-    "": 1.0,
 }
+# What stands where nobody says how large a pixel is.
+UNKNOWN = frozenset({"pixel", "dimensionless", ""})
 # Of units of time, by the same names.
 SECONDS = {
     "day": 86_400.0,
