@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 import zarr
+from PIL import Image
 from scipy import ndimage
 
 from napari_samseg.core.errors import InvalidLabelsError, SettingsError
@@ -16,6 +17,7 @@ from napari_samseg.core.instances.class_source import (
     join_masks,
     open_classes_steps,
 )
+from napari_samseg.core.instances.file_job import read_classes
 from napari_samseg.core.instances.methods import (
     INSTANCE_METHODS,
     METHOD_SETTINGS,
@@ -122,13 +124,27 @@ def test_a_plane_without_a_class_is_read_as_the_others_are():
         (np.full((4, 5), -1), {}, "holds negative labels"),
         (np.zeros((4, 5), bool), {}, "is empty"),
         (np.zeros((2, 2, 4, 5), int), {}, "take out one time point"),
-        (np.eye(9, dtype=np.uint16) * 900, {"is_image": True}, "a photograph"),
+        (np.arange(90, dtype="u2").reshape(9, 10), {"is_image": True}, "a photograph"),
         (np.arange(60).reshape(4, 5, 3), {"is_colour": True}, "a coloured picture"),
     ],
 )
 def test_what_is_no_classes_says_what_to_do(array, arguments, message):
     with pytest.raises(InvalidLabelsError, match=message):
         run_steps(open_classes_steps(array, "layer 'x'", **arguments))
+
+
+def test_panel_and_command_tell_photographs_alike(shared_data):
+    path = shared_data / "oct_dme_fluid/images/img_003.png"
+    with Image.open(path) as picture:
+        values = np.asarray(picture.convert("L"))
+    with pytest.raises(InvalidLabelsError, match="looks like a photograph"):
+        run_steps(open_classes_steps(values, "the layer", is_image=True))
+    with pytest.raises(InvalidLabelsError, match="looks like a photograph"):
+        read_classes(path)
+    # lines without two pixels beside each other are labels for both
+    lines = np.eye(9, dtype=np.uint16) * 900
+    source = run_steps(open_classes_steps(lines, "the layer", is_image=True))
+    np.testing.assert_array_equal(source[...], lines)
 
 
 def test_two_masks_are_one_map():

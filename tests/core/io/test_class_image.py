@@ -142,6 +142,12 @@ def test_photographs_are_no_masks():
     assert not is_picture(noise)
 
 
+def test_real_photographs_with_black_and_white_places_are_no_masks(shared_data):
+    for path in sorted((shared_data / "oct_dme_fluid/images").glob("img_00*.png")):
+        with Image.open(path) as picture:
+            assert not is_picture(np.asarray(picture.convert("L")))
+
+
 def test_a_mask_of_one_class_is_cut_at_half(tmp_path):
     sharp = (discs() == 255) * 255.0
     soft = np.rint(ndimage.gaussian_filter(sharp, 1)).astype(np.uint8)

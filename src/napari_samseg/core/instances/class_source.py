@@ -42,9 +42,6 @@ __all__ = [
 MYELIN, AXON = 1, 2
 # Values of a volume that are looked at to see what they mean.
 SAMPLE_VALUES = 1 << 25
-# Share of the foreground whose right-hand neighbour has the same value: classes and
-# ids are patches, and in a photograph noise makes neighbours differ.
-PATCH_SHARE = 0.5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -190,17 +187,15 @@ def open_classes_steps(
             "are not masks of one image"
         )
     counted: GreyLevels | None = None
-    n_inside = n_same = n_seen = n_photographs = 0
+    n_seen = n_photographs = 0
     pieces = list(_sample(source.shape))
     for done, piece in enumerate(pieces):
         yield Progress(f"looking at {name}", done, len(pieces))
         values = source[piece]
-        inside = values[..., :-1] != 0
-        n_inside += int(np.count_nonzero(values))
-        n_same += int((inside & (values[..., 1:] == values[..., :-1])).sum())
-        if not refuses and inside.any():
+        if values.any():
             n_seen += 1
-            n_photographs += looks_natural(values)
+            # nobody asks it of labels that are known to be some
+            n_photographs += (is_image or not refuses) and looks_natural(values)
         if is_image and values.dtype == np.uint8:
             piece_levels = count_levels(values)
             counted = piece_levels if counted is None else counted + piece_levels
@@ -209,15 +204,10 @@ def open_classes_steps(
     if counted is not None and not samples:
         counted = yield from _count_rest(source, pieces, counted)
     levels = None if counted is None else grey_classes(counted)
-    if refuses:
-        is_photograph = levels is None and n_same < PATCH_SHARE * n_inside
-        _check_classes(
-            name,
-            is_empty=n_inside == 0 and is_whole,
-            is_photograph=is_image and is_photograph,
-        )
-    table, notes = _explain(counted, name, is_mask=is_mask or myelin is not None)
     looks_so = levels is None and n_photographs * 2 > n_seen
+    if refuses:
+        _check_classes(name, is_empty=not n_seen and is_whole, is_photograph=looks_so)
+    table, notes = _explain(counted, name, is_mask=is_mask or myelin is not None)
     if myelin is not None:
         notes += myelin.notes
         is_sampled = is_sampled or myelin.is_sampled

@@ -45,10 +45,11 @@ NOISE_SHARE = 0.1
 # Share of the pixels off the levels that lie between their neighbours if smoothing
 # made them; objects with ids are at the lower or upper end of theirs.
 RAMP_SHARE = 0.5
-# Shares of all pixels in patches, and of those above 0 near levels, of any picture of a
-# mask; photographs have less.
+# Shares of all pixels in patches and near levels, and of those above 0 near levels, of
+# any picture of a mask; photographs have less.
 PATCH_SHARE = 0.1
-NEAR_SHARE = 0.05
+NEAR_SHARE = 0.5
+NEAR_SHARE_INSIDE = 0.05
 # JPEG leaves patches that are nearly, but not quite black.
 NEARLY_BLACK = 4
 # A value with few patches or none, such as thin membranes have, is a level if it has
@@ -302,10 +303,15 @@ def grey_classes(levels: GreyLevels) -> tuple[int, ...] | None:
 
 def _looks_natural(levels: GreyLevels, values: npt.NDArray[np.int64]) -> bool:
     """Tell whether values are spread as in a photograph, or a slope."""
-    apart = np.abs(np.arange(1, 256)[:, np.newaxis] - values[values > 0]).min(axis=1)
-    inside = levels.counts[1:]
-    is_spread = inside[apart <= LEVEL_GAP].sum() < NEAR_SHARE * inside.sum()
-    is_rough = levels.solid.sum() < PATCH_SHARE * levels.counts.sum()
+    at, counts = np.arange(256)[:, np.newaxis], levels.counts
+    is_near = np.abs(at - values).min(axis=1) <= LEVEL_GAP
+    is_near_inside = np.abs(at - values[values > 0]).min(axis=1) <= LEVEL_GAP
+    n_near, n_near_inside = counts[is_near].sum(), counts[1:][is_near_inside[1:]].sum()
+    is_spread = (
+        n_near < NEAR_SHARE * counts.sum()
+        or n_near_inside < NEAR_SHARE_INSIDE * counts[1:].sum()
+    )
+    is_rough = levels.solid.sum() < PATCH_SHARE * counts.sum()
     return bool(is_spread or is_rough)
 
 
