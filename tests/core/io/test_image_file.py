@@ -97,3 +97,14 @@ def test_transparency_is_no_channel(tmp_path):
     with open_image_file(tmp_path / "image.png") as source:
         assert source.shape == (20, 30)
         np.testing.assert_array_equal(source.levels[0], grey)
+
+
+def test_a_tiff_that_was_cut_off_is_named(tmp_path):
+    path = tmp_path / "part.tif"
+    tifffile.imwrite(path, np.zeros((64, 64), np.uint16))
+    path.write_bytes(path.read_bytes()[:-3000])
+    with (
+        pytest.raises(InvalidImageError, match=r"part\.tif is damaged or cut off"),
+        open_image_file(path) as source,
+    ):
+        read_plane(source, ())

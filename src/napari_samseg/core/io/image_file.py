@@ -145,6 +145,20 @@ def _open(path: Path, stack: ExitStack, *, indices: bool) -> tuple[Any, int | No
     return _open_file(path, stack, indices=indices), None
 
 
+@contextmanager
+def _telling_damage(path: Path) -> Iterator[None]:
+    """Say which TIFF is damaged, which only shows when its pixels are read."""
+    import tifffile
+
+    try:
+        yield
+    except tifffile.TiffFileError as error:
+        raise InvalidImageError(
+            f"{path} is damaged or cut off ({error}): copy it anew from where it "
+            "comes from"
+        ) from error
+
+
 def _open_file(path: Path, stack: ExitStack, *, indices: bool) -> Any:
     import numpy as np
     import zarr
@@ -153,6 +167,7 @@ def _open_file(path: Path, stack: ExitStack, *, indices: bool) -> Any:
     if suffix in TIFF_SUFFIXES:
         import tifffile
 
+        stack.enter_context(_telling_damage(path))
         tiff = stack.enter_context(tifffile.TiffFile(path))
         store = stack.enter_context(tiff.aszarr(level=0))
         return zarr.open_array(store, mode="r")
