@@ -30,7 +30,10 @@ HEADER = (
 def score_set(
     predictor: Predictor,
     test_set: TestSet,
-    options: argparse.Namespace,
+    data: Path,
+    *,
+    max_objects: int,
+    tiles: TileSettings,
 ) -> PromptScores:
     """Score every plane of a set, up to `max_objects` random objects in each."""
     parts = [
@@ -39,10 +42,10 @@ def score_set(
             plane,
             labels,
             seed=(0, k),
-            max_objects=options.max_objects,
-            tiles=TileSettings(options.tiling),
+            max_objects=max_objects,
+            tiles=tiles,
         )
-        for k, (_, plane, labels) in enumerate(test_set.read(options.data))
+        for k, (_, plane, labels) in enumerate(test_set.read(data))
     ]
     return PromptScores.join(parts)
 
@@ -84,7 +87,13 @@ def main() -> None:
     for name in options.sets:
         start = time.monotonic()
         test_set = TEST_SETS[name]
-        scores = score_set(predictor, test_set, options)
+        scores = score_set(
+            predictor,
+            test_set,
+            options.data,
+            max_objects=options.max_objects,
+            tiles=TileSettings(options.tiling),
+        )
         kind = "" if test_set.seen else " (kind never trained on)"
         print(table_row(test_set.title + kind, scores), flush=True)
         print(f"  {time.monotonic() - start:.0f} s", file=sys.stderr)

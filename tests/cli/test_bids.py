@@ -85,7 +85,7 @@ def test_what_is_missing_is_listed_at_the_end(run, tmp_path):
     save(twice.with_suffix(".tif"), np.zeros((60, 80), np.uint8))
     status, output, errors = run(tree.root, *MASKS, "--out", tmp_path / "maps")
     assert status == 1
-    assert "1 images done, 0 were complete, 1 could not be done" in output
+    assert "1 image done, 0 were complete, 1 could not be done" in output
     assert f"derivatives: {tmp_path / 'maps'}" in output
     note, no_json, no_myelin, double, not_done = errors.splitlines()
     assert "note: sub-1_sample-1: measured in pixels" in note

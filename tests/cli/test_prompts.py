@@ -104,7 +104,7 @@ def test_masks_and_small_objects(call, tmp_path):
     assert (prompts.low_res_masks[0] > 0).sum() > 100
     arguments = ("--min-area", 2, "--out", tmp_path / "p.json")
     status, output, _ = call("prompts", tmp_path / "l.tif", *arguments)
-    assert "1 object, 1 points, 1 left out as too small" in output
+    assert "1 object, 1 point, 1 left out as too small" in output
 
 
 def test_labels_saved_as_grey_rgb_or_whole_real_numbers(call, tmp_path):

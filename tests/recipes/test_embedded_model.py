@@ -14,7 +14,7 @@ import torch
 
 from napari_samseg.core.models import load_model
 from napari_samseg.core.models.tiny import TinyConfig
-from napari_samseg.core.settings import LoopSettings
+from napari_samseg.core.settings import LoopSettings, TileSettings
 from napari_samseg.core.training.loop import TrainingLoop
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "embedded_model"
@@ -177,7 +177,9 @@ def test_scores_of_a_set_are_printed_as_a_row(
 
     small = test_sets.TestSet(whole.title, whole.seen, first_plane)
     predictor = Predictor(load_model("default"))
-    scores = evaluate.score_set(predictor, small, shared_data, max_objects=4)
+    scores = evaluate.score_set(
+        predictor, small, shared_data, max_objects=4, tiles=TileSettings("whole")
+    )
     row = evaluate.table_row(small.title, scores)
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     assert cells[:2] == ["track_laptrack: nuclei", "4"]

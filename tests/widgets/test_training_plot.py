@@ -51,6 +51,17 @@ def test_curves_are_drawn(qtbot):
     assert plot.losses == plot.scores == []
 
 
+def test_losses_without_scores_are_drawn(qtbot):
+    plot = TrainingPlot()
+    qtbot.addWidget(plot)
+    plot.resize(300, 150)
+    plot.start(10)
+    for step in range(1, 6):
+        plot.add_loss(step, 1.0 / step, 10)
+    assert has_color(plot, LOSS)
+    assert not has_color(plot, IOU)
+
+
 def test_the_running_mean_begins_at_the_first_value():
     assert smooth([2.0, 2.0, 2.0]) == pytest.approx([2.0, 2.0, 2.0])
     rising = smooth([0.0, 1.0], weight=0.5)

@@ -92,7 +92,8 @@ class TrainingPlot(QWidget):
         self._paint_legend(painter)
         self._paint_axes(painter)
         self._paint_losses(painter)
-        self._paint_scores(painter)
+        if self._scores:  # a training may have nothing to validate on
+            self._paint_scores(painter)
         painter.end()
 
     # -- parts -----------------------------------------------------------------------
