@@ -28,8 +28,10 @@ def test_every_setting_has_an_editor_with_its_bounds_and_help(form):
     low = form.findChild(QDoubleSpinBox)
     assert (low.minimum(), low.maximum(), low.value()) == (0, 100, 0.1)
     assert low.toolTip() == "This percentile of the intensities becomes black."
-    (contrast, scope) = form.findChildren(QComboBox)
-    assert [contrast.itemText(i) for i in range(3)] == ["percentile", "minmax", "none"]
+    (contrast, scope, colours) = form.findChildren(QComboBox)
+    shown = [contrast.itemText(i) for i in range(contrast.count())]
+    assert shown == ["percentile", "minmax", "standard", "none"]
+    assert colours.currentText() == "grey"
     assert scope.currentText() == "plane"
     assert form.findChild(QSpinBox).minimum() == 0
 

@@ -283,7 +283,7 @@ def test_bad_input_says_what_to_do(viewer, open_panel, qtbot, tmp_path):
     )
     widget.load(table)
     rest(qtbot, widget)
-    assert widget._warning.text() == "1 objects lie outside the labels."
+    assert widget._warning.text() == "1 object outside the labels."
 
     # what was drawn is no prompt
     layer_of(viewer, Shapes).add_lines(np.array([[1, 1], [5, 5]]))
