@@ -12,14 +12,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from skimage.data import coins
-from skimage.filters import threshold_otsu
-from skimage.measure import label
+from tiny_coins import labelled_coins, tiny_model
 
 from napari_samseg.core.errors import SamSegError
 from napari_samseg.core.memory import MemoryFallbackWarning
 from napari_samseg.core.models.sam import SamModel
-from napari_samseg.core.models.tiny import TinyConfig, build_tiny, prompt_prior
 from napari_samseg.core.settings import (
     AugmentSettings,
     LoopSettings,
@@ -33,15 +30,6 @@ from napari_samseg.core.training.presets import TuningPlan
 from napari_samseg.core.training.validation import Validation
 from napari_samseg.core.types import Progress, TrainingProgress
 
-CONFIG = TinyConfig(
-    input_size=128,
-    embed_dim=32,
-    widths=(8, 16, 16, 16, 16),
-    depths=(0, 0, 0, 0, 0),
-    decoder_heads=4,
-    mlp_dim=32,
-    mask_channels=4,
-)
 # box and point prompts have weights of their own: in some steps they get no gradient
 PLAN = TuningPlan(
     tune=TuneSettings(train="lora+decoder", objects=2, corrections=0, min_area=200),
@@ -66,13 +54,9 @@ class Stop(Exception):
 
 def tune(plan: TuningPlan, **options: Any) -> Any:
     """Train a tiny model on a corner of scikit-image's coins."""
-    torch.manual_seed(0)
-    sam = build_tiny(CONFIG)
-    picture = coins()[150:278, 40:168]
-    labels = label(picture > threshold_otsu(picture))
-    model = SamModel(sam, name="test", family="tiny", prior=prompt_prior)
+    picture, labels = labelled_coins()
     return api.finetune(
-        picture, labels.astype(np.uint16), model=model, preset=plan, **options
+        picture, labels.astype(np.uint16), model=tiny_model(), preset=plan, **options
     )
 
 

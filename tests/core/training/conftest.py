@@ -2,37 +2,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
-from skimage.data import coins
-from skimage.filters import threshold_otsu
-from skimage.measure import label
+from tiny_coins import labelled_coins, tiny_model
 
 from napari_samseg.core.models.sam import SamModel
-from napari_samseg.core.models.tiny import TinyConfig, build_tiny, prompt_prior
-
-CONFIG = TinyConfig(
-    input_size=128,
-    embed_dim=32,
-    widths=(8, 16, 16, 16, 16),
-    depths=(0, 0, 0, 0, 0),
-    decoder_heads=4,
-    mlp_dim=32,
-    mask_channels=4,
-)
 
 
 @pytest.fixture
 def coin_labels() -> tuple[np.ndarray, np.ndarray]:
     """A corner of scikit-image's coins with the components of Otsu's threshold."""
-    picture = coins()[150:278, 40:168]
-    labels = label(picture > threshold_otsu(picture))
-    areas = np.bincount(labels.ravel())
-    return picture, np.where(areas[labels] >= 200, labels, 0)
+    return labelled_coins()
 
 
 @pytest.fixture
 def model() -> SamModel:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        sam = build_tiny(CONFIG)
-    return SamModel(sam, name="test", family="tiny", prior=prompt_prior)
+    return tiny_model()

@@ -36,7 +36,7 @@ class PackedObjects:
     bits : (bytes,) uint8
         Mapped into memory; only what is read takes any.
     classes : (N,) int64
-        Class of each; 0 where the labels have none.
+        Class of each, where classes are balanced; 0 otherwise.
     """
 
     object_ids: IntArray

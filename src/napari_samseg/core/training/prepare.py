@@ -172,7 +172,7 @@ class _Preparation:
             objects = one_side(objects, self.settings.validation, is_validation)
         if not len(objects):
             return
-        if isinstance(image.labels, ClassPlanes):
+        if self.settings.balance == "classes" and isinstance(image.labels, ClassPlanes):
             self._classes = _classes_of(objects, image.labels.class_plane(at.plane))
         plane = measure_plane(image.source, at.plane, image.settings)
         boxes = plan_tiles(plane.size, self.model.input_size, self.tiles)
