@@ -60,6 +60,7 @@ def own_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.mark.filterwarnings("ignore:.*objects are smaller")
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if page_code(page)], ids=lambda page: page.name
 )

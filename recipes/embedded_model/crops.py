@@ -16,7 +16,7 @@ from pack import PackedImage
 from scipy import ndimage
 from torch.nn import functional
 
-from napari_samseg.core.training.objective import ObjectTargets
+from napari_samseg.core.training.targets import ObjectTargets
 
 CANVAS = 512
 WINDOW_SAMPLES = 48

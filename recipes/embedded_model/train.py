@@ -11,7 +11,7 @@ import csv
 import dataclasses
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +27,9 @@ from napari_samseg.core.models.sam import SamModel
 from napari_samseg.core.models.tiny import TinyConfig, fold_batch_norm, prompt_prior
 from napari_samseg.core.predict import Predictor
 from napari_samseg.core.settings import ImageSettings, LoopSettings
-from napari_samseg.core.training.loop import Score, TrainingLoop
+from napari_samseg.core.training.loop import TrainingLoop
+from napari_samseg.core.training.schedule import Score
+from napari_samseg.core.types import Progress, TrainingProgress
 
 SMALL, MIDDLE, LARGE = CropPlan(160, 16, 4), CropPlan(320, 4, 7), CropPlan(512, 1, 12)
 
@@ -67,7 +69,7 @@ class Validation:
         self.images += [i for i in held_out if i.source == "axon_sem"]
         self.figures: dict[str, float] = {}
 
-    def __call__(self, module: nn.Module) -> Score:
+    def __call__(self, module: nn.Module) -> Generator[Progress, None, Score]:
         """Score the averaged weights: mean IoU over sets and kinds of prompt."""
         model = SamModel(
             fold_batch_norm(module.sam),
@@ -77,6 +79,7 @@ class Validation:
         )
         scores: dict[str, list[float]] = {}
         for k, image in enumerate(self.images):
+            yield Progress("scoring", k, len(self.images))
             # already normalised when it was packed
             plane = normalise_plane(image.pixels, ImageSettings(normalisation="none"))
             many = 60 if image.source == "axon_sem" else 10
@@ -100,6 +103,8 @@ def follow(loop: TrainingLoop[CropBatch], validation: Validation, log: Path) -> 
         writer = csv.writer(file)
         steps = loop.run()
         for progress in steps:
+            if not isinstance(progress, TrainingProgress):
+                continue
             figures = {"loss": progress.train_loss, **loop.figures}
             for key, value in figures.items():
                 means[key] = 0.96 * means.get(key, value) + 0.04 * value

@@ -72,7 +72,12 @@ def tune(
 ) -> Path:
     """Tune the embedded model and return the path of the best weights."""
     plan = find_preset(options.preset)
-    plan = replace(plan, loop=replace(plan.loop, seed=draw))
+    # all twenty are learned from: what proves the gain are the other images
+    plan = replace(
+        plan,
+        loop=replace(plan.loop, seed=draw),
+        tune=replace(plan.tune, validation=0.0),
+    )
     result = finetune(
         # in the contrast that the model is shown, as 8 bits
         [open_image(np.rint(p).astype(np.uint8), rgb=True) for _, p, _ in annotated],

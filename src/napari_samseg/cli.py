@@ -25,7 +25,7 @@ from napari_samseg.cli_evaluate import evaluate
 from napari_samseg.cli_finetune import finetune
 from napari_samseg.cli_instances import instances
 from napari_samseg.cli_measure import measure
-from napari_samseg.cli_models import compare_models, export_model
+from napari_samseg.cli_models import compare_models, export_model, print_tuned
 from napari_samseg.cli_mri import prepare_mri
 from napari_samseg.cli_options import (
     ModelOptions,
@@ -263,8 +263,16 @@ def print_model(
     name: Annotated[str, typer.Argument(help="A name from `models list`.")],
 ) -> None:
     """Say where a model comes from, its licence, and how to cite it."""
-    from napari_samseg.core.models.weights import find_model, models_folder
+    from napari_samseg.core.models.weights import (
+        find_model,
+        models_folder,
+        tuned_models,
+    )
 
+    tuned = tuned_models()
+    if name in tuned:
+        print_tuned(name, tuned[name])
+        return
     entry = find_model(name)
     file = entry.checkpoint
     size = "not stated" if file.nbytes is None else f"{file.nbytes / 1e6:.0f} MB"

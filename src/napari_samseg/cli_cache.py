@@ -16,6 +16,7 @@ from rich.table import Table
 
 from napari_samseg.cli_options import Planes, read_range
 from napari_samseg.cli_terminal import output, say, show_progress
+from napari_samseg.core.amounts import count_things
 from napari_samseg.core.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -310,7 +311,9 @@ def _print_recipe(recipe: StackRecipe, entry: EntrySummary) -> None:
 
 def _print_foreign(foreign: ForeignEmbeddings) -> None:
     shape = " x ".join(map(str, foreign.embedding_shape))
-    planes = "one image" if foreign.n_planes is None else f"{foreign.n_planes} planes"
+    planes = "one image"
+    if foreign.n_planes is not None:
+        planes = count_things(foreign.n_planes, "plane")
     _print_facts(
         ("file", str(foreign.path)),
         ("from", foreign.kind),
@@ -330,7 +333,7 @@ def _print_facts(*facts: tuple[str, str]) -> None:
 def _print_report(report: EntryReport) -> None:
     recipe = report.recipe
     name = "" if recipe is None else f" ({recipe.image}, {recipe.model})"
-    say(f"entry {report.digest}{name}: {report.sound} planes are sound")
+    say(f"entry {report.digest}{name}: {count_things(report.sound, 'plane')} sound")
     for what, planes in (("missing", report.missing), ("damaged", report.damaged)):
         if planes:
             say(f"  {len(planes)} {what}: {_first_few(planes)}")

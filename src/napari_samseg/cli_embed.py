@@ -19,6 +19,7 @@ from napari_samseg.cli_options import (
     read_range,
 )
 from napari_samseg.cli_terminal import STOPPED, say, show_progress, tell
+from napari_samseg.core.amounts import count_things
 from napari_samseg.core.settings import EmbedSettings
 
 if TYPE_CHECKING:
@@ -114,8 +115,8 @@ def _print_report(report: EmbedReport, location: str) -> None:
     from napari_samseg.core.amounts import describe_seconds
 
     say(
-        f"{report.encoded} planes encoded, {report.kept} were there, in "
-        f"{describe_seconds(report.seconds)}"
+        f"{count_things(report.encoded, 'plane')} encoded, {report.kept} were there, "
+        f"in {describe_seconds(report.seconds)}"
     )
     say(f"store: {location}")
     for plane, reason in report.unreadable:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["evaluate"]
 
+# Of average precision, in the table on the terminal.
+SHOWN_THRESHOLDS = (0.5, 0.75)
+
 
 def evaluate(
     predicted: Annotated[
@@ -32,7 +35,13 @@ def evaluate(
             metavar="TRUE",
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Folder for tables, page and pictures.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for tables, page and pictures; without it, scores are shown "
+            "here alone."
+        ),
+    ] = None,
     classes: Annotated[
         str,
         typer.Option(
@@ -75,13 +84,18 @@ def evaluate(
     for note in result.notes:
         messages.print(f"note: {note}", markup=False, soft_wrap=True)
     _print(result.evaluation)
-    say(f"wrote {out / 'index.html'} and the tables beside it")
+    if out is not None:
+        say(f"wrote {out / 'index.html'} and the tables beside it")
 
 
 def _print(evaluation: Evaluation) -> None:
+    from napari_samseg.core.metrics.evaluation import AP_SCORES
+
     table = Table("class", "score", "mean", "95 %", "samples")
     for class_name in evaluation.classes:
         for score, interval in evaluation.intervals(class_name).items():
+            if AP_SCORES.get(score, 0.5) not in SHOWN_THRESHOLDS:
+                continue  # they are in the files
             bounds = f"{interval.low:.3f} to {interval.high:.3f}"
             table.add_row(
                 class_name,

@@ -31,7 +31,9 @@ def measure(
             "the image say (OME-TIFF, ImageJ, OME-Zarr, NIfTI)."
         ),
     ] = "",
-    unit: Annotated[str, typer.Option(help="Of --pixel-size: nm, um, mm.")] = "um",
+    unit: Annotated[
+        str, typer.Option(help="Unit in which --pixel-size is given: nm, um or mm.")
+    ] = "um",
     qc: Annotated[
         Path | None,
         typer.Option(help="Also draw the objects over the image: .png or .html."),

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from napari_samseg.cli_options import Overwrite
 from napari_samseg.cli_terminal import output, say, show_progress
+from napari_samseg.core.amounts import count_things
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -18,8 +19,10 @@ if TYPE_CHECKING:
     from napari_samseg.core.training.config import TuneConfig
     from napari_samseg.core.types import Progress
 
-__all__ = ["compare_models", "export_model"]
+__all__ = ["compare_models", "export_model", "print_tuned"]
 
+# Of a training, by name.
+MOST_IMAGES = 6
 ExportFormat = Literal["weights", "bioimageio"]
 
 
@@ -105,7 +108,33 @@ def compare_models(
             f"{row['gain']:+.3f} ± {row['gain_error']:.3f}",
         )
     output.print(table)
-    say(f"on {len(found.objects)} objects; wrote {out / 'index.html'} and tables")
+    say(
+        f"on {count_things(len(found.objects), 'object')}; "
+        f"wrote {out / 'index.html'} and tables"
+    )
+
+
+def print_tuned(name: str, weights: Path) -> None:
+    """Say what a tuned model was made from, and how good it is."""
+    from napari_samseg.core.models.tuned_card import describe_gain, read_card
+
+    card = read_card(weights)
+    objects = card.get("objects") or {}
+    tune = (card.get("settings") or {}).get("tune") or {}
+    images = [str(image["name"]) for image in card.get("images") or ()]
+    more = ", ..." if len(images) > MOST_IMAGES else ""
+    lines = [("name", name)]
+    if card:
+        lines += [
+            ("family", str(card.get("family", ""))),
+            ("tuned", f"from {card['base']['name']}, {card.get('made', '')}"),
+            ("learned", f"{tune.get('train', '')}, step {card.get('step', '')}"),
+            ("images", ", ".join(images[:MOST_IMAGES]) + more),
+            ("objects", ", ".join(f"{n} {side}" for side, n in objects.items())),
+            ("scores", describe_gain(card) or "nothing was validated"),
+        ]
+    for label, value in (*lines, ("file", str(weights))):
+        say(f"{label:8} {value}")
 
 
 def _compare(

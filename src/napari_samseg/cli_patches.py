@@ -65,7 +65,7 @@ def cut(
         overwrite=overwrite,
     )
     n_patches = show_progress(cut_file(job))
-    say(f"wrote {n_patches} patches to {out}")
+    say(f"wrote {n_patches} {'patch' if n_patches == 1 else 'patches'} to {out}")
 
 
 @patches_app.command()

@@ -7,12 +7,9 @@ import pytest
 from napari.layers import Labels, Points
 
 from napari_samseg.adapters.instance_layers import (
-    STEP_PIXELS,
     relative_spacing,
     seeds_of,
-    write_instances,
 )
-from napari_samseg.core.errors import LayerError
 
 
 @pytest.mark.parametrize(
@@ -40,16 +37,6 @@ def test_many_points_lie_where_napari_draws_them():
     for i in (0, 7, 29_999):
         expected = source.world_to_data(points.data_to_world(places[i]))
         np.testing.assert_allclose(found[i], expected)
-
-
-def test_as_many_pixels_as_are_written_while_the_window_waits():
-    layer = Labels(np.zeros((8, 8), int))
-    with pytest.raises(LayerError, match="let a new layer be made"):
-        write_instances(layer, (), np.ones(STEP_PIXELS + 1, np.uint8))
-    write_instances(layer, (np.array([2]), np.array([3])), np.array([5]))
-    assert layer.data[2, 3] == 5
-    layer.undo()
-    assert not layer.data.any()
 
 
 @pytest.mark.parametrize(

@@ -247,7 +247,7 @@ def test_unreadable_planes_are_skipped_and_listed_where_wanted(
     shutil.copy(stack, damaged)
     status, output, _ = run(damaged)
     assert status == 0
-    assert "1 planes encoded, 3 were there" in output
+    assert "1 plane encoded, 3 were there" in output
 
 
 def test_an_unreadable_plane_ends_the_job_and_what_is_finished_stays(

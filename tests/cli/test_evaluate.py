@@ -78,12 +78,24 @@ def test_instances_of_real_nuclei(nuclei, call):
     assert pooled["class"] == "object"
     assert pooled["samples"] == "4"
     assert 0.5 < float(pooled["pq"]) < 1
+    thresholds = [float(pooled[f"ap{t}"]) for t in range(50, 100, 5)]
+    assert thresholds == sorted(thresholds, reverse=True)
+    assert np.mean(thresholds) == pytest.approx(float(pooled["ap"]), abs=1e-5)
 
     page = (out / "index.html").read_text(encoding="utf-8")
     for picture in sorted((out / "pictures").iterdir()):
         assert picture.name in page
         assert np.asarray(Image.open(picture).convert("RGB")).std() > 5
     assert len(list((out / "pictures").iterdir())) == 8
+    assert "<dt>pq<dd>panoptic quality" in page
+
+    before = sorted(folder.rglob("*"))
+    status, shown, errors = call(folder / "found", folder / "true")
+    assert (status, errors) == (0, "")
+    assert "ap75" in shown
+    assert "ap80" not in shown
+    assert "wrote" not in shown
+    assert sorted(folder.rglob("*")) == before
 
     status, _, errors = call(folder / "found", folder / "true", "--out", out)
     assert status == 2
@@ -215,3 +227,14 @@ def test_what_is_so_of_many_files_is_told_once(shared_data, tmp_path, call):
     (note,) = errors.splitlines()
     assert "part0.png looks like a map of classes" in note
     assert note.endswith("; so it is with 1 other file")
+
+
+def test_ids_are_not_taken_for_classes(tmp_path):
+    ids = np.arange(144, dtype=np.uint16).reshape(12, 12)
+    path = tmp_path / "ids.tif"
+    tifffile.imwrite(path, ids)
+    arguments = [str(path), str(path), "--classes", "all", "--out", str(tmp_path / "o")]
+    result = CliRunner().invoke(app, ["evaluate", *arguments])
+    assert result.exit_code == 2
+    assert "143 different values" in result.stderr
+    assert "leave out --classes" in result.stderr

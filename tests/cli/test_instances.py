@@ -369,9 +369,9 @@ def test_points_that_do_not_count_as_given_are_told(run, tmp_path):
     (tmp_path / "points.csv").write_text(rows)
     given = (tmp_path / "mask.tif", "--seeds", tmp_path / "points.csv")
     status, output, notes = run(*given, "--out", tmp_path / "out.tif")
-    assert (status, output.splitlines()[0]) == (0, "3 objects")
-    assert "1 of 4 points lie on background, and count as the nearest" in notes
-    assert "1 of 4 objects got no pixels: points of others lie at the" in notes
+    assert (status, output.splitlines()[0]) == (0, "2 objects")
+    assert "1 of 4 points lie on background, where nothing grows" in notes
+    assert "1 of 3 objects got no pixels: points of others lie at the" in notes
     for more in ("--no-blocks", "--blocks"):
         out = tmp_path / "other.zarr"
         status, _, errors = run(*given, "--method", "components", more, "--out", out)
@@ -380,6 +380,30 @@ def test_points_that_do_not_count_as_given_are_told(run, tmp_path):
     status, _, errors = run(*given, "--blocks", "--out", tmp_path / "other.zarr")
     assert status == 2
     assert "these 900 pixels are worked on block by block" in errors
+
+
+def test_photographs_are_no_masks_of_axons_and_myelin(run, tmp_path):
+    rng = np.random.default_rng(0)
+    mask = np.zeros((60, 80), np.uint8)
+    mask[10:30, 10:30] = 255
+    for name, image in (
+        ("mask.tif", mask),
+        ("photo.tif", rng.integers(1, 150, mask.shape, np.uint8)),
+    ):
+        tifffile.imwrite(tmp_path / name, image)
+    for axon, myelin in (("mask", "photo"), ("photo", "mask")):
+        given = (
+            "--axon",
+            tmp_path / f"{axon}.tif",
+            "--myelin",
+            tmp_path / f"{myelin}.tif",
+        )
+        out = ("--method", "axon-myelin", "--out", tmp_path / "out.tif")
+        status, _, errors = run(*given, *out)
+        assert status == 2
+        assert "photo.tif looks like a photograph" in errors
+        assert not (tmp_path / "out.tif").exists()
+    assert run(*given, *out, "--as-is")[0] == 0
 
 
 def test_a_table_says_of_which_class_objects_are(run, tmp_path):
@@ -444,6 +468,24 @@ def test_thin_sections_that_fall_to_pieces_are_noted(run, shared_data, tmp_path)
     fewer, notes = objects("44,4,4", "--min-distance", distance)
     assert fewer.max() <= 2 * n_parts
     assert "became" not in notes
+
+
+def test_planes_of_unknown_distance_are_noted(run, tmp_path):
+    path, out = tmp_path / "stack.tif", tmp_path / "out.tif"
+    volume = np.zeros((4, 20, 20), np.uint8)
+    volume[:, 4:16, 4:16] = 1
+    tifffile.imwrite(
+        path,
+        volume,
+        imagej=True,
+        resolution=(2, 2),
+        metadata={"axes": "ZYX", "unit": "um"},
+    )
+    given = (path, "--method", "watershed", "--out", out, "--overwrite")
+    for more, is_noted in (((), True), (("--spacing", "3,1,1"), False)):
+        status, _, notes = run(*given, *more)
+        assert status == 0
+        assert ("how large a pixel is along axis 0" in notes) == is_noted
 
 
 def test_objects_that_touch_at_waists_are_no_reason_for_a_note(run, tmp_path):

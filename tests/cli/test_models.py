@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 
 import numpy as np
 import pytest
@@ -10,12 +11,15 @@ import segment_anything
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from tiny_coins import labelled_coins
 from typer.testing import CliRunner
 
 from napari_samseg.cli import app
 from napari_samseg.core.models import load_model
-from napari_samseg.core.settings import LoraSettings
+from napari_samseg.core.settings import LoopSettings, LoraSettings, TuneSettings
+from napari_samseg.core.training.api import finetune
 from napari_samseg.core.training.lora import add_lora, lora_state
+from napari_samseg.core.training.presets import TuningPlan
 
 
 @pytest.fixture
@@ -65,7 +69,10 @@ def test_a_model_of_the_embedded_family(tiny_checkpoint, tmp_path, call):
 
     for arguments, said in (
         ((tiny_checkpoint, "--out", out), "--overwrite"),
-        ((tiny_checkpoint, "--out", tmp_path / "a.pth"), "written as .safetensors"),
+        (
+            (tiny_checkpoint, "--out", tmp_path / "a.pth"),
+            "--out " + str(tmp_path / "a.safetensors"),
+        ),
         ((tiny_checkpoint, "--out", tmp_path / "a.onnx"), ".pth or .safetensors"),
         ((tiny_checkpoint, "--out", tiny_checkpoint, "--overwrite"), "would destroy"),
         (("nobody", "--out", tmp_path / "a.pth"), "no model 'nobody'"),
@@ -81,28 +88,58 @@ def test_a_model_of_the_embedded_family(tiny_checkpoint, tmp_path, call):
 
 
 @pytest.mark.slow
-def test_a_tuned_vit_b_loads_in_segment_anything(tmp_path, call):
+@pytest.mark.filterwarnings("ignore:.*objects are smaller")
+@pytest.mark.parametrize("train", ["decoder", "lora"])
+def test_a_tuned_vit_b_loads_in_segment_anything(train, tmp_path, call):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         sam = segment_anything.sam_model_registry["vit_b"]()
-    base = tmp_path / "tuned.safetensors"
+    base = tmp_path / "base.safetensors"
     save_file(sam.state_dict(), base)
-    adapters = tmp_path / "lora.safetensors"
-    adapt(sam, adapters, "encoder.q, encoder.v, encoder.lin1")
+    picture, labels = labelled_coins()
+    plan = TuningPlan(
+        # nothing is held out: what is learned is kept, good or not
+        tune=TuneSettings(
+            train=train, validation=0, corrections=0, objects=2, surroundings=1.0
+        ),
+        loop=LoopSettings(steps=2, warmup_steps=1, learning_rate=1e-2),
+    )
+    tuned = finetune(
+        [picture], [labels], model=str(base), preset=plan, out=tmp_path / "tuned"
+    )
     out = tmp_path / "merged.pth"
-    status, words, _ = call("export", base, "--out", out, "--lora", adapters)
+    status, words, _ = call("export", tuned.best, "--out", out)
     assert status == 0
     assert "family sam" in words
     # the registry reads the plain state dict strictly, as micro-sam does
     loaded = segment_anything.sam_model_registry["vit_b"](checkpoint=str(out))
-    own = sam.image_encoder.blocks[3].attn.qkv.weight
-    torch.testing.assert_close(loaded.image_encoder.blocks[3].attn.qkv.weight, own)
-    plain = load_file(base)["image_encoder.blocks.3.attn.qkv.weight"]
-    width = plain.shape[1]
-    assert torch.equal(own[width : 2 * width], plain[width : 2 * width])  # the keys
-    assert not torch.allclose(own[:width], plain[:width])
+    before, after = sam.state_dict(), loaded.state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    if train == "decoder":
+        assert {name.split(".")[0] for name in changed} == {"mask_decoder"}
+        return
+    name = "image_encoder.blocks.3.attn.qkv.weight"
+    assert name in changed
+    width = after[name].shape[1]
+    keys = slice(width, 2 * width)
+    assert torch.equal(after[name][keys], before[name][keys])
 
 
+def test_adapters_that_are_not_all_are_not_merged(tiny_checkpoint, tmp_path, call):
+    model = load_model(tiny_checkpoint, device="cpu")
+    adapters = tmp_path / "best_lora.safetensors"
+    adapt(model.sam, adapters)
+    save_file(load_file(adapters), adapters, {"trained": "lora+decoder"})
+    out = tmp_path / "merged.safetensors"
+    status, _, errors = call(
+        "export", tiny_checkpoint, "--out", out, "--lora", adapters
+    )
+    assert status == 2
+    assert "(best.safetensors)" in errors
+    assert not out.exists()
+
+
+@pytest.mark.filterwarnings("ignore:.*objects are smaller")
 def test_models_on_one_validation_set(shared_data, tiny_checkpoint, tmp_path, call):
     """The embedded model against random weights, on real nuclei of three images."""
     source = shared_data / "dsb2018"
@@ -156,3 +193,50 @@ def test_models_on_one_validation_set(shared_data, tiny_checkpoint, tmp_path, ca
         status, _, errors = call("compare", *arguments)
         assert status == 2
         assert said in errors
+
+
+@pytest.mark.filterwarnings("ignore:.*objects are smaller")
+def test_a_comparison_gives_the_scores_of_the_training(
+    tiny_checkpoint, tmp_path, call, monkeypatch
+):
+    monkeypatch.setenv("SAMSEG_MODELS", str(tmp_path / "models"))
+    picture, labels = labelled_coins()
+    # larger than the model's input: there are several tiles
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    Image.fromarray(labels.astype(np.uint8)).save(tmp_path / "a_labels.png")
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        f"images: a.png\nlabels: a_labels.png\nout: coins\nmodel: {tiny_checkpoint}\n"
+        "tune: {validation: 0.5}\naugment: {variants: 1}\n"
+        "loop: {steps: 2, warmup_steps: 1, validate_every: 1}\n"
+    )
+    result = CliRunner().invoke(app, ["finetune", str(config)])
+    assert result.exit_code == 0, result.output
+    assert "before: mean IoU 0." in result.stderr
+    assert "About " in result.stderr
+    out = tmp_path / "out"
+    options = ("--config", config, "--out", out)
+    assert call("compare", tiny_checkpoint, "coins", *options)[0] == 0
+    with (out / "models.csv").open(newline="") as file:
+        rows = {(r["model"], r["prompt"]): r for r in csv.DictReader(file)}
+    card = json.loads((tmp_path / "models/tuned/coins/best.json").read_text())
+    for prompt in ("box", "point"):
+        for name, side in ((str(tiny_checkpoint), "before"), ("coins", "after")):
+            row, scores = rows[name, prompt], card["scores"][side]
+            assert float(row["iou"]) == pytest.approx(scores[prompt], abs=1e-4)
+            error = card["errors"][side][prompt]
+            assert float(row["iou_error"]) == pytest.approx(error, abs=1e-4)
+        error = card["errors"]["change"][prompt]
+        assert float(rows["coins", prompt]["gain_error"]) == pytest.approx(
+            error, abs=1e-4
+        )
+    status, words, _ = call("info", "coins")
+    assert status == 0
+    assert f"from {tiny_checkpoint.name}" in words
+    assert "3 training, 3 validation" in words
+    listed = " ".join(call("list")[1].replace("│", " ").split())
+    assert "on 3 objects, 20" in listed
+    assert "→" in listed
+    status, _, errors = call("export", "coin", "--out", tmp_path / "x.safetensors")
+    assert status == 2
+    assert "did you mean 'coins'?" in errors

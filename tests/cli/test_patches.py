@@ -42,7 +42,7 @@ def test_a_real_picture_comes_back(run, shared_data, tmp_path, folder, size, str
     status, output, errors = run(*asked)
     assert status == 0, errors
     names = sorted(path.name for path in folder.glob("*.png"))
-    assert f"wrote {len(names)} patches" in output
+    assert f"wrote {len(names)} patch" in output
     assert names == json.loads((folder / "patches.json").read_text())["files"]
     sides = [int(n) for n in (size.split(",") * 2)[:2]]
     assert {imread(folder / name).shape for name in names} == {(*sides, 3)}

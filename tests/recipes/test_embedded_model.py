@@ -16,6 +16,7 @@ from napari_samseg.core.models import load_model
 from napari_samseg.core.models.tiny import TinyConfig
 from napari_samseg.core.settings import LoopSettings, TileSettings
 from napari_samseg.core.training.loop import TrainingLoop
+from napari_samseg.core.types import TrainingProgress
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "embedded_model"
 CONFIG = TinyConfig(
@@ -141,7 +142,9 @@ def test_trained_exported_and_loaded(
         checkpoint=state,
     )
     figures: dict[str, list[float]] = {}
-    for _ in loop.run():
+    for progress in loop.run():
+        if not isinstance(progress, TrainingProgress):
+            continue
         for name, value in loop.figures.items():
             figures.setdefault(name, []).append(value)
     assert {"dense", "box", "point", "mixed"} == set(figures)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.abc
 import importlib.machinery
 import os
@@ -13,17 +14,19 @@ import dask.array as da
 import numpy as np
 import pytest
 from napari.utils.notifications import notification_manager
-from qtpy.QtCore import QTimer
+from qtpy.QtCore import Qt, QTimer
 from skimage import io
+from widgets.canvas import drag, press_key
 from widgets.test_segment_widget import save_screenshot
 
+from napari_samseg.adapters import layer_edit
 from napari_samseg.adapters.prompt_layers import is_own_layer
 from napari_samseg.adapters.write_layers import array_on_disk
 from napari_samseg.core.instances import volume_job
 from napari_samseg.core.instances.methods import Seeds, find_instances
 from napari_samseg.core.settings import InstanceSettings
 from napari_samseg.core.steps import run_steps as run_to_end
-from napari_samseg.widgets import instance_steps
+from napari_samseg.widgets import instance_job, instance_steps, sliced_steps
 from napari_samseg.widgets.instance_steps import ClassInputs, run_steps
 from napari_samseg.widgets.workers import RUNNING, Job
 
@@ -153,6 +156,77 @@ def test_preview_run_and_one_undo_step(viewer, touching, open_panel, qtbot):
     assert set(np.unique(target.data)) == {0, 7, 8}
 
 
+@pytest.fixture
+def large_edit(viewer, open_panel, monkeypatch):
+    """A volume whose instances go into a layer, in 40 pieces or more."""
+    monkeypatch.setattr(layer_edit, "PIECE_PIXELS", 1 << 12)
+    # one piece at a time
+    monkeypatch.setattr(sliced_steps, "SLICE_S", 0)
+    mask = np.zeros((12, 128, 128), np.uint8)
+    mask[:, 4:-4, 4:60] = mask[:, 4:-4, 68:-4] = 1
+    target = viewer.add_labels(np.zeros(mask.shape, np.uint16), name="target")
+    viewer.add_labels(mask, name="mask")
+    widget = open_panel()
+    widget._preview_check.setChecked(False)
+    widget._target_box.setCurrentText("target")
+    widget._target_box.activated.emit(widget._target_box.currentIndex())
+    viewer.layers.selection.active = target
+    viewer.dims.set_point(0, 11)
+    # the person's own stroke, before all
+    target.selected_label, target.brush_size = 9, 3
+    target.mode = "paint"
+    drag(viewer, target, [(11, 64, 20), (11, 64, 40)])
+    assert (target.data == 9).any()
+    return widget, target, mask
+
+
+def wait_for_writing(qtbot, widget, target):
+    widget._start_button.click()
+    qtbot.waitUntil(lambda: target.data[1].any(), timeout=60_000)
+    assert widget._job.is_running
+
+
+def test_large_edits_leave_time_to_paint(viewer, large_edit, qtbot):
+    widget, target, mask = large_edit
+    first = target.data.copy()
+    wait_for_writing(qtbot, widget, target)
+    assert not (target.data[10] > 0).any()
+    target.selected_label = 7
+    drag(viewer, target, [(11, 30, 90), (11, 30, 110)])
+    stroke = target.data == 7
+    assert stroke.any()
+    rest(qtbot, widget)
+    told = widget._status.text()
+    assert "Ctrl+Z there, 2 times, takes it back" in told
+    n_kept = np.count_nonzero(stroke & (mask > 0))
+    assert f"{n_kept} pixels that you painted there meanwhile stayed" in told
+    expected = find_instances(mask, InstanceSettings(), before=first).labels
+    np.testing.assert_array_equal(target.data, np.where(stroke, 7, expected))
+    press_key(viewer, Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
+    press_key(viewer, Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
+    np.testing.assert_array_equal(target.data, first)
+    target.undo()
+    assert not target.data.any()
+
+
+def test_a_large_edit_that_is_cancelled_is_taken_back(viewer, large_edit, qtbot):
+    widget, target, _ = large_edit
+    first = target.data.copy()
+    wait_for_writing(qtbot, widget, target)
+    widget._cancel_button.click()
+    assert widget._status.text() == "Cancelled. Nothing was changed."
+    assert not widget.is_busy
+    np.testing.assert_array_equal(target.data, first)
+    # what was painted meanwhile is not taken back unasked
+    wait_for_writing(qtbot, widget, target)
+    drag(viewer, target, [(11, 30, 90), (11, 30, 110)])
+    stroke = (target.data == 9) & (first != 9)
+    widget._cancel_button.click()
+    assert stroke.any()
+    assert (target.data[stroke] == 9).all()
+    assert "where you painted meanwhile; Ctrl+Z there" in widget._status.text()
+
+
 def test_axons_and_their_myelin_in_two_layers(viewer, axons, open_panel, qtbot):
     """The picture of the documentation."""
     image, classes = axons
@@ -161,7 +235,7 @@ def test_axons_and_their_myelin_in_two_layers(viewer, axons, open_panel, qtbot):
     viewer.add_image((classes == 1) * np.uint8(255), name="myelin", visible=False)
     viewer.add_image((classes == 2) * np.uint8(255), name="axon", visible=False)
     widget = open_panel("axon-myelin", min_size=100)
-    assert widget._input is None
+    assert widget._layers.source is None
     assert "Add a Labels layer" in widget._status.text()
     for box, name in ((widget._myelin_box, "myelin"), (widget._input_box, "axon")):
         box.setCurrentText(name)
@@ -201,8 +275,7 @@ def test_a_volume_with_preview_progress_and_a_live_window(
     np.testing.assert_allclose(previews(viewer)[0].data_to_world((0, 0, 0))[0], 80)
 
     stages = []
-    report = widget._on_progress
-    widget._on_progress = lambda step: (stages.append(step.stage), report(step))
+    widget._job.progressed.connect(lambda step: stages.append(step.stage))
     run(qtbot, widget)
     assert "reading" in stages
     made = viewer.layers["bodies - instances"]
@@ -255,15 +328,56 @@ def test_what_ends_early_leaves_nothing_on_disk(tmp_path, monkeypatch):
         made.append(array_on_disk(shape, tmp_path, "mask"))
         return made[-1]
 
-    arguments = (inputs, None, InstanceSettings(), None, make_out, tmp_path)
+    arguments = (inputs, None, InstanceSettings(), None, make_out, lambda: tmp_path)
     steps = run_steps(*arguments)
     while next(steps).stage != "joining blocks":
         pass
     assert made[0].nbytes_stored() > 1000
     steps.close()
     assert list(tmp_path.iterdir()) == []
-    _, result = run_to_end(run_steps(*arguments))
-    assert result.found.labels[...].max() == result.found.n_objects > 0
+    answer = run_to_end(run_steps(*arguments))
+    found = answer.result.found
+    assert found.labels[...].max() == found.n_objects > 0
+    # nobody takes the first
+    other = run_to_end(run_steps(*arguments))
+    other.keep()
+    assert len(list(tmp_path.iterdir())) == 2
+    del answer, other
+    (kept,) = tmp_path.iterdir()
+    assert kept == made[-1].store.root
+
+
+def test_an_answer_that_comes_after_the_panel_has_closed_is_removed(
+    viewer, bodies, open_panel, qtbot, monkeypatch, tmp_path
+):
+    """The thread has done its last step, and the window does not know yet."""
+    monkeypatch.setitem(
+        volume_job.volume_instances_steps.__kwdefaults__, "memory_values", 1000
+    )
+    made = []
+
+    def make_array(shape, folder, name):
+        made.append(array_on_disk(shape, tmp_path, name))
+        return made[-1]
+
+    monkeypatch.setattr(instance_job, "array_on_disk", make_array)
+    mask = (bodies[:4, :60, :60] > 0).astype(np.uint8)
+    viewer.add_labels(da.from_array(mask, chunks=12), name="mask")
+    widget = open_panel()
+    returned = Job._returned
+
+    def close_first(job, answer):
+        if isinstance(answer, instance_steps.Answer):
+            viewer.window.remove_dock_widget(widget.parent())
+        returned(job, answer)
+
+    monkeypatch.setattr(Job, "_returned", close_first)
+    widget._start_button.click()
+    rest(qtbot, widget)
+    assert widget.is_shut
+    assert len(viewer.layers) == 1
+    assert made
+    qtbot.waitUntil(lambda: gc.collect() >= 0 and not any(tmp_path.iterdir()))
 
 
 def test_cancel_removal_and_closing_end_the_job(viewer, bodies, open_panel, qtbot):
@@ -284,7 +398,7 @@ def test_cancel_removal_and_closing_end_the_job(viewer, bodies, open_panel, qtbo
     widget._start_button.click()
     qtbot.waitUntil(lambda: "reading" in widget._status.text(), timeout=30_000)
     viewer.layers.remove(layer)
-    assert not widget._is_running
+    assert not widget._job.is_running
     assert any("was removed" in n.message for n in notification_manager.records)
     assert widget._status.text().startswith("Add a Labels layer")
     rest(qtbot, widget)
@@ -377,18 +491,31 @@ def test_the_window_stays_alive(viewer, bodies, open_panel, qtbot, monkeypatch):
     monkeypatch.setattr(instance_steps, "volume_instances_steps", held_up)
     viewer.add_labels((bodies[:20, :80, :80] > 0).astype(np.uint8), name="mask")
     widget = open_panel("watershed", min_distance=5.0)
-    turns = []
+    turns, layers, reading = [], [], []
     timer = QTimer()
     timer.timeout.connect(lambda: turns.append(1))
+    for event in (viewer.layers.events.removed, viewer.layers.events.inserted):
+        event.connect(lambda event: layers.append((event.value.name, len(turns))))
+    settings = instance_job.read_plugin_settings
+
+    def read_settings():
+        reading.append(threading.current_thread() is threading.main_thread())
+        return settings()
+
+    monkeypatch.setattr(instance_job, "read_plugin_settings", read_settings)
     widget._start_button.click()
     qtbot.waitUntil(has_begun.is_set, timeout=60_000)
     timer.start(5)
     qtbot.waitUntil(lambda: len(turns) > 5, timeout=10_000)
-    timer.stop()
-    assert widget._is_running
+    assert widget._job.is_running
+    timer.setInterval(0)
     may_go_on.set()
-    qtbot.waitUntil(lambda: not widget._is_running, timeout=60_000)
+    qtbot.waitUntil(lambda: not widget._job.is_running, timeout=60_000)
     assert viewer.layers["mask - instances"].data.any()
+    # what takes long the first time, and what napari takes long for
+    assert reading == [False]
+    assert [name for name, _ in layers] == ["mask - preview", "mask - instances"]
+    assert layers[0][1] < layers[1][1]
 
 
 def test_objects_grow_from_points(viewer, touching, open_panel, qtbot):
@@ -402,7 +529,7 @@ def test_objects_grow_from_points(viewer, touching, open_panel, qtbot):
         np.array([first, last]) * 0.5 + (3, 4), name="seeds", size=1
     )
     rest(qtbot, widget)
-    assert widget._seeds is points
+    assert widget._layers.seeds is points
     assert widget._seeds_box.isVisible()
     expected = find_instances(
         touching,
@@ -449,7 +576,7 @@ def test_seeds_that_move_or_change_are_looked_at_again_until_the_panel_leaves(
     def fail(*_):
         raise ValueError("no such thing")
 
-    monkeypatch.setattr("napari_samseg.widgets.instances.seeds_of", fail)
+    monkeypatch.setattr("napari_samseg.widgets.class_layers.seeds_of", fail)
     widget._look()
     assert widget._status.text() == "ValueError: no such thing"
     widget._start()

@@ -685,13 +685,13 @@ def test_a_replay_that_is_cut_off_leaves_nothing(
 ):
     from qtpy.QtCore import QCoreApplication
 
-    from napari_samseg.widgets import replayer
+    from napari_samseg.widgets import sliced_steps
 
     for box in ([20, 20, 70, 70], [90, 90, 120, 120]):
         session.prompt(boxes=[box])
         session.commit()
     session.wait()
-    monkeypatch.setattr(replayer, "SLICE_S", 0)
+    monkeypatch.setattr(sliced_steps, "SLICE_S", 0)
     again = samseg.open_session(viewer, viewer.add_image(coins), model=model)
     again.request_replay(session.autosave_file)
     end = time.monotonic() + 10

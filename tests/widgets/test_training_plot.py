@@ -51,6 +51,19 @@ def test_curves_are_drawn(qtbot):
     assert plot.losses == plot.scores == []
 
 
+def test_a_curve_goes_on_where_it_was(qtbot):
+    plot = TrainingPlot()
+    qtbot.addWidget(plot)
+    plot.start(10)
+    plot.recall({1: 1.0, 2: 0.9, 3: 0.8}, {2: (0.5, 0.6)})
+    # steps after the state that it goes on from are made again
+    plot.recall({1: 1.0, 2: 0.9}, {2: (0.5, 0.6)})
+    plot.add_scores(0, 0.4, 0.5)
+    plot.add_loss(3, 0.7, 10)
+    assert plot.losses == [(1, 1.0), (2, 0.9), (3, 0.7)]
+    assert plot.scores == [(0, 0.4, 0.5), (2, 0.5, 0.6)]
+
+
 def test_losses_without_scores_are_drawn(qtbot):
     plot = TrainingPlot()
     qtbot.addWidget(plot)

@@ -8,8 +8,11 @@ import sys
 
 import numpy as np
 import pytest
-from qtpy.QtWidgets import QApplication
+from qtpy.QtWidgets import QApplication, QComboBox, QPushButton
+from scipy.ndimage import distance_transform_edt
 from skimage import io
+from skimage.measure import label
+from skimage.segmentation import expand_labels, watershed
 from widgets import canvas
 from widgets.test_segment_widget import save_screenshot
 
@@ -22,7 +25,7 @@ from napari_samseg.core.settings import (
     ModelSettings,
     TuneSettings,
 )
-from napari_samseg.core.training.presets import TuningPlan, find_preset
+from napari_samseg.core.training.presets import TuningPlan
 from napari_samseg.widgets.loaded_models import LOADED
 from napari_samseg.widgets.tune import STOPPED
 from napari_samseg.widgets.workers import RUNNING
@@ -47,13 +50,16 @@ def viewer(make_napari_viewer, qtbot, model, monkeypatch, tmp_path):
 
 @pytest.fixture(scope="module")
 def nuclei(shared_data):
-    """Part of an image, (120, 120), and its nuclei."""
+    """Part of an image, (120, 120), and its nuclei with what is around them.
+
+    Which the model does not know, so that there is something to learn.
+    """
     folder = shared_data / "dsb2018"
     if not folder.is_dir():
         pytest.skip(f"no {folder}")
     (path,) = (folder / "images").glob("06350c7c*.png")
     labels = io.imread(folder / "labels" / path.name).astype(np.uint16)
-    return io.imread(path)[:120, :120], labels[:120, :120]
+    return io.imread(path)[:120, :120], expand_labels(labels[:120, :120], 2)
 
 
 @pytest.fixture
@@ -79,7 +85,7 @@ def open_panel(viewer):
 def plan(**loop):
     values = {
         "steps": 8,
-        "learning_rate": 2e-3,
+        "learning_rate": 5e-4,
         "warmup_steps": 1,
         "ema_decay": 0.3,
         "validate_every": 4,
@@ -117,9 +123,9 @@ def test_annotate_train_and_segment(
     (pair,) = widget.pairs.chosen
     assert (pair.labels, pair.image) == (labels, image)
     n = len(np.unique(nuclei[1])) - 1
-    qtbot.waitUntil(lambda: "steps" in widget._estimate.text(), timeout=60_000)
-    assert "on 1 plane" in widget._counts.text()
-    assert int(widget._counts.text().split()[0]) <= n
+    qtbot.waitUntil(lambda: "steps" in widget._outlook.estimate.text(), timeout=60_000)
+    assert "on 1 plane" in widget._outlook.counts.text()
+    assert int(widget._outlook.counts.text().split()[0]) <= n
     assert widget._name_line.text() == "drawn-tuned"
 
     y, x = (np.argwhere(nuclei[1] == nuclei[1].max()).mean(axis=0)).round()
@@ -147,7 +153,7 @@ def test_annotate_train_and_segment(
     assert ids <= set(np.unique(nuclei[1]))
     assert (shown.data != first.data).any()
     true = np.isin(nuclei[1], list(ids))
-    assert ((first.data > 0) & true).sum() > 0.7 * true.sum(), "they lie elsewhere"
+    assert ((first.data > 0) & true).sum() > 0.5 * true.sum(), "they lie elsewhere"
 
     # the new model is in all lists at once, and the plane is not encoded again
     assert segment._model_box.findData("drawn-tuned") >= 0
@@ -173,15 +179,99 @@ def test_annotate_train_and_segment(
     assert set(np.unique(shown.data)) - {0} > ids
     save_screenshot(viewer, "tune-widget.png")
 
+    # nothing lies on what is compared, and all of it goes back to its place
+    box = widget._tuned._shown_box
+    box.setCurrentIndex(box.findText("side by side"))
+    box.activated.emit(box.currentIndex())
+    widget._tuned._hide_box.setChecked(True)
+    (twin,) = masks.twins
+    assert twin.data is image.data
+    width = 2 * nuclei[0].shape[1]
+    for moved in (twin, shown):
+        assert width < moved.translate[1] - image.translate[1] < 1.1 * width
+    np.testing.assert_array_equal(first.translate, image.translate)
+    assert not labels.visible
+    save_screenshot(viewer, "tune-side-by-side.png")
+    viewer.window.remove_dock_widget(widget)
+    assert twin not in viewer.layers
+    np.testing.assert_array_equal(shown.translate, image.translate)
+    assert labels.visible
+
+
+def buttons_on_show(widget):
+    """The buttons that begin, hold or end a training."""
+    names = {"Train", "Pause", "Continue", "Stop", "Resume"}
+    buttons = widget.findChildren(QPushButton)
+    return names & {b.text() for b in buttons if b.isVisibleTo(widget)}
+
+
+def test_doubts_before_training(viewer, layers, nuclei, open_panel, qtbot):
+    """What cannot be validated, and a mask in place of objects, with the way out."""
+    _, labels = layers
+    widget = open_panel()
+    doubts = widget._outlook.doubts
+    qtbot.waitUntil(lambda: "Label a second image" in doubts.text(), timeout=30_000)
+    labels.data = (nuclei[1] == nuclei[1].max()).astype(int)
+    qtbot.waitUntil(lambda: "Only one object" in doubts.text(), timeout=30_000)
+    labels.data = (nuclei[1] > 0).astype(int)
+    qtbot.waitUntil(lambda: "look like a mask" in doubts.text(), timeout=30_000)
+    assert doubts.isVisible()
+    assert widget._train_button.isEnabled(), "it is a doubt, no error"
+    assert "tick 'labels are classes'" in doubts.text()
+    save_screenshot(viewer, "tune-doubts.png")
+    widget._semantic_box.setChecked(True)
+    qtbot.waitUntil(
+        lambda: doubts.text() != "" and "like a mask" not in doubts.text(),
+        timeout=30_000,
+    )
+
+
+def test_train_stays_in_sight(viewer, layers, open_panel, qtbot):
+    """Whatever is unfolded, in a window of 900 px and a smaller one."""
+    widget = open_panel()
+    for height in (900, 700):
+        viewer.window.resize(1300, height)
+        for section in widget._sections.values():
+            section.expand(animate=False)
+        qtbot.wait(50)
+        button = widget._train_button
+        corner = button.mapTo(widget, button.rect().bottomLeft())
+        assert button.isVisible()
+        assert widget.rect().contains(corner)
+        assert not button.visibleRegion().isEmpty()
+    for hidden in (widget._tuned, widget._plot):
+        hidden.setVisible(True)
+    widget.scroll_to(widget._tuned)
+    qtbot.wait(50)
+    area = widget._area
+    assert area.widget().width() <= area.viewport().width(), "it is cut off"
+    assert area.horizontalScrollBar().value() == 0
+    for combo in widget._forms["tune"].findChildren(QComboBox):
+        widest = max(
+            combo.fontMetrics().horizontalAdvance(combo.itemText(i))
+            for i in range(combo.count())
+        )
+        assert combo.width() >= widest + 24, f"{combo.currentText()} is cut off"
+    save_screenshot(viewer, "tune-unfolded.png")
+    tune = widget._forms["tune"]
+    assert not tune._rows["jitter"][1].isVisible(), "boxes are off by a share"
+    settings = dataclasses.replace(tune.settings, box_kind="jittered-box")
+    widget.show_settings(dataclasses.replace(widget.settings, tune=settings))
+    assert tune._rows["jitter"][1].isVisible()
+
 
 def test_stop_and_resume(viewer, layers, open_panel, qtbot, tmp_path):
     widget = open_panel()
     assert not widget._unfinished.isVisible()
     widget.show_settings(plan(steps=200, validate_every=2, checkpoint_every=2))
+    assert buttons_on_show(widget) == {"Train"}
     widget._train_button.click()
     wait_for_step(qtbot, widget, 1)
+    assert buttons_on_show(widget) == {"Pause", "Stop"}
+    assert not widget._outlook.estimate.isVisible(), "of a training to come"
+    assert not widget._unfinished.isVisible(), "nothing has stopped"
     widget._pause_button.click()
-    assert widget._pause_button.text() == "Continue"
+    assert buttons_on_show(widget) == {"Continue", "Stop"}
     qtbot.wait(300)
     n = len(widget._plot.losses)
     qtbot.wait(500)
@@ -191,6 +281,7 @@ def test_stop_and_resume(viewer, layers, open_panel, qtbot, tmp_path):
     widget._stop_button.click()
     rest(qtbot, widget)
     assert widget._status.text() == STOPPED
+    assert buttons_on_show(widget) == {"Train", "Resume"}
     assert "IoU" in widget._tuned.label.text(), "it says what it got"
     folder = tmp_path / "models" / "tuned" / "drawn-tuned"
     assert (folder / "best.safetensors").is_file()
@@ -198,12 +289,38 @@ def test_stop_and_resume(viewer, layers, open_panel, qtbot, tmp_path):
     assert widget._unfinished.box.currentText() == "drawn-tuned"
     assert widget._name_line.text() == "drawn-tuned-2"
 
+    # the curve goes on where it was, in the layers that nobody has made their own
+    (before,), (kept,) = (widget._tuned.masks.layers(k) for k in ("before", "preview"))
+    kept.name = "what I want to keep"
+    kept_data = np.array(kept.data)
+    losses, scores = dict(widget._plot.losses), widget._plot.scores
+    done = max(losses)
+    n_layers = len(viewer.layers)
+    widget._unfinished.button.click()
+    assert not widget._choices.isVisible(), "it has choices of its own"
+    wait_for_step(qtbot, widget, done + 1)
+    masks = widget._tuned.masks
+    qtbot.waitUntil(lambda: masks.layers("preview") != [], timeout=60_000)
+    again = dict(widget._plot.losses)
+    assert [again[step] for step in range(1, done + 1)] == pytest.approx(
+        [losses[step] for step in range(1, done + 1)], rel=1e-4
+    )
+    steps = [step for step, _, _ in widget._plot.scores]
+    assert steps[: len(scores)] == [step for step, _, _ in scores]
+    np.testing.assert_allclose(widget._plot.scores[: len(scores)], scores, rtol=1e-4)
+    assert masks.layers("before") == [before]
+    (new,) = masks.layers("preview")
+    assert new is not kept
+    np.testing.assert_array_equal(kept.data, kept_data)
+    assert len(viewer.layers) == n_layers + 1
+    widget._stop_button.click()
+    rest(qtbot, widget)
+
     # another viewer may resume it, whatever its layers are
     viewer.layers.clear()
     done = widget._plot.losses[-1][0]
     widget._unfinished.button.click()
     wait_for_step(qtbot, widget, done + 1)
-    assert min(step for step, _ in widget._plot.losses) > 2
     widget._stop_button.click()
     rest(qtbot, widget)
 
@@ -241,7 +358,8 @@ def test_what_is_wrong_is_said(viewer, layers, open_panel, qtbot):
     labels.data[:] = 0
     labels.refresh()
     qtbot.waitUntil(
-        lambda: "there is no label on nuclei" in widget._estimate.text(), timeout=30_000
+        lambda: "there is no label on nuclei" in widget._outlook.estimate.text(),
+        timeout=30_000,
     )
     widget._train_button.click()
     rest(qtbot, widget)
@@ -295,13 +413,16 @@ def test_files_are_counted(viewer, nuclei, open_panel, qtbot, tmp_path):
     widget._files.images.setText(str(tmp_path / "images"))
     widget._files.labels.setText(str(tmp_path / "none"))
     widget._files.labels.editingFinished.emit()
-    qtbot.waitUntil(lambda: "no file" in widget._estimate.text(), timeout=30_000)
+    qtbot.waitUntil(
+        lambda: "no file" in widget._outlook.estimate.text(), timeout=30_000
+    )
     widget._files.labels.setText(str(tmp_path / "masks"))
     widget._files.labels.editingFinished.emit()
-    qtbot.waitUntil(lambda: "2 images" in widget._counts.text(), timeout=30_000)
+    qtbot.waitUntil(lambda: "2 images" in widget._outlook.counts.text(), timeout=30_000)
     assert widget._name_line.text() == "images-tuned"
 
 
+@pytest.mark.timeout(3600)
 @pytest.mark.skipif(
     "SAMSEG_SCREENSHOTS" not in os.environ,
     reason="makes the picture of the documentation, which takes minutes",
@@ -309,25 +430,42 @@ def test_files_are_counted(viewer, nuclei, open_panel, qtbot, tmp_path):
 def test_sheaths_in_place_of_axons(viewer, shared_data, open_panel, qtbot):
     """A point means the axon to the model, until it has learned what is wanted."""
     folder, name = shared_data / "axon_sem", "sub-rat8_sample-V915.png"
-    raw, classes = (
-        io.imread(folder / part / name)[300:600, 300:600]
-        for part in ("images", "classes")
-    )
-    viewer.add_image(raw, name="spinal cord")
-    labels = viewer.add_labels(classes, name="myelin and axons", opacity=0.2)
+    raw, classes = (io.imread(folder / part / name) for part in ("images", "classes"))
+    # an axon and the myelin around it are one object
+    axons = label(classes == 2, connectivity=2)
+    fibres = watershed(-distance_transform_edt(axons > 0), axons, mask=classes > 0)
+    parts = {
+        "spinal cord": np.s_[560:960, 300:700],
+        "unseen part": np.s_[150:470, 560:880],
+    }
+    for title, part in parts.items():
+        viewer.add_image(raw[part], name=title)
+        viewer.add_labels(fibres[part], name=f"fibres of {title}")
+    viewer.window.resize(1400, 900)
     widget = open_panel()
-    widget._semantic_box.setChecked(True)
-    widget._only_line.setText("1")
-    widget._name_line.setText("myelin-tuned")
+    few = plan(
+        steps=100, learning_rate=5e-4, warmup_steps=5, ema_decay=0.9, validate_every=20
+    )
+    tune = TuneSettings(
+        held_out="unseen part", min_area=1000, surroundings=0.0, box=0.5, corrections=0
+    )
+    augment = AugmentSettings(variants=4, contrast=0.2, gamma=0.4)
+    widget.show_settings(dataclasses.replace(few, tune=tune, augment=augment))
+    widget._name_line.setText("fibres-tuned")
     widget._name_is_chosen = True
-    quick = find_preset("quick")
-    tune = dataclasses.replace(quick.tune, box=0.0, validation=0.3, min_area=300)
-    widget.show_settings(dataclasses.replace(quick, tune=tune))
-    qtbot.waitUntil(lambda: "steps" in widget._estimate.text(), timeout=60_000)
+    for layer in viewer.layers:
+        layer.visible = layer.name == "unseen part"
+    qtbot.waitUntil(lambda: "steps" in widget._outlook.estimate.text(), timeout=60_000)
     widget._train_button.click()
     qtbot.waitUntil(lambda: not widget.tuner.is_running, timeout=2_000_000)
-    labels.visible = False
-    qtbot.waitUntil(lambda: "steps" in widget._estimate.text(), timeout=60_000)
+    box = widget._tuned._shown_box
+    box.setCurrentIndex(box.findText("side by side"))
+    box.activated.emit(box.currentIndex())
+    qtbot.waitUntil(lambda: "steps" in widget._outlook.estimate.text(), timeout=60_000)
+    for shown in QApplication.allWidgets():
+        if type(shown).__name__ == "NapariQtNotification":
+            shown.close()
+    qtbot.wait(300)
     save_screenshot(viewer, "fine-tune.png")
     scores = [iou for _, iou, _ in widget._plot.scores]
     assert max(scores) > scores[0] + 0.05

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from napari_samseg.core.types import Progress
+from napari_samseg.widgets.job_runner import JobRunner
 from napari_samseg.widgets.workers import Job, LatestJob
 
 pytestmark = pytest.mark.usefixtures("qtbot")
@@ -90,6 +91,47 @@ def test_cancel_closes_the_generator_and_calls_nothing_more_back(qtbot):
     assert not job.is_running
 
 
+def unwritten(error):
+    try:
+        while True:
+            time.sleep(0.001)
+            yield Progress("counting")
+    finally:
+        raise error
+
+
+def test_a_cancelled_job_tells_that_nothing_was_written(qtbot):
+    error = OSError("no room")
+    log = Log()
+    job = Job(unwritten(error), **log.callbacks()).start()
+    wait_for(qtbot, log, "progress")
+    job.cancel()
+    wait_for(qtbot, log, "end")
+    assert log.events[-2:] == [("error", error), ("end",)]
+    assert log.threads == {threading.main_thread()}
+
+
+def test_stopping_is_no_success_where_nothing_was_written(qtbot):
+    class Runner(JobRunner):
+        def start(self, steps):
+            self._start(steps, self.finished)
+
+    runner, log = Runner(), Log()
+    for name in ("progressed", "failed", "ended"):
+        getattr(runner, name).connect(log(name))
+    for error, told in (
+        (OSError("no room"), [("failed",), ("ended", False)]),
+        (GeneratorExit(), [("ended", True)]),
+    ):
+        log.events.clear()
+        runner.start(unwritten(error))
+        wait_for(qtbot, log, "progressed")
+        runner.cancel()
+        wait_for(qtbot, log, "ended")
+        heard = [event for event in log.events if event[0] != "progressed"]
+        assert [(e[0],) if e[0] == "failed" else e for e in heard] == told
+
+
 def test_latest_wins_and_stale_requests_never_run(qtbot):
     log, ran = Log(), []
 
@@ -146,6 +188,7 @@ import time
 from pathlib import Path
 from qtpy.QtCore import QCoreApplication
 from napari_samseg.core.types import Progress
+from napari_samseg.widgets.job_runner import JobRunner
 from napari_samseg.widgets.workers import Job
 
 def forever():
@@ -212,6 +255,7 @@ import sys, time
 from qtpy.QtCore import QCoreApplication, QTimer
 from napari_samseg.core.cache.entry import StackEntry
 from napari_samseg.core.models import load_model
+from napari_samseg.widgets.job_runner import JobRunner
 from napari_samseg.widgets.workers import Job
 from embedding_jobs import make_job, make_volume
 

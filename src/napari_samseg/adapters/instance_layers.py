@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,14 +27,10 @@ __all__ = [
     "plane_window",
     "relative_spacing",
     "seeds_of",
-    "write_instances",
 ]
 
 # Opacity of the preview, under which the image stays visible.
 PREVIEW_OPACITY = 0.6
-# Changed pixels that are still one undo step: napari keeps their places in memory, and
-# the window does not answer while they are written, for a second or two.
-STEP_PIXELS = 1 << 22
 
 
 def layer_array(layer: Image | Labels) -> Any:
@@ -231,29 +226,3 @@ def add_instances(
         metadata=space_of(source),
         **place_of(source),
     )
-
-
-def write_instances(
-    layer: Labels, places: Sequence[npt.NDArray[np.int64]], values: npt.NDArray[Any]
-) -> None:
-    """Write pixels into a Labels layer as one step that napari can undo.
-
-    Parameters
-    ----------
-    layer : Labels
-    places : sequence of (K,) int64
-        Index along each axis.
-    values : (K,) integer
-
-    Raises
-    ------
-    LayerError
-        If there are too many of them.
-    """
-    if len(values) > STEP_PIXELS:
-        raise LayerError(
-            f"{len(values)} pixels of Labels layer {layer.name!r} would change, too "
-            f"many for one undo step ({STEP_PIXELS}): let a new layer be made"
-        )
-    with layer.block_history():
-        layer.data_setitem(tuple(places), values.astype(layer.data.dtype))

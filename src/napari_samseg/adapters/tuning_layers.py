@@ -12,6 +12,7 @@ import numpy as np
 from napari_samseg.adapters.prompt_layers import OWN
 from napari_samseg.adapters.read_layers import ImageView
 from napari_samseg.adapters.refined_layer import label_data
+from napari_samseg.adapters.side_by_side import SideBySide
 from napari_samseg.adapters.write_layers import empty_labels, place_of
 from napari_samseg.core.errors import InvalidLabelsError, LayerError, SamSegError
 
@@ -25,6 +26,8 @@ __all__ = ["AFTER", "BEFORE", "BeforeAfter", "LabelPlace", "guess_image", "view_
 
 BEFORE, AFTER = "before", "preview"
 COLORS = {BEFORE: "#ff9f43", AFTER: "#3ddc97"}
+# In the metadata of layers that may be written again: training, image, kind.
+RUN = "napari_samseg_run"
 
 
 def view_under(image: Image, labels: Labels, shape: tuple[int, ...]) -> ImageView:
@@ -117,13 +120,15 @@ class LabelPlace:
 class BeforeAfter:
     """Masks of a model before and after it learned, as outlines in two layers.
 
-    A layer that somebody removes does not come back.
+    A layer that somebody removes does not come back. Layers of the same title that
+    are in the viewer already are used again, unless somebody renamed or edited them:
+    then they are that person's, and others are made.
 
     Parameters
     ----------
     viewer : ViewerModel
     title : str
-        Of the layers.
+        Of the layers; the name of the training.
     places : mapping of str to LabelPlace
         By the names that planes give their images; planes of others are not shown.
     folder : Path
@@ -140,6 +145,7 @@ class BeforeAfter:
         self._viewer, self._title = viewer, title
         self._places, self._folder = dict(places), folder
         self._layers: dict[tuple[str, str], Labels] = {}
+        self._apart = SideBySide(viewer)
 
     def layers(self, which: str) -> list[Labels]:
         """Return the layers of `BEFORE` or `AFTER` that are in the viewer."""
@@ -154,11 +160,30 @@ class BeforeAfter:
         """Whether there is something to show or hide."""
         return bool(self.layers(BEFORE) or self.layers(AFTER))
 
-    def show_only(self, *shown: str) -> None:
-        """Hide the layers of all others."""
+    @property
+    def twins(self) -> list[Image]:
+        """The copies of images on which `AFTER` is shown side by side."""
+        return self._apart.twins
+
+    def show_only(self, *shown: str, is_apart: bool = False) -> None:
+        """Hide the layers of all others.
+
+        Parameters
+        ----------
+        *shown : str
+            `BEFORE`, `AFTER` or both.
+        is_apart : bool
+            Show the image twice, and `AFTER` on the right one.
+        """
         for which in (BEFORE, AFTER):
             for layer in self.layers(which):
                 layer.visible = which in shown
+        if not is_apart:
+            self._apart.end()
+            return
+        for (name, which), layer in self._layers.items():
+            if which == AFTER and layer in self._viewer.layers and name in self._places:
+                self._apart.put(self._places[name].image, [layer])
 
     def show(self, which: str, planes: Sequence[PreviewPlane]) -> None:
         """Show masks in place of those that were there on their planes."""
@@ -178,15 +203,27 @@ class BeforeAfter:
 
     def _layer(self, name: str, which: str) -> Labels | None:
         key, place = (name, which), self._places.get(name)
-        if key in self._layers:
-            layer = self._layers[key]
-            return layer if layer in self._viewer.layers else None
+        known = self._layers.get(key)
+        if known is not None and known not in self._viewer.layers:
+            return None
+        found = self._find(name, which)
+        if found is not None:
+            self._layers[key] = found
+            return found
         if place is None or place.image not in self._viewer.layers:
             return None
-        self._layers[key] = layer = self._add(place, which)
+        self._layers[key] = layer = self._add(place, name, which)
         return layer
 
-    def _add(self, place: LabelPlace, which: str) -> Labels:
+    def _find(self, name: str, which: str) -> Labels | None:
+        """Return the layer of this training that nobody has made their own."""
+        run = (self._title, name, which)
+        for layer in self._viewer.layers:
+            if layer.metadata.get(RUN) == run:
+                return layer
+        return None
+
+    def _add(self, place: LabelPlace, name: str, which: str) -> Labels:
         from napari.utils.colormaps import DirectLabelColormap
 
         title = f"{self._title} {which}"
@@ -200,11 +237,18 @@ class BeforeAfter:
                 color_dict={None: COLORS[which], 0: "transparent"}
             ),
             opacity=1.0,
-            metadata={OWN: which},
+            metadata={OWN: which, RUN: (self._title, name, which)},
             **place.place,
         )
         layer.contour = max(1, round(min(place.shape[-2:]) / 300))
         layer.editable = False
+        for event in (layer.events.name, layer.events.data, layer.events.labels_update):
+            event.connect(_leave_alone)
         # who annotates goes on annotating
         self._viewer.layers.selection.active = active
         return layer
+
+
+def _leave_alone(event: Any) -> None:
+    """Note that somebody has renamed or edited a layer, which is theirs from now on."""
+    event.source.metadata.pop(RUN, None)

@@ -6,6 +6,7 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from napari_samseg.core.models.weights import check_model
 from napari_samseg.core.settings import ModelSettings
 from napari_samseg.core.types import Progress
 
@@ -31,6 +32,7 @@ def model_steps(
     SamSegError
         If the model cannot be had.
     """
+    check_model(settings.model, folder)
     yield Progress("loading torch")
     from napari_samseg.core.models import load_model_steps
 

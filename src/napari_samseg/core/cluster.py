@@ -23,10 +23,10 @@ from napari_samseg.core.chosen_model import model_steps
 from napari_samseg.core.embed.file_job import FileJob, open_stack_job
 from napari_samseg.core.embed.job import EmbedReport
 from napari_samseg.core.errors import (
-    MissingDependencyError,
     SamSegError,
     SettingsError,
 )
+from napari_samseg.core.optional import import_optional
 from napari_samseg.core.settings import ModelSettings
 from napari_samseg.core.steps import run_steps
 from napari_samseg.core.types import Progress
@@ -211,30 +211,25 @@ def _stopper(job: FileJob) -> Callable[[Progress], None]:
 
 @contextmanager
 def _connect(scheduler: str) -> Iterator[Any]:
-    try:
-        import distributed
-    except ImportError as error:
-        raise MissingDependencyError(
-            "a cluster needs dask.distributed: pip install 'napari-samseg[cluster]'"
-        ) from error
-    # the library is without types
-    # as the default it would get whatever dask computes in this program
-    make_client: Any = distributed.Client
+    distributed = import_optional(
+        "distributed", "napari-samseg[cluster]", "a cluster needs dask.distributed"
+    )
     if scheduler == LOCAL:
         options = {
             "threads_per_worker": 1,
             "dashboard_address": ":0",
             "silence_logs": logging.ERROR,
         }
-        make_cluster: Any = distributed.LocalCluster
         with (
-            make_cluster(**options) as cluster,
-            make_client(cluster, set_as_default=False) as client,
+            distributed.LocalCluster(**options) as cluster,
+            distributed.Client(cluster, set_as_default=False) as client,
         ):
             yield client
         return
     try:
-        client = make_client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False)
+        client = distributed.Client(
+            scheduler, timeout=CONNECT_SECONDS, set_as_default=False
+        )
     except (OSError, ValueError) as error:
         raise SettingsError(
             f"there is no dask scheduler at {scheduler}: start one with "

@@ -37,6 +37,8 @@ __all__ = ["EvaluateJob", "Found", "evaluate_file", "pair_files"]
 TABLES = ("samples.csv", "classes.csv", "summary.csv", "index.html")
 # Files beside labels that are none.
 OTHER_SUFFIXES = (".csv", ".md", ".txt")
+# Maps of classes have no more values; ids of objects soon have.
+MOST_CLASSES = 100
 # Of each zarr array or group, by its version.
 ZARR_FILES = ("zarr.json", ".zarray", ".zgroup")
 # What notes that say the same of several files differ in.
@@ -55,9 +57,9 @@ class EvaluateJob:
     found, true : Path
         A file of labels each, or folders, in which files of the same name, whatever
         their suffix, belong together.
-    out : Path
+    out : Path or None
         Folder for ``samples.csv``, ``classes.csv``, ``summary.csv``, ``index.html`` and
-        the folder ``pictures``.
+        the folder ``pictures``; None: nothing is written.
     classes : tuple of int or None
         The labels are classes, of which these count, or, if it is empty, all but 0.
         None: they are instances.
@@ -73,7 +75,7 @@ class EvaluateJob:
 
     found: Path
     true: Path
-    out: Path
+    out: Path | None = None
     classes: tuple[int, ...] | None = None
     images: Path | None = None
     spacing: tuple[float, ...] = ()
@@ -97,7 +99,7 @@ class Found:
 
 
 def evaluate_file(job: EvaluateJob) -> Generator[Progress, None, Found]:
-    """Compare labels, and write tables and a page.
+    """Compare labels, and write tables and a page where a folder is named.
 
     Raises
     ------
@@ -105,9 +107,10 @@ def evaluate_file(job: EvaluateJob) -> Generator[Progress, None, Found]:
         If files are missing, have no partner or another shape; the message says which
         and what to do.
     """
-    for name in TABLES:
-        inputs = (job.found, job.true, job.images)
-        check_output_file(job.out / name, inputs=inputs, overwrite=job.overwrite)
+    if job.out is not None:
+        for name in TABLES:
+            inputs = (job.found, job.true, job.images)
+            check_output_file(job.out / name, inputs=inputs, overwrite=job.overwrite)
     pairs, notes = pair_files(job.found, job.true)
     scores: list[SampleScores] = []
     told: list[Told] = []
@@ -121,19 +124,29 @@ def evaluate_file(job: EvaluateJob) -> Generator[Progress, None, Found]:
             )
         scores.append(_score(name, found, true, job))
     evaluation = Evaluation(tuple(scores), job.seed)
-    yield Progress("writing", len(pairs), len(pairs))
-    job.out.mkdir(parents=True, exist_ok=True)
-    write_samples(job.out / "samples.csv", evaluation)
-    write_classes(job.out / "classes.csv", evaluation)
-    write_summary(job.out / "summary.csv", evaluation)
+    if job.out is not None:
+        yield Progress("writing", len(pairs), len(pairs))
+        _write(job, job.out, evaluation, pairs)
+    return Found(evaluation, (*notes, *_join_notes(told)))
+
+
+def _write(
+    job: EvaluateJob,
+    out: Path,
+    evaluation: Evaluation,
+    pairs: Mapping[str, tuple[Path, Path]],
+) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    write_samples(out / "samples.csv", evaluation)
+    write_classes(out / "classes.csv", evaluation)
+    write_summary(out / "summary.csv", evaluation)
     images = {} if job.images is None else _match_images(job.images, job.true, pairs)
     write_page(
-        job.out,
+        out,
         evaluation,
         lambda name: tuple(_read(path, job, []) for path in pairs[name]),
         images,
     )
-    return Found(evaluation, (*notes, *_join_notes(told)))
 
 
 def pair_files(
@@ -305,4 +318,9 @@ def _score(
     if not classes:
         present = np.union1d(np.unique(found), np.unique(true))
         classes = tuple(int(value) for value in present if value)
+        if len(classes) > MOST_CLASSES:
+            raise InvalidLabelsError(
+                f"{name} has {len(classes)} different values, hardly classes: leave "
+                "out --classes to score objects, or name the classes, such as 1,2"
+            )
     return score_class_sample(name, found, true, classes, spacing)

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_samseg.core.errors import InvalidImageError, MissingDependencyError
+from napari_samseg.core.errors import InvalidImageError
 from napari_samseg.core.io.nifti import NiftiVolume
+from napari_samseg.core.optional import import_optional
 from napari_samseg.core.types import BoolArray, Progress
 
 __all__ = ["correct_bias", "load_itk", "register_steps", "resample"]
@@ -34,21 +35,10 @@ MOST_SHEAR = 1e-2
 
 
 def load_itk() -> Any:
-    """Import SimpleITK.
-
-    Raises
-    ------
-    MissingDependencyError
-        If it is not installed.
-    """
-    try:
-        import SimpleITK
-    except ImportError as error:
-        raise MissingDependencyError(
-            "volumes are prepared by SimpleITK, which is not installed: "
-            'pip install "napari-samseg[mri]"'
-        ) from error
-    return SimpleITK
+    """Import SimpleITK, or say how to get it."""
+    return import_optional(
+        "SimpleITK", "napari-samseg[mri]", "volumes are prepared by SimpleITK"
+    )
 
 
 def correct_bias(volume: NiftiVolume, mask: BoolArray) -> npt.NDArray[np.float32]:

@@ -17,6 +17,7 @@ from napari_samseg.core.io.label_image import check_label_path, write_label_imag
 from napari_samseg.core.io.output import check_output_file
 from napari_samseg.core.io.picture import check_picture_path, write_picture
 from napari_samseg.core.io.prompt_table import build_prompts, read_prompt_files
+from napari_samseg.core.models.weights import check_model
 from napari_samseg.core.planes import measure_plane
 from napari_samseg.core.prompts.stray_points import warn_stray
 from napari_samseg.core.types import Progress
@@ -92,6 +93,7 @@ def segment_file(
         or the model cannot be had; the message says which and what to do.
     """
     yield Progress("reading")
+    check_model(model_settings.model)
     inputs = (job.image, job.points, job.boxes, job.prompts)
     check_label_path(job.out)
     check_output_file(job.out, inputs=inputs)

@@ -285,6 +285,11 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
+class Remark(Progress):
+    """A step of which a person should be told: what there is to say is its `detail`."""
+
+
+@dataclass(frozen=True, slots=True)
 class TrainingProgress(Progress):
     """One step of a training.
 

@@ -39,6 +39,9 @@ __all__ = [
 ]
 
 
+ERROR, DOUBT = "#ff7a70", "#f2b950"
+
+
 class DockPanel(QWidget):
     """A panel in a dock of napari's window.
 
@@ -58,17 +61,37 @@ class DockPanel(QWidget):
         self._was_docked = False
         QApplication.instance().aboutToQuit.connect(self.shut)
 
-    def show_page(self, page: QWidget) -> None:
-        """Fill the panel with a page, which scrolls where it is too long."""
-        area = QScrollArea()
+    def show_page(self, page: QWidget, footer: QWidget | None = None) -> None:
+        """Fill the panel with a page, which scrolls where it is too long.
+
+        Parameters
+        ----------
+        page : QWidget
+        footer : QWidget, optional
+            Stays in sight below it.
+        """
+        self._area = area = QScrollArea()
         area.setWidgetResizable(True)
         area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         area.setFrameShape(QScrollArea.Shape.NoFrame)
         area.setWidget(page)
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
-        outer.addWidget(area)
+        outer.setSpacing(0)
+        outer.addWidget(area, 1)
+        if footer is not None:
+            outer.addWidget(footer)
         self.setMinimumWidth(300)
+
+    def scroll_to(self, widget: QWidget) -> None:
+        """Bring a part of the page into sight, once it has got its place."""
+        self._wanted = widget
+        QTimer.singleShot(0, self._scroll)
+
+    def _scroll(self) -> None:
+        self._area.ensureWidgetVisible(self._wanted, 0, 0)
+        # there is no bar to scroll back with
+        self._area.horizontalScrollBar().setValue(0)
 
     def reset_choices(self, event: object = None) -> None:
         """Offer the layers there are now; napari calls this when they change."""
@@ -174,6 +197,7 @@ def add_section(rows: QVBoxLayout, title: str, content: QWidget) -> QCollapsible
     section.setCollapsedIcon("\u25b6")
     section.setExpandedIcon("\u25bc")
     section.layout().setContentsMargins(0, 0, 0, 0)
+    section.layout().setSpacing(0)
     section.content().layout().setContentsMargins(4, 4, 4, 4)
     section.addWidget(content)
     rows.addWidget(section)
@@ -246,9 +270,12 @@ def make_status_label() -> QLabel:
     return label
 
 
-def show_text(label: QLabel, message: str, *, is_error: bool = False) -> None:
+def show_text(
+    label: QLabel, message: str, *, is_error: bool = False, is_doubt: bool = False
+) -> None:
     """Write into a label of `make_status_label`."""
-    label.setStyleSheet("color: #ff7a70;" if is_error else "")
+    color = ERROR if is_error else DOUBT
+    label.setStyleSheet(f"color: {color};" if is_error or is_doubt else "")
     # a path or address has no place to break, and would be cut off
     label.setText(message.replace("/", "/\u200b"))
     label.setToolTip(message)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import weakref
 from collections.abc import Callable, Generator
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,15 @@ from napari_samseg.core.painting import Box, PlaneKey
 from napari_samseg.core.settings import InstanceSettings
 from napari_samseg.core.types import Progress
 
-__all__ = ["ClassInputs", "Edit", "Preview", "edit_steps", "preview_steps", "run_steps"]
+__all__ = [
+    "Answer",
+    "ClassInputs",
+    "Edit",
+    "Preview",
+    "edit_steps",
+    "preview_steps",
+    "run_steps",
+]
 
 Spacing = tuple[float, ...] | None
 # Neighbours in a plane that are those of a volume, as nearly as a plane has them.
@@ -103,19 +112,46 @@ class Preview:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Edit:
-    """The pixels of a layer that change, and the instances they make.
+    """How an array becomes the instances that were found.
 
     Attributes
     ----------
-    places : tuple of (K,) int64
-        Index along each axis.
-    values : (K,) integer
-    result : SizedInstances
+    before, labels : integer arrays of one shape and data type
+    n_changed : int
+        Pixels that differ between these.
     """
 
-    places: tuple[npt.NDArray[np.int64], ...]
-    values: npt.NDArray[Any]
+    before: npt.NDArray[Any]
+    labels: npt.NDArray[Any]
+    n_changed: int
+
+
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+class Answer:
+    """What a job has found of a whole plane or volume.
+
+    Attributes
+    ----------
+    source : ClassSource
+    result : SizedInstances
+    edit : Edit or None
+        Where the instances go into an array that is there.
+    """
+
+    source: ClassSource
     result: SizedInstances
+    edit: Edit | None = None
+    _on_disk: list[weakref.finalize[..., Any]] = field(default_factory=list)
+
+    def remove_unless_kept(self, folder: Path) -> None:
+        """Remove an array on disk with this answer, if nobody has taken it by then."""
+        removal = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        self._on_disk.append(removal)
+
+    def keep(self) -> None:
+        """Leave the array on disk to the layer that shows it."""
+        for removal in self._on_disk:
+            removal.detach()
 
 
 def preview_steps(
@@ -163,20 +199,23 @@ def run_steps(
     settings: InstanceSettings,
     spacing: Spacing,
     make_out: Callable[[tuple[int, ...]], Any],
-    scratch: Path,
-) -> Generator[Progress, None, tuple[ClassSource, SizedInstances]]:
+    scratch: Callable[[], Path],
+) -> Generator[Progress, None, Answer]:
     """Find the instances of a whole plane or volume.
 
-    Of one that memory does not hold, on disk, where `scratch` is a folder, too. The
-    array that `make_out` returns is removed from there if the work ends early.
+    Of one that memory does not hold, on disk, where `scratch` finds a folder, too. The
+    array that `make_out` returns is removed from there if the work ends early, or the
+    answer is not kept.
     """
     if source is None or source.is_sampled:
         source = yield from inputs.open_steps()
+    folders: list[Path] = []
     with ExitStack() as unfinished:
 
         def make(shape: tuple[int, ...]) -> Any:
             out = make_out(shape)
-            unfinished.callback(shutil.rmtree, out.store.root, ignore_errors=True)
+            folders.append(Path(out.store.root))
+            unfinished.callback(shutil.rmtree, folders[-1], ignore_errors=True)
             return out
 
         result = yield from volume_instances_steps(
@@ -185,11 +224,13 @@ def run_steps(
             spacing=spacing,
             seeds=inputs.seeds,
             make_out=make,
-            scratch=scratch,
+            scratch=scratch(),
         )
-        # from here on the layer keeps it
+        answer = Answer(source, result)
+        for folder in folders:
+            answer.remove_unless_kept(folder)
         unfinished.pop_all()
-    return source, result
+    return answer
 
 
 def edit_steps(
@@ -198,18 +239,21 @@ def edit_steps(
     settings: InstanceSettings,
     spacing: Spacing,
     target: Any,
-) -> Generator[Progress, None, tuple[ClassSource, Edit]]:
+) -> Generator[Progress, None, Answer]:
     """Find the instances of a whole volume, and how another array becomes them.
 
     Objects that are in that array already keep their ids.
     """
     if source is None or source.is_sampled:
         source = yield from inputs.open_steps()
-    before = np.asarray(target[...])
+    # a person may paint there meanwhile
+    before = np.array(target[...])
     result = yield from volume_instances_steps(
         source, settings, spacing=spacing, before=before, seeds=inputs.seeds
     )
-    yield Progress("comparing")
     labels = narrow_labels(result.found.labels, before.dtype)
-    places = np.nonzero(labels != before)
-    return source, Edit(places, labels[places], result)
+    n_changed = 0
+    for done, (new, old) in enumerate(zip(labels, before, strict=True)):
+        yield Progress("comparing", done, len(labels))
+        n_changed += int(np.count_nonzero(new != old))
+    return Answer(source, result, Edit(before, labels, n_changed))

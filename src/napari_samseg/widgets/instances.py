@@ -2,47 +2,32 @@
 
 from __future__ import annotations
 
-import weakref
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QTimer
 
 from napari_samseg.adapters.instance_layers import (
     InstancePreview,
-    add_instances,
-    check_target,
-    layer_array,
     plane_window,
     relative_spacing,
-    seeds_of,
-    write_instances,
 )
-from napari_samseg.adapters.plugin_settings import read_plugin_settings
 from napari_samseg.adapters.prompt_layers import is_own_layer
-from napari_samseg.adapters.read_layers import current_plane, is_colour, unwrap
-from napari_samseg.adapters.write_layers import array_on_disk
-from napari_samseg.core.errors import SamSegError
+from napari_samseg.adapters.read_layers import current_plane, unwrap
 from napari_samseg.core.painting import PlaneKey
+from napari_samseg.widgets.class_layers import ClassLayers
 from napari_samseg.widgets.dock_panel import (
     fill_combo,
     show_progress,
     show_text,
 )
-from napari_samseg.widgets.instance_steps import (
-    ClassInputs,
-    Edit,
-    Preview,
-    edit_steps,
-    preview_steps,
-    run_steps,
-)
+from napari_samseg.widgets.instance_job import InstanceJob
+from napari_samseg.widgets.instance_steps import Answer, Preview, preview_steps
 from napari_samseg.widgets.instances_layout import InstancesLayout
 from napari_samseg.widgets.workers import LatestJob, describe_failure
 
 if TYPE_CHECKING:
     import napari.viewer
-    from napari.layers import Image, Labels, Points
+    from napari.layers import Image, Labels
 
     from napari_samseg.core.instances.class_source import ClassSource
     from napari_samseg.core.instances.volume_job import SizedInstances
@@ -54,8 +39,6 @@ __all__ = ["InstancesWidget"]
 PREVIEW_REST_MS = 150
 # Longest side of the part of a plane that is previewed.
 PREVIEW_SIDE = 2048
-# Of a Points layer: all that says where its points are, and of which objects.
-SEED_EVENTS = ("data", "features", "scale", "translate", "rotate", "shear", "affine")
 NO_LAYER = (
     "Add a Labels layer to begin: a mask, a map of classes, or membranes. An image of "
     "a mask does, too."
@@ -74,17 +57,13 @@ class InstancesWidget(InstancesLayout):
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
         super().__init__()
         self._viewer = unwrap(napari_viewer)
-        self._input: Image | Labels | None = None
-        self._myelin: Image | Labels | None = None
-        self._seeds: Points | None = None
+        self._layers = ClassLayers()
         self._target: Labels | None = None
-        self._watched: list[Image | Labels] = []
         # what the values of the layers mean, until these have others
         self._source: ClassSource | None = None
         self._preview = InstancePreview(self._viewer)
-        self._previewing, self._running = LatestJob(), LatestJob()
-        # the whole is being worked on, and its result will be taken
-        self._is_running = False
+        self._previewing = LatestJob()
+        self._job = InstanceJob(self._viewer)
         # the result is on view: the preview would hide it
         self._is_resting = False
         self._rest = QTimer(self)
@@ -93,8 +72,8 @@ class InstancesWidget(InstancesLayout):
         self._rest.timeout.connect(self._look)
         self._connect()
         # a window that is deleted at once tells nobody else
-        for job in (self._previewing, self._running):
-            self.destroyed.connect(job.cancel)
+        self.destroyed.connect(self._previewing.cancel)
+        self.destroyed.connect(self._job.stop)
         self._use(None, None)
         self.reset_choices()
 
@@ -102,8 +81,14 @@ class InstancesWidget(InstancesLayout):
         self._input_box.activated.connect(self._on_input_chosen)
         self._myelin_box.activated.connect(self._on_input_chosen)
         self._seeds_box.activated.connect(
-            lambda: self._use_seeds(self._seeds_box.currentData())
+            lambda: self._layers.use_seeds(self._seeds_box.currentData())
         )
+        self._layers.repainted.connect(self._on_pixels)
+        self._layers.reseeded.connect(self._on_seeds)
+        self._job.progressed.connect(self._on_progress)
+        self._job.found.connect(self._make_room)
+        self._job.finished.connect(self._on_finished)
+        self._job.failed.connect(self._on_failed)
         self._target_box.activated.connect(self._on_target_chosen)
         self._form.changed.connect(self._on_settings)
         self._form.refused.connect(self._show_error)
@@ -117,7 +102,7 @@ class InstancesWidget(InstancesLayout):
     @property
     def is_busy(self) -> bool:
         """Whether anything runs or is about to."""
-        jobs = self._previewing, self._running
+        jobs = self._previewing, self._job
         return self._rest.isActive() or any(job.is_busy for job in jobs)
 
     # -- choices -------------------------------------------------------------------
@@ -134,23 +119,24 @@ class InstancesWidget(InstancesLayout):
             for layer in self._viewer.layers
             if isinstance(layer, ImageLayer | LabelsLayer) and not is_own_layer(layer)
         ]
-        gone = [v for v in (self._input, self._myelin) if v and v not in layers]
+        used = self._layers.source, self._layers.myelin
+        gone = [layer for layer in used if layer and layer not in layers]
         if self._target is not None and self._target not in layers:
             gone.append(self._target)
             self._target = None
         for layer in gone:
             self._stop_because(f"layer {layer.name!r} was removed")
-        chosen = self._input if self._input in layers else None
+        chosen = self._layers.source if self._layers.source in layers else None
         if chosen is None:
             # a photograph is no mask: images are for a person to choose
             labels = [layer for layer in layers if isinstance(layer, LabelsLayer)]
             chosen = labels[-1] if labels else None
-        myelin = self._myelin if self._myelin in layers else None
+        myelin = self._layers.myelin if self._layers.myelin in layers else None
         named = [(layer.name, layer) for layer in layers]
         first = [] if chosen is not None else [("choose a layer ...", None)]
         fill_combo(self._input_box, first + named, chosen)
         fill_combo(self._myelin_box, [("in the same layer", None), *named], myelin)
-        if chosen is not self._input or myelin is not self._myelin:
+        if chosen is not self._layers.source or myelin is not self._layers.myelin:
             self._use(chosen, myelin)
         self._fill_seeds()
         self._fill_targets()
@@ -163,25 +149,14 @@ class InstancesWidget(InstancesLayout):
             for layer in self._viewer.layers
             if isinstance(layer, PointsLayer) and not is_own_layer(layer)
         ]
-        seeds = self._seeds
+        seeds = self._layers.seeds
         if seeds not in layers:
             seeds = layers[-1] if layers else None
         first = [] if seeds is not None else [("add a Points layer ...", None)]
         named = [(layer.name, layer) for layer in layers]
         fill_combo(self._seeds_box, first + named, seeds)
-        if seeds is not self._seeds:
-            self._use_seeds(seeds)
-
-    def _use_seeds(self, seeds: Points | None) -> None:
-        """Grow objects from other points from now on."""
-        if self._seeds is not None:
-            for name in SEED_EVENTS:
-                self._seeds.events[name].disconnect(self._on_seeds)
-        self._seeds = seeds
-        if seeds is not None:
-            for name in SEED_EVENTS:
-                seeds.events[name].connect(self._on_seeds)
-        self._on_seeds()
+        if seeds is not self._layers.seeds:
+            self._layers.use_seeds(seeds)
 
     def _on_seeds(self) -> None:
         if self._settings.method == "points":
@@ -191,7 +166,7 @@ class InstancesWidget(InstancesLayout):
     def _fill_targets(self) -> None:
         from napari.layers import Labels as LabelsLayer
 
-        inputs = (self._input, self._myelin)
+        inputs = (self._layers.source, self._layers.myelin)
         targets = [
             (layer.name, layer)
             for layer in self._viewer.layers
@@ -207,27 +182,13 @@ class InstancesWidget(InstancesLayout):
         self, source: Image | Labels | None, myelin: Image | Labels | None
     ) -> None:
         """Look at other layers from now on."""
-        self._unwatch()
         self._preview.remove()
-        self._input, self._myelin = source, myelin
-        for layer in (source, myelin):
-            if layer is not None:
-                layer.events.data.connect(self._on_pixels)
-                if hasattr(layer.events, "paint"):
-                    layer.events.paint.connect(self._on_pixels)
-                self._watched.append(layer)
+        self._layers.use(source, myelin)
         if source is None:
             self._say(NO_LAYER)
         self._forget()
         self._refresh()
         self._ask_preview()
-
-    def _unwatch(self) -> None:
-        for layer in self._watched:
-            layer.events.data.disconnect(self._on_pixels)
-            if hasattr(layer.events, "paint"):
-                layer.events.paint.disconnect(self._on_pixels)
-        self._watched.clear()
 
     def _forget(self) -> None:
         """Drop what is known of the pixels."""
@@ -241,7 +202,7 @@ class InstancesWidget(InstancesLayout):
     def _on_input_chosen(self) -> None:
         source = self._input_box.currentData()
         myelin = self._myelin_box.currentData()
-        if source is self._input and myelin is self._myelin:
+        if source is self._layers.source and myelin is self._layers.myelin:
             return
         self._say("")
         self._use(source, None if myelin is source else myelin)
@@ -278,19 +239,19 @@ class InstancesWidget(InstancesLayout):
 
     def _ask_preview(self) -> None:
         """Preview, once the settings rest."""
-        wanted = self._preview_check.isChecked() and not self._is_running
-        if wanted and self._input is not None:
+        wanted = self._preview_check.isChecked() and not self._job.is_running
+        if wanted and self._layers.source is not None:
             self._rest.start()
 
     def _look(self) -> None:
-        layer = self._input
+        layer = self._layers.source
         if layer is None or self.is_shut:
             return
         try:
             shown = current_plane(self._viewer.dims, layer)
             plane = PlaneKey(shown.index, (min(shown.axes), max(shown.axes)))
             box = plane_window(layer, plane, PREVIEW_SIDE)
-            inputs = self._inputs(layer)
+            inputs = self._layers.inputs(self._settings.method)
         # whatever it is, a slot of Qt must not raise it
         except Exception as error:  # noqa: BLE001
             self._on_no_preview(error)
@@ -309,11 +270,13 @@ class InstancesWidget(InstancesLayout):
         )
 
     def _on_previewed(self, preview: Preview) -> None:
-        if self._input is None or self._is_resting:
+        if self._layers.source is None or self._is_resting:
             return
         self._source = preview.source
         found = preview.result.found
-        self._preview.show(self._input, preview.plane, preview.box, found.labels)
+        self._preview.show(
+            self._layers.source, preview.plane, preview.box, found.labels
+        )
         where = "This plane by itself" if preview.plane.index else "Preview"
         if preview.is_part:
             where += f", its middle {PREVIEW_SIDE} px"
@@ -332,56 +295,26 @@ class InstancesWidget(InstancesLayout):
     def _settings(self) -> Any:
         return self._form.settings
 
-    def _inputs(self, layer: Image | Labels) -> ClassInputs:
-        method = self._settings.method
-        myelin = self._myelin if method == "axon-myelin" else None
-        inputs = _class_inputs(layer, None if myelin is None else _class_inputs(myelin))
-        if method == "points" and self._seeds is not None:
-            return replace(inputs, seeds=seeds_of(self._seeds, layer))
-        return inputs
-
     def _start(self) -> None:
         """Find the instances of the whole layer."""
-        layer = self._input
+        layer = self._layers.source
         if layer is None:
             self._show_error(NO_LAYER)
             return
         self._rest.stop()
         self._previewing.cancel()
-        spacing = relative_spacing(layer)
         try:
-            asked = (self._inputs(layer), self._source, self._settings)
-            if self._target is not None:
-                check_target(self._target, layer)
+            inputs = self._layers.inputs(self._settings.method)
+            self._job.start(layer, self._target, inputs, self._source, self._settings)
         # whatever it is, a slot of Qt must not raise it
         except Exception as error:  # noqa: BLE001
             self._show_failure(error)
             return
-        if self._target is not None:
-            steps = edit_steps(*asked, spacing, self._target.data)
-        else:
-            folder, name = read_plugin_settings().cache_path / "labels", layer.name
-
-            def make_out(shape: tuple[int, ...]) -> Any:
-                return array_on_disk(shape, folder, f"{name}-instances")
-
-            steps = run_steps(*asked, spacing, make_out, folder)
-        # the layers may be gone, or others chosen, when the answer comes
-        to = weakref.ref(layer), self._target
-        self._running.request(
-            steps,
-            lambda found: self._on_found(found, *to),
-            self._on_failed,
-            self._on_progress,
-        )
-        self._is_running = True
         self._say("Starting ...")
         self._refresh()
 
     def _cancel(self) -> None:
-        self._is_running = False
-        self._running.cancel()
-        self._say("Cancelled. Nothing was changed.")
+        self._say(self._job.cancel())
         self._refresh()
         self._ask_preview()
 
@@ -392,57 +325,37 @@ class InstancesWidget(InstancesLayout):
             text += f": {progress.done} of {progress.total}"
         self._say(text)
 
-    def _on_found(
-        self,
-        answered: tuple[ClassSource, SizedInstances | Edit],
-        source_of: weakref.ref[Image | Labels],
-        target: Labels | None,
-    ) -> None:
-        (source, answer), layer = answered, source_of()
-        self._is_running, self._is_resting = False, True
+    def _make_room(self) -> None:
+        """Show the result alone."""
+        self._is_resting = True
         self._preview.remove()
-        if layer is None:
-            return
-        if isinstance(answer, Edit):
-            result = answer.result
-            try:
-                write_instances(target, answer.places, answer.values)
-            except SamSegError as error:
-                self._on_failed(error)
-                return
-            written = f"Written into {target.name!r}; Ctrl+Z there takes it back."
-        else:
-            result = answer
-            found = result.found
-            kind = "instances" if found.n_pixels is None else self._settings.method
-            made = add_instances(
-                self._viewer, layer, found.labels, result.sizes, kind=kind
-            )
-            written = f"Layer {made.name!r} was added."
+
+    def _on_finished(self, answer: Answer, told: str) -> None:
         self._refresh()
-        self._say(" ".join((written, *source.notes, *result.found.notes)))
+        result = answer.result
+        self._say(" ".join((told, *answer.source.notes, *result.found.notes)))
         self._show_counts("All", result)
 
     def _on_failed(self, error: Exception) -> None:
-        self._is_running = False
         self._refresh()
         self._show_failure(error)
 
     def _stop_because(self, why: str) -> None:
-        if self._is_running:
-            self._is_running = False
-            self._running.cancel()
+        if self._job.is_running:
+            self._job.cancel()
             self._show_error(f"{why}: the search for instances was stopped")
             self._refresh()
 
     # -- what is shown -------------------------------------------------------------
 
     def _refresh(self) -> None:
-        runs = self._is_running
+        runs = self._job.is_running
         self._choices.setEnabled(not runs)
-        self._start_button.setEnabled(self._input is not None and not runs)
+        self._start_button.setEnabled(self._layers.source is not None and not runs)
         self._cancel_button.setEnabled(runs)
-        self.show_method(self._settings.method, has_myelin=self._myelin is not None)
+        self.show_method(
+            self._settings.method, has_myelin=self._layers.myelin is not None
+        )
         if not runs:
             show_progress(self._bar, None)
 
@@ -455,26 +368,11 @@ class InstancesWidget(InstancesLayout):
 
     def leave(self) -> None:
         """Stop the job; nothing is changed."""
-        self._is_running = False
-        self._unwatch()
         # without an input nothing is looked at any more
-        self._input = self._myelin = self._target = self._source = None
-        self._use_seeds(None)
+        self._layers.use(None, None)
+        self._layers.use_seeds(None)
+        self._target = self._source = None
         self._rest.stop()
         self._previewing.cancel()
-        self._running.cancel()
+        self._job.cancel()
         self._preview.remove()
-
-
-def _class_inputs(
-    layer: Image | Labels, myelin: ClassInputs | None = None
-) -> ClassInputs:
-    from napari.layers import Image as ImageLayer
-
-    return ClassInputs(
-        layer_array(layer),
-        f"layer {layer.name!r}",
-        is_colour(layer),
-        isinstance(layer, ImageLayer),
-        myelin,
-    )

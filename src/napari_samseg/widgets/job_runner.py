@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from psygnal import Signal, SignalInstance
 
 from napari_samseg.core.types import Progress
-from napari_samseg.widgets.workers import Job
+from napari_samseg.widgets.workers import Job, describe_failure
 
 if TYPE_CHECKING:
     from napari_samseg.core.predict import Predictor
@@ -21,7 +21,8 @@ class JobRunner:
 
     Signals come on the main thread: `progressed` with a `Progress`; `finished` with
     what the job brings; `failed` with an exception; `warned` with a text; and last
-    `ended`, once what was finished is written, with whether the job was cancelled.
+    `ended`, with whether the job was cancelled and what was finished is written. A
+    cancelled job that could not write it has `failed`.
     """
 
     progressed = Signal(object)
@@ -87,14 +88,23 @@ class JobRunner:
         self._job = Job(
             steps,
             on_return=answer.emit,
-            on_error=self.failed.emit,
+            on_error=self._on_error,
             on_progress=self.progressed.emit,
             on_warning=self.warned.emit,
             on_end=self._on_end,
             background=True,
         ).start()
 
+    def _on_error(self, error: Exception) -> None:
+        if not self._is_closed:
+            self.failed.emit(error)
+            return
+        from napari.utils.notifications import show_error
+
+        # the panel is gone, what was to be written is lost all the same
+        show_error(describe_failure(error))
+
     def _on_end(self) -> None:
         job, self._job = self._job, None
-        if not self._is_closed:
-            self.ended.emit(job is not None and job.is_cancelled)
+        if job is not None and not self._is_closed:
+            self.ended.emit(job.is_cancelled and job.failure is None)

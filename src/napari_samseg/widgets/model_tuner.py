@@ -7,8 +7,7 @@ is made, and copies the labels before anything else.
 from __future__ import annotations
 
 import statistics
-import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,12 +19,14 @@ from napari_samseg.adapters.plugin_settings import PluginSettings, read_plugin_s
 from napari_samseg.core.errors import InvalidLabelsError
 from napari_samseg.core.models.weights import tuned_folder
 from napari_samseg.core.settings import ImageSettings, ModelSettings
+from napari_samseg.core.training.doubts import training_doubts
 from napari_samseg.core.training.files import (
     ClassPlanes,
     TrainingFiles,
     open_training_files,
 )
 from napari_samseg.core.training.images import LabelledImage
+from napari_samseg.core.training.logs import LogRow, read_log
 from napari_samseg.core.training.presets import TuningPlan
 from napari_samseg.core.training.survey import snapshot_steps, survey_steps
 from napari_samseg.core.training.unfinished import TuningRecipe, write_recipe
@@ -43,10 +44,17 @@ if TYPE_CHECKING:
     from napari_samseg.core.training.tuning import TuningJob
     from napari_samseg.core.training.validation import ValidationScores
 
-__all__ = ["Counted", "LearningPair", "ModelTuner", "Previewed", "TunePlan"]
+__all__ = [
+    "Counted",
+    "LearningPair",
+    "ModelTuner",
+    "Previewed",
+    "Recalled",
+    "TunePlan",
+]
 
-# Steps of which the median is taken to be the speed of all.
-TIMED_STEPS = 5
+# What of the figures of a validation is drawn.
+IOUS, DICES = ("val_box", "val_point"), ("val_box_dice", "val_point_dice")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -111,11 +119,19 @@ class TunePlan:
 
 @dataclass(frozen=True, slots=True)
 class Counted(Progress):
-    """What there is to learn from."""
+    """What there is to learn from.
+
+    Attributes
+    ----------
+    n_objects, n_planes, n_images : int
+    doubts : sequence of str
+        Why that may not be worth the time.
+    """
 
     n_objects: int = 0
     n_planes: int = 0
     n_images: int = 0
+    doubts: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,15 +151,30 @@ class Previewed(Progress):
     is_before: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Recalled(Progress):
+    """What a training that is resumed had done before it was stopped.
+
+    Attributes
+    ----------
+    losses : mapping of step to loss
+    scores : mapping of step to IoU and Dice
+    """
+
+    losses: Mapping[int, float] = field(default_factory=dict)
+    scores: Mapping[int, tuple[float, float]] = field(default_factory=dict)
+
+
 class ModelTuner(JobRunner):
     """Looks at one plan at a time, and trains.
 
-    See `JobRunner`; among what `progressed` gets are `Counted` and `Previewed`, and
-    `finished` gets a `TuneResult`. `surveyed` gets a `TuneEstimate`, and `refused` what
-    is wrong with a plan.
+    See `JobRunner`; among what `progressed` gets are `Counted`, `Recalled` and
+    `Previewed`, and `finished` gets a `TuneResult`. Of a look at a plan, `surveyed`
+    gets a `TuneEstimate`, `refused` what is wrong with it, and `doubted` a text.
     """
 
     surveyed = Signal(object)
+    doubted = Signal(str)
     refused = Signal(object)
 
     def __init__(self) -> None:
@@ -172,7 +203,7 @@ class ModelTuner(JobRunner):
             self.surveyed.emit,
             self.refused.emit,
             self.progressed.emit,
-            self.warned.emit,
+            self.doubted.emit,
         )
 
     def forget(self) -> None:
@@ -204,7 +235,8 @@ def _look_steps(
     with ExitStack() as stack:
         images = yield from _image_steps(plan, stack)
         planes = yield from survey_steps(images, min_area)
-        yield _count(planes)
+        tune, seed = plan.settings.tune, plan.settings.loop.seed
+        yield _count(planes, training_doubts(images, planes, tune, seed))
         predictor = yield from predictor_steps(plan.model, plugin)
         holder.keep(predictor)
         from napari_samseg.core.training.estimate import estimate_steps
@@ -214,11 +246,15 @@ def _look_steps(
         return (yield from estimate_steps(images, planes, model, plan.settings, folder))
 
 
-def _count(planes: Sequence[LabelledPlane]) -> Counted:
+def _count(planes: Sequence[LabelledPlane], doubts: Sequence[str]) -> Counted:
     n_objects = sum(plane.n_objects for plane in planes)
     n_images = len({plane.group for plane in planes})
     return Counted(
-        "counting", n_objects=n_objects, n_planes=len(planes), n_images=n_images
+        "counting",
+        n_objects=n_objects,
+        n_planes=len(planes),
+        n_images=n_images,
+        doubts=doubts,
     )
 
 
@@ -251,6 +287,8 @@ def _tune_steps(
 ) -> Generator[Progress, None, TuneResult]:
     with ExitStack() as stack:
         images = [] if plan.resume else (yield from _image_steps(plan, stack))
+        earlier = read_log(plan.folder(plugin)) if plan.resume else []
+        yield _recall(earlier)
         predictor = yield from predictor_steps(plan.model, plugin)
         holder.keep(predictor)
         from napari_samseg.core.training.tuning import TuningJob
@@ -260,21 +298,30 @@ def _tune_steps(
         write_recipe(folder, TuningRecipe(plan.model, plan.settings))
         tuning = TuningJob(images, model, folder, plan.settings, stores=plan.stores)
         holder.follow(tuning)
-        return (yield from _follow(tuning, model, resume=plan.resume))
+        return (yield from _follow(tuning, earlier, resume=plan.resume))
+
+
+def _recall(rows: Sequence[LogRow]) -> Recalled:
+    losses, scores = {}, {}
+    for row in rows:
+        figures = row.figures
+        if "loss" in figures:
+            losses[row.step] = figures["loss"]
+        ious = [figures[name] for name in IOUS if name in figures]
+        dices = [figures[name] for name in DICES if name in figures]
+        if ious and dices:
+            scores[row.step] = statistics.fmean(ious), statistics.fmean(dices)
+    return Recalled("reading the log", losses=losses, scores=scores)
 
 
 def _follow(
-    tuning: TuningJob, model: Any, *, resume: bool
+    tuning: TuningJob, earlier: Sequence[LogRow], *, resume: bool
 ) -> Generator[Progress, None, TuneResult]:
     """Train, with previews in between."""
-    from napari_samseg.core.training.estimate import remember_training
-
     steps = tuning.run_steps(resume=resume)
-    spent: list[float] = []
     has_begun = False
     try:
         while True:
-            begun = time.monotonic()
             try:
                 progress = next(steps)
             except StopIteration as stop:
@@ -286,20 +333,16 @@ def _follow(
             assert validation is not None  # there are steps
             if not has_begun:
                 has_begun = True
+                # the log may have gone further than the state that it goes on from
+                yield _recall([row for row in earlier if row.step < progress.done])
                 yield Previewed(
                     "training",
-                    progress.done - 1,
+                    0,
                     progress.total,
                     planes=validation.previews(first=True),
                     scores=tuning.before,
                     is_before=True,
                 )
-            elif progress.val_iou is None and len(spent) < TIMED_STEPS:
-                spent.append(time.monotonic() - begun)
-                if len(spent) == TIMED_STEPS:
-                    n = min(tuning.plan.tune.objects, validation.n_learning)
-                    median = statistics.median(spent)
-                    remember_training(model, tuning.plan, median, n)
             yield progress
             if progress.val_iou is not None:
                 yield Previewed(

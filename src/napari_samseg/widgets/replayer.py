@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Generator
 from typing import Any
 
-from qtpy.QtCore import QTimer
-
 from napari_samseg.core.annotation_file import AnnotationDocument, read_annotation
 from napari_samseg.core.types import Progress
+from napari_samseg.widgets.sliced_steps import SlicedSteps
 from napari_samseg.widgets.workers import LatestJob
 
 __all__ = ["Replayer"]
-
-# How long the window waits at most, but for a single step that takes longer.
-SLICE_S = 0.02
 
 Steps = Generator[Progress, None, None]
 
@@ -45,9 +40,7 @@ class Replayer:
         self._on_end = on_end
         self._on_progress = on_progress
         self._reading = LatestJob()
-        self._steps: Steps | None = None
-        self._timer = QTimer()
-        self._timer.timeout.connect(self._replay_slice)
+        self._replaying = SlicedSteps(self._end, on_progress)
         self.is_busy = False
 
     def request(self, path: Any) -> None:
@@ -59,32 +52,14 @@ class Replayer:
         """Stop, and take back what was replayed."""
         if self.is_busy:
             self._reading.cancel()
-            self._timer.stop()
-            steps, self._steps = self._steps, None
-            if steps is not None:
-                steps.close()
+            self._replaying.cancel()
             self.is_busy = False
             self._on_progress(None)
 
     def _begin(self, document: AnnotationDocument) -> None:
-        self._steps = self._start(document)
-        self._timer.start(0)
-
-    def _replay_slice(self) -> None:
-        end = time.monotonic() + SLICE_S
-        try:
-            while self._steps is not None:
-                self._on_progress(next(self._steps))
-                if time.monotonic() >= end:
-                    return
-        except StopIteration:
-            self._end(None)
-        except Exception as error:  # noqa: BLE001 - the window decides what to say
-            self._end(error)
+        self._replaying.start(self._start(document))
 
     def _end(self, error: Exception | None) -> None:
-        self._timer.stop()
-        self._steps = None
         self.is_busy = False
         self._on_end(error)
 

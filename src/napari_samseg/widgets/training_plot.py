@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from qtpy.QtCore import QPointF, QRectF, QSize, Qt
@@ -44,29 +44,43 @@ class TrainingPlot(QWidget):
     @property
     def losses(self) -> list[tuple[int, float]]:
         """Step and loss of all points."""
-        return list(self._losses)
+        return sorted(self._losses.items())
 
     @property
     def scores(self) -> list[tuple[int, float, float]]:
         """Step, IoU and Dice of all validations, that before the first step too."""
-        return list(self._scores)
+        return [(step, *scores) for step, scores in sorted(self._scores.items())]
 
     def start(self, steps: int) -> None:
         """Begin anew, with an axis of so many steps."""
         self._steps = steps
-        self._losses: list[tuple[int, float]] = []
-        self._scores: list[tuple[int, float, float]] = []
+        # by step: a training that is resumed makes some steps again
+        self._losses: dict[int, float] = {}
+        self._scores: dict[int, tuple[float, float]] = {}
+        self.update()
+
+    def recall(
+        self, losses: Mapping[int, float], scores: Mapping[int, tuple[float, float]]
+    ) -> None:
+        """Show what a training that is resumed has done so far, and nothing else.
+
+        Parameters
+        ----------
+        losses : mapping of step to loss
+        scores : mapping of step to IoU and Dice
+        """
+        self._losses, self._scores = dict(losses), dict(scores)
         self.update()
 
     def add_loss(self, step: int, loss: float, steps: int) -> None:
         """Add the loss of a step, of so many."""
         self._steps = steps
-        self._losses.append((step, loss))
+        self._losses[step] = loss
         self.update()
 
     def add_scores(self, step: int, iou: float, dice: float) -> None:
         """Add the mean scores of a validation."""
-        self._scores.append((step, iou, dice))
+        self._scores[step] = iou, dice
         self.update()
 
     def sizeHint(self) -> QSize:
@@ -103,7 +117,7 @@ class TrainingPlot(QWidget):
         if self._losses:
             parts.append((LOSS, f"loss {self._smoothed[-1]:.2f}"))
         if self._scores:
-            _, iou, dice = self._scores[-1]
+            _, iou, dice = self.scores[-1]
             parts += [(IOU, f"IoU {iou:.3f}"), (DICE, f"Dice {dice:.3f}")]
         x = float(LEFT)
         for color, text in parts:
@@ -144,19 +158,20 @@ class TrainingPlot(QWidget):
             )
 
     def _paint_losses(self, painter: QPainter) -> None:
-        steps = [step for step, _ in self._losses]
+        steps = [step for step, _ in self.losses]
         thin = QColor(LOSS)
         thin.setAlpha(70)
         painter.setPen(QPen(thin, 1))
-        raw = [loss for _, loss in self._losses]
+        raw = [loss for _, loss in self.losses]
         painter.drawPolyline(self._line(steps, raw, self._loss_range))
         painter.setPen(QPen(LOSS, 1.5))
         painter.drawPolyline(self._line(steps, self._smoothed, self._loss_range))
 
     def _paint_scores(self, painter: QPainter) -> None:
-        steps = [step for step, _, _ in self._scores]
+        scores = self.scores
+        steps = [step for step, _, _ in scores]
         for color, column in ((DICE, 2), (IOU, 1)):
-            values = [row[column] for row in self._scores]
+            values = [row[column] for row in scores]
             line = self._line(steps, values, self._score_range)
             before = QPen(color, 1, Qt.PenStyle.DotLine)
             painter.setPen(before)
@@ -173,11 +188,11 @@ class TrainingPlot(QWidget):
 
     @property
     def _smoothed(self) -> list[float]:
-        return smooth([loss for _, loss in self._losses])
+        return smooth([loss for _, loss in self.losses])
 
     @property
     def _loss_range(self) -> tuple[float, float]:
-        values = [loss for _, loss in self._losses if math.isfinite(loss)]
+        values = [loss for loss in self._losses.values() if math.isfinite(loss)]
         if not values:
             return 0.0, 1.0
         # one bad batch is not to press the rest flat
@@ -185,7 +200,7 @@ class TrainingPlot(QWidget):
 
     @property
     def _score_range(self) -> tuple[float, float]:
-        values = [v for _, iou, dice in self._scores for v in (iou, dice)]
+        values = [v for pair in self._scores.values() for v in pair]
         values = [v for v in values if math.isfinite(v)] or [0.0, 1.0]
         low, high = min(values) - 0.02, max(values) + 0.02
         if high - low < LEAST_SPAN:

@@ -21,6 +21,7 @@ from napari_samseg.widgets.model_tuner import (
     Counted,
     ModelTuner,
     Previewed,
+    Recalled,
     TunePlan,
 )
 from napari_samseg.widgets.remaining_time import RemainingTime
@@ -28,19 +29,16 @@ from napari_samseg.widgets.stores import default_store, store_of
 from napari_samseg.widgets.tune_layout import FILES, TuneLayout
 from napari_samseg.widgets.tune_words import (
     check_name,
-    describe_counts,
     describe_result,
     describe_step,
     free_name,
     read_ids,
 )
 from napari_samseg.widgets.tuned_panel import TunedPanel
-from napari_samseg.widgets.workers import describe_failure
 
 if TYPE_CHECKING:
     import napari.viewer
 
-    from napari_samseg.core.training.estimate import TuneEstimate
     from napari_samseg.core.training.result import TuneResult
     from napari_samseg.core.types import Progress
 
@@ -105,8 +103,9 @@ class TuneWidget(TuneLayout):
         self._tuned.failed.connect(self._show_failure)
         tuner = self._tuner
         tuner.progressed.connect(self._on_progress)
-        tuner.surveyed.connect(self._on_surveyed)
-        tuner.refused.connect(self._on_refused)
+        tuner.surveyed.connect(self._outlook.show_estimate)
+        tuner.refused.connect(self._outlook.refuse)
+        tuner.doubted.connect(self._outlook.add_doubt)
         tuner.finished.connect(self._on_finished)
         tuner.failed.connect(self._on_failed)
         tuner.warned.connect(self._on_warned)
@@ -129,6 +128,7 @@ class TuneWidget(TuneLayout):
         if not self.is_shut:
             self._pairs.reset_choices()
             self._unfinished.refresh(self._tuned_name)
+            self._refresh()
 
     @property
     def settings(self) -> TuningPlan:
@@ -142,7 +142,9 @@ class TuneWidget(TuneLayout):
         self._on_change()
 
     def _on_preset(self) -> None:
-        self.show_settings(PRESETS[self._preset_box.currentData()])
+        preset = PRESETS[self._preset_box.currentData()]
+        show_text(self._preset_note, preset.title.partition(":")[2].strip())
+        self.show_settings(preset)
 
     def _on_source(self) -> None:
         is_files = self._source_box.currentData() == FILES
@@ -177,8 +179,10 @@ class TuneWidget(TuneLayout):
         takes_only = not is_files or self._semantic_box.isChecked()
         for widget in (self._only_label, self._only_line):
             widget.setVisible(takes_only)
-        uses_lora = self._forms["tune"].settings.train.startswith("lora")
-        self._sections["lora"].setVisible(uses_lora)
+        tune = self._forms["tune"].settings
+        self._sections["lora"].setVisible(tune.train.startswith("lora"))
+        # in pixels; other kinds are off by a share of the box
+        self._forms["tune"].show_row("jitter", tune.box_kind == "jittered-box")
         self._suggest_name()
         self._refresh()
         if not self._tuner.is_running:
@@ -189,15 +193,14 @@ class TuneWidget(TuneLayout):
     def _look(self) -> None:
         self._rest.stop()
         self._tuner.forget()
-        show_text(self._counts, "")
-        show_text(self._estimate, "")
+        self._outlook.clear()
         try:
             plan = self._make_plan()
         except SamSegError as error:
-            show_text(self._counts, str(error), is_error=True)
+            self._outlook.refuse_choices(str(error))
             return
         if plan is not None and not self._tuner.is_running:
-            show_text(self._counts, "Counting ...")
+            self._outlook.start_counting()
             self._tuner.look(plan)
 
     def _make_plan(self) -> TunePlan | None:
@@ -229,14 +232,6 @@ class TuneWidget(TuneLayout):
             settings=self.settings,
             stores=tuple(sorted(stores)),
         )
-
-    def _on_surveyed(self, estimate: TuneEstimate) -> None:
-        show_text(self._estimate, str(estimate))
-
-    def _on_refused(self, error: Exception) -> None:
-        if self._counts.text() == "Counting ...":
-            show_text(self._counts, "")
-        show_text(self._estimate, describe_failure(error), is_error=True)
 
     # -- the job -------------------------------------------------------------------
 
@@ -275,7 +270,10 @@ class TuneWidget(TuneLayout):
         self._say("Starting ...")
         self._tuned.begin(plan, self._image_form.settings)
         self._tuner.start(plan)
+        self._outlook.begin()
+        self.fold_sections()
         self._refresh()
+        self.scroll_to(self._plot)
 
     def _pause(self) -> None:
         self._time.start()
@@ -294,10 +292,12 @@ class TuneWidget(TuneLayout):
 
     def _on_progress(self, progress: Progress) -> None:
         if isinstance(progress, Counted):
-            counts = progress.n_objects, progress.n_planes, progress.n_images
-            show_text(self._counts, describe_counts(*counts))
+            self._outlook.show_counts(progress)
             return
         if not self._tuner.is_running:
+            return
+        if isinstance(progress, Recalled):
+            self._plot.recall(progress.losses, progress.scores)
             return
         if isinstance(progress, Previewed):
             self._show_preview(progress)
@@ -306,7 +306,7 @@ class TuneWidget(TuneLayout):
             left = self._time.left(progress.done, progress.total)
             if not self._tuner.is_paused:
                 self._say(f"{describe_step(progress, left)}\n{self._note}".strip())
-        else:
+        elif progress.stage != "training":  # what the last step said stays on show
             of = f" {progress.done} of {progress.total}" if progress.total else ""
             self._say(f"{progress.stage}{of}".capitalize())
         show_progress(self._bar, progress)
@@ -348,6 +348,7 @@ class TuneWidget(TuneLayout):
 
         text = describe_result(result)
         self._tuned.show_result(f"{self._tuned_name}: {text}")
+        self.scroll_to(self._tuned)
         show_info(f"{self._tuned_name}: {text}")
 
     @property
@@ -366,12 +367,18 @@ class TuneWidget(TuneLayout):
         runs, stops = self._tuner.is_running, self._tuner.is_stopping
         is_files = self._source_box.currentData() == FILES
         has_data = is_files or bool(self._pairs.chosen)
+        resumes = runs and self._plan is not None and self._plan.resume
         self._choices.setEnabled(not runs)
-        self._train_button.setEnabled(has_data and not runs)
-        self._pause_button.setEnabled(runs and not stops)
+        # it goes on with choices of its own
+        self._choices.setVisible(not resumes)
+        self._plot.setVisible(self._plan is not None)
+        self._train_button.setVisible(not runs)
+        self._train_button.setEnabled(has_data)
+        for button in (self._pause_button, self._stop_button):
+            button.setVisible(runs)
+            button.setEnabled(not stops)
         self._pause_button.setText("Continue" if self._tuner.is_paused else "Pause")
-        self._stop_button.setEnabled(runs and not stops)
-        self._unfinished.setEnabled(not runs)
+        self._unfinished.setVisible(not runs and self._unfinished.has_any)
         if not runs:
             show_progress(self._bar, None)
 

@@ -9,6 +9,7 @@ from qtpy.QtWidgets import (
     QLabel,
     QLineEdit,
     QPushButton,
+    QSizePolicy,
     QWidget,
 )
 
@@ -30,6 +31,7 @@ from napari_samseg.widgets.label_pairs import LabelPairs
 from napari_samseg.widgets.model_choice import make_device_form, make_model_combo
 from napari_samseg.widgets.settings_form import SettingsForm, stack_forms
 from napari_samseg.widgets.training_plot import TrainingPlot
+from napari_samseg.widgets.tune_outlook import TuneOutlook
 from napari_samseg.widgets.tuned_panel import TunedPanel
 from napari_samseg.widgets.unfinished_list import UnfinishedList
 
@@ -67,9 +69,9 @@ class TuneLayout(DockPanel):
         self._files = FilePairs()
         choices.addWidget(self._files)
         choices.addLayout(self._build_labels())
-        self._counts = make_status_label()
-        self._counts.setMinimumHeight(18)
-        choices.addWidget(self._counts)
+        self._outlook = TuneOutlook()
+        choices.addWidget(self._outlook.counts)
+        choices.addWidget(self._outlook.doubts)
         choices.addLayout(self._build_model())
         self._forms: dict[str, SettingsForm] = {}
         self._sections = {}
@@ -77,17 +79,20 @@ class TuneLayout(DockPanel):
             self._forms[part] = SettingsForm(getattr(PRESETS["quick"], part))
             self._sections[part] = add_section(choices, title, self._forms[part])
         settings = self._build_settings(model_settings)
-        add_section(choices, "Contrast, tiles, device", settings)
+        title = "Contrast, tiles, device"
+        self._sections["image"] = add_section(choices, title, settings)
         rows.addWidget(self._choices)
-        self._estimate = make_status_label()
-        rows.addWidget(self._estimate)
-        rows.addLayout(self._build_actions())
-        self._unfinished = UnfinishedList()
-        rows.addWidget(self._unfinished)
-        rows.addWidget(self._build_status())
+        self._plot = TrainingPlot()
+        self._plot.hide()
+        rows.addWidget(self._plot)
         rows.addWidget(tuned)
         rows.addStretch(1)
-        self.show_page(page)
+        self.show_page(page, self._build_footer())
+
+    def fold_sections(self) -> None:
+        """Make room for what a training shows."""
+        for section in self._sections.values():
+            section.collapse(animate=False)
 
     def _build_source(self) -> QFormLayout:
         self._source_box = make_combo("Where images and labels are.")
@@ -113,7 +118,9 @@ class TuneLayout(DockPanel):
         self._model_box = make_model_combo()
         self._preset_box = make_combo("Settings that go together.")
         for name, plan in PRESETS.items():
-            self._preset_box.addItem(plan.title, name)
+            self._preset_box.addItem(plan.title.partition(":")[0], name)
+        self._preset_note = make_status_label()
+        self._preset_note.setMinimumHeight(18)
         self._name_line = QLineEdit()
         self._name_line.setToolTip(
             "What the new model is called in the lists of models."
@@ -121,6 +128,7 @@ class TuneLayout(DockPanel):
         form = make_form()
         form.addRow("Model", self._model_box)
         form.addRow("Preset", self._preset_box)
+        form.addRow("", self._preset_note)
         form.addRow("New model", self._name_line)
         return form
 
@@ -146,7 +154,17 @@ class TuneLayout(DockPanel):
         row.addWidget(self._stop_button, 1)
         return row
 
-    def _build_status(self) -> QWidget:
+    def _build_footer(self) -> QWidget:
+        """Return what stays in sight, however long the page is."""
+        self._unfinished = UnfinishedList()
         self._bar = make_bar()
-        self._plot = TrainingPlot()
-        return make_column(self._bar, self._status, self._plot, spacing=3)
+        footer = make_column(self._outlook.estimate, spacing=4)
+        rows = footer.layout()
+        rows.setContentsMargins(8, 4, 8, 8)
+        rows.addLayout(self._build_actions())
+        for widget in (self._unfinished, self._bar, self._status):
+            rows.addWidget(widget)
+        # the page gets what room there is
+        policy = QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Maximum
+        footer.setSizePolicy(*policy)
+        return footer

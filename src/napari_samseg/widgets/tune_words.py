@@ -26,6 +26,7 @@ __all__ = [
 SPLITS = {
     "groups": "objects of other images",
     "planes": "objects of other planes of the same volume",
+    "sections": "the same objects in other planes",
     "objects": "other objects of the same image",
 }
 # What a folder may be called on every system.

@@ -7,7 +7,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from psygnal import Signal
-from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QHBoxLayout,
+    QPushButton,
+    QVBoxLayout,
+    QWidget,
+)
 
 from napari_samseg.adapters.plugin_settings import read_plugin_settings
 from napari_samseg.adapters.read_layers import current_plane
@@ -21,7 +27,12 @@ from napari_samseg.core.errors import InvalidLabelsError, LayerError, SamSegErro
 from napari_samseg.core.settings import ImageSettings
 from napari_samseg.core.training.class_planes import ClassPlanes
 from napari_samseg.core.training.images import LabelledImage
-from napari_samseg.widgets.dock_panel import make_combo, make_status_label, show_text
+from napari_samseg.widgets.dock_panel import (
+    make_combo,
+    make_form,
+    make_status_label,
+    show_text,
+)
 from napari_samseg.widgets.label_pairs import LabelPairs
 from napari_samseg.widgets.model_comparer import Comparison, compare_steps
 from napari_samseg.widgets.model_tuner import LearningPair, Previewed, TunePlan
@@ -29,6 +40,7 @@ from napari_samseg.widgets.workers import LatestJob
 
 if TYPE_CHECKING:
     import napari.viewer
+    from napari.layers import Labels
 
 __all__ = ["TunedPanel"]
 
@@ -36,7 +48,9 @@ SHOWN = {
     "both": (BEFORE, AFTER),
     "green: after": (AFTER,),
     "orange: before": (BEFORE,),
+    "side by side": (BEFORE, AFTER),
 }
+APART = "side by side"
 
 
 class TunedPanel(QWidget):
@@ -61,11 +75,13 @@ class TunedPanel(QWidget):
         self._plan: TunePlan | None = None
         self._image_settings = ImageSettings()
         self._masks: BeforeAfter | None = None
+        self._hidden: list[Labels] = []
         self._comparing = LatestJob()
         self._build()
         self._use_button.clicked.connect(self.use_in_segment)
         self._compare_button.clicked.connect(self.compare)
         self._shown_box.activated.connect(self._on_shown)
+        self._hide_box.toggled.connect(self._on_hide)
         self.setVisible(False)
 
     def _build(self) -> None:
@@ -88,10 +104,11 @@ class TunedPanel(QWidget):
         for title, which in SHOWN.items():
             self._shown_box.addItem(title, which)
         self._shown = QWidget()
-        shown = QHBoxLayout(self._shown)
-        shown.setContentsMargins(0, 0, 0, 0)
-        shown.addWidget(QLabel("Outlines"))
-        shown.addWidget(self._shown_box, 1)
+        shown = make_form(self._shown)
+        shown.addRow("Outlines", self._shown_box)
+        self._hide_box = QCheckBox("hide labels")
+        self._hide_box.setToolTip("Outlines are hard to see on what is filled")
+        shown.addRow("", self._hide_box)
         for widget in (self.label, self._buttons, self._shown):
             rows.addWidget(widget)
 
@@ -118,6 +135,8 @@ class TunedPanel(QWidget):
                 every, self._pairs.take(every, image_settings), strict=True
             ):
                 places[learning.name] = LabelPlace.of(pair.image, pair.labels)
+        if self._masks is not None:
+            self._masks.show_only(BEFORE, AFTER)
         folder = read_plugin_settings().cache_path / "labels"
         self._masks = BeforeAfter(self._viewer, plan.name, places, folder)
         self._comparing.cancel()
@@ -145,7 +164,14 @@ class TunedPanel(QWidget):
 
     def _on_shown(self) -> None:
         if self._masks is not None:
-            self._masks.show_only(*self._shown_box.currentData())
+            is_apart = self._shown_box.currentText() == APART
+            self._masks.show_only(*self._shown_box.currentData(), is_apart=is_apart)
+
+    def _on_hide(self, is_on: bool) -> None:
+        if is_on:
+            self._hidden = [p.labels for p in self._pairs.every if p.labels.visible]
+        for layer in self._hidden:
+            layer.visible = not is_on
 
     # -- the new model ---------------------------------------------------------------
 
@@ -213,5 +239,8 @@ class TunedPanel(QWidget):
         self.reported.emit(str(comparison), False)
 
     def leave(self) -> None:
-        """Stop comparing; the layers stay."""
+        """Stop comparing; the layers of outlines stay, where the image is."""
         self._comparing.cancel()
+        self._hide_box.setChecked(False)
+        if self._masks is not None:
+            self._masks.show_only(*self._shown_box.currentData())

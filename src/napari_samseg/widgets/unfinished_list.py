@@ -13,7 +13,7 @@ __all__ = ["UnfinishedList"]
 
 
 class UnfinishedList(QWidget):
-    """Hidden where there is none; `resumed` comes with the folder of a training."""
+    """`resumed` comes with the folder of a training."""
 
     resumed = Signal(object)
 
@@ -38,7 +38,11 @@ class UnfinishedList(QWidget):
         chosen = latest if latest in found else self.box.currentText()
         fill_combo(self.box, list(found.items()), None)
         self.box.setCurrentIndex(max(0, self.box.findText(chosen)))
-        self.setVisible(bool(found))
+
+    @property
+    def has_any(self) -> bool:
+        """Whether there is something to go on with."""
+        return self.box.count() > 0
 
     def _on_click(self) -> None:
         self.resumed.emit(self.box.currentData())

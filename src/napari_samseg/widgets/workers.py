@@ -2,9 +2,10 @@
 
 Three traps are closed here once. A generator worker swallows a `RuntimeError`
 (and with it running out of GPU memory): errors never leave the thread as
-exceptions, they come back as values. It does not close a generator after
-`quit`: ours does. And a person who clicks quickly must not wait for a queue:
-`LatestJob` keeps only the newest request.
+exceptions, jobs keep them. It does not close a generator after
+`quit`: ours does; and what goes wrong then, when what was finished is written, is
+told too. And a person who clicks quickly must not wait for a queue: `LatestJob` keeps
+only the newest request.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from __future__ import annotations
 import atexit
 import time
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -42,33 +42,31 @@ def describe_failure(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-@dataclass(frozen=True, slots=True)
-class _Failure:
-    """An error on its way from the thread to the window."""
-
-    error: Exception
-
-
 class _ClosingWorker(GeneratorWorker):
     """A generator worker that closes its generator however it ends."""
 
-    def __init__(self, func: Callable[..., Steps], steps: Steps) -> None:
-        super().__init__(func, steps)
-        self._steps = steps
+    def __init__(self, func: Callable[..., Steps], steps: Steps, job: Job) -> None:
+        super().__init__(func, steps, job)
+        self._steps, self._job = steps, job
 
     def work(self) -> Any:
         """Run to the end, an error, or the first yield after `quit`."""
         try:
             return super().work()
         finally:
-            self._steps.close()
+            try:
+                self._steps.close()
+            except Exception as error:  # noqa: BLE001 - as of any other step
+                self._job.failure = error
 
 
-def _guard(steps: Steps) -> Steps:
+def _guard(steps: Steps, job: Job) -> Steps:
     try:
         return (yield from steps)
     except Exception as error:  # noqa: BLE001 - the window decides what to say
-        return _Failure(error)
+        # after `quit`, the worker passes on nothing that a generator returns
+        job.failure = error
+        return None
 
 
 def _take_turns(steps: Steps, job: Job) -> Steps:
@@ -98,7 +96,7 @@ def _somebody_waits() -> bool:
 class Job:
     """A generator of `Progress` running in a thread.
 
-    Callbacks run on the main thread, and none of them after `cancel`.
+    Callbacks run on the main thread; after `cancel`, only `on_error` and `on_end`.
 
     Parameters
     ----------
@@ -107,7 +105,8 @@ class Job:
     on_return : callable
         Gets what the generator returns.
     on_error : callable
-        Gets the exception, whatever it is.
+        Gets the exception, whatever it is; also that of a job which was cancelled and
+        could not write what it had finished.
     on_progress : callable, optional
         Gets each `Progress`.
     on_warning : callable, optional
@@ -120,6 +119,8 @@ class Job:
     Attributes
     ----------
     is_running, is_paused, is_cancelled, has_answered : bool
+    failure : Exception or None
+        What `on_error` gets.
     """
 
     def __init__(
@@ -139,11 +140,13 @@ class Job:
         self._on_warning = on_warning
         self._on_end = on_end
         self.is_cancelled = self.is_paused = self.has_answered = False
+        self.failure: Exception | None = None
         self.background = background
         self.is_running = False
         self._worker = create_worker(
             _guard,
             _take_turns(steps, self),
+            self,
             _worker_class=_ClosingWorker,
             _ignore_errors=True,
             _start_thread=False,
@@ -177,7 +180,7 @@ class Job:
         self.is_paused = False
 
     def cancel(self) -> None:
-        """Stop at the next step; nothing is called back but `on_end`."""
+        """Stop at the next step; nothing is called back but a failure and `on_end`."""
         self.is_cancelled = True
         self._worker.quit()
 
@@ -192,18 +195,18 @@ class Job:
 
     def _returned(self, value: Any) -> None:
         self.has_answered = True
-        if self.is_cancelled:
-            return
-        if isinstance(value, _Failure):
-            self._on_error(value.error)
-        else:
+        if self.failure is None and not self.is_cancelled:
             self._on_return(value)
 
     def _finished(self) -> None:
         self.is_running = False
         RUNNING.discard(self)
-        if self._on_end is not None:
-            self._on_end()
+        try:
+            if self.failure is not None:
+                self._on_error(self.failure)
+        finally:
+            if self._on_end is not None:
+                self._on_end()
 
 
 @cache
@@ -267,15 +270,20 @@ class LatestJob:
         """Run `steps` after the current job, unless a newer request comes."""
 
         def make() -> Job:
-            return Job(
+            def fail(error: Exception) -> None:
+                if not job.is_cancelled:  # or nobody asks any more
+                    on_error(error)
+
+            job = Job(
                 steps,
                 on_return=on_return,
-                on_error=on_error,
+                on_error=fail,
                 on_progress=on_progress,
                 on_warning=on_warning,
                 on_end=self._next,
                 background=self._background,
             )
+            return job
 
         if self._running is None:
             self._running = make().start()

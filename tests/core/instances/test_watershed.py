@@ -167,9 +167,12 @@ def test_each_point_has_an_object():
     labels, n_unassigned = watershed_from_points(mask, [(15, 12), (15, 31)])
     assert (labels.max(), n_unassigned) == (2, 0)
     assert labels[15, 10] == 1
-    # beyond the foreground: the nearest pixel of it; two at one place: the first
+    # on background: nothing grows; two at one place: the first
     labels, _ = watershed_from_points(mask, [(0, 0), (15, 31), (15, 31)])
-    assert sorted(set(labels.ravel().tolist())) == [0, 1, 2]
+    assert set(labels.ravel().tolist()) == {0, 2}
+    labels, n_unassigned = watershed_from_points(mask, [(0, 0)])
+    assert not labels.any()
+    assert n_unassigned == mask.sum()
 
 
 def test_components_without_a_point_are_counted():

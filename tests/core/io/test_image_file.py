@@ -8,6 +8,7 @@ from PIL import Image
 
 from napari_samseg.core.errors import InvalidImageError, MissingFileError
 from napari_samseg.core.io.image_file import open_image_file
+from napari_samseg.core.io.pixel_size import read_pixel_steps
 from napari_samseg.core.planes import read_plane
 
 
@@ -108,3 +109,14 @@ def test_a_tiff_that_was_cut_off_is_named(tmp_path):
         open_image_file(path) as source,
     ):
         read_plane(source, ())
+
+
+def test_ome_header_without_the_order_of_axes(tmp_path, volume):
+    path = tmp_path / "stack.ome.tif"
+    space = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
+    header = f'<?xml version="1.0"?><OME xmlns="{space}"><Image><Pixels/></Image></OME>'
+    about = {"description": header, "metadata": None, "photometric": "minisblack"}
+    tifffile.imwrite(path, volume, **about)
+    with open_image_file(path) as source:
+        np.testing.assert_array_equal(source.levels[0][...], volume)
+    assert read_pixel_steps(path) == {}

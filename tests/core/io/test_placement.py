@@ -10,7 +10,11 @@ from napari_samseg.core.convert_file import ConvertJob, convert_file
 from napari_samseg.core.io.instance_labels import InstanceLabels
 from napari_samseg.core.io.nifti import read_nifti
 from napari_samseg.core.io.ome_zarr_labels import write_ome_zarr_labels
-from napari_samseg.core.io.placement import read_placement, relative_spacing
+from napari_samseg.core.io.placement import (
+    axes_without_size,
+    read_placement,
+    relative_spacing,
+)
 from napari_samseg.core.settings import ConvertSettings
 from napari_samseg.core.steps import run_steps
 
@@ -57,6 +61,7 @@ def test_planes_of_unknown_distance_are_no_thousandfold_apart(
     place = read_placement(path, 3)
     assert place["units"] == ("pixel", "micrometer", "micrometer")
     assert relative_spacing(place) is None
+    assert axes_without_size(place) == (0,)
     out, notes = convert(path, "stack.nii.gz")
     np.testing.assert_allclose(read_nifti(out).space.spacing, [5e-4] * 3, rtol=1e-6)
     assert any("how large a pixel is along Z:" in note for note in notes)
@@ -69,6 +74,9 @@ def test_lengths_in_several_units_and_pixels_that_are_no_squares():
     )
     nobody = ("pixel", "", "dimensionless")
     assert relative_spacing({"scale": (2, 0.5, 0.5), "units": nobody}) == (4, 1, 1)
+    assert axes_without_size({"units": nobody}) == ()
+    assert axes_without_size({"units": units}) == ()
+    assert axes_without_size({}) == ()
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -223,7 +223,7 @@ def test_boxes_of_nan_in_every_table_are_counted(tmp_path):
 
 
 def test_without_pyarrow_the_way_out_is_named(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     (tmp_path / "p.parquet").write_bytes(b"")
     with pytest.raises(MissingDependencyError, match=r"napari-samseg\[parquet\]"):
         read_prompts(tmp_path / "p.parquet")

@@ -11,6 +11,7 @@ from bids_datasets import save
 import napari_samseg as samseg
 from napari_samseg.core.errors import (
     InvalidLabelsError,
+    OutputError,
     SettingsError,
     UnknownNameError,
 )
@@ -43,7 +44,7 @@ def test_a_name_is_taken_wherever_a_model_is(
         picture, labels, model=model, preset=PLAN, out="coins", on_progress=seen.append
     )
     assert result.best == models / "tuned" / "coins" / "best.safetensors"
-    assert list_models()["coins"].startswith("Tuned here from test: IoU box 0.")
+    assert list_models()["coins"].startswith("Tuned here from test on 5 objects, 20")
     assert [row["step"] for row in result.history] == [2, 4]
     assert seen[-1].done == 4
     boxes = [(10, 10, 60, 60)]
@@ -51,7 +52,10 @@ def test_a_name_is_taken_wherever_a_model_is(
     by_path = samseg.segment(picture, boxes=boxes, model=result.best, device="cpu")
     before = samseg.segment(picture, boxes=boxes, model=model)
     assert np.array_equal(by_name.iou_predictions, by_path.iou_predictions)
-    assert not np.array_equal(by_name.iou_predictions, before.iou_predictions)
+    last = samseg.segment(picture, boxes=boxes, model=result.last, device="cpu")
+    assert not np.array_equal(last.iou_predictions, before.iou_predictions)
+    with pytest.raises(OutputError, match="--overwrite"):
+        samseg.finetune(picture, labels, model=model, preset=PLAN, out="coins")
     # what was tuned is tuned further, by its name
     again = samseg.finetune(
         picture, labels, model="coins", preset=PLAN, out=str(models / "more")

@@ -1,21 +1,27 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from skimage.draw import disk
 
-from napari_samseg.core.errors import InvalidLabelsError
+from napari_samseg.core.errors import InvalidLabelsError, SettingsError
 from napari_samseg.core.images import open_image
 from napari_samseg.core.models.sam import SamModel
 from napari_samseg.core.settings import AugmentSettings, TileSettings, TuneSettings
 from napari_samseg.core.steps import run_steps
-from napari_samseg.core.training.batches import BatchSource
+from napari_samseg.core.training import objective, prompted
+from napari_samseg.core.training.batches import BatchSource, TuneLoss
 from napari_samseg.core.training.class_planes import ClassPlanes
 from napari_samseg.core.training.images import LabelledImage
+from napari_samseg.core.training.losses import read_loss
 from napari_samseg.core.training.prepare import prepare_steps
+from napari_samseg.core.training.survey import survey_steps
 from napari_samseg.core.training.views import ViewSet
 
 COMMON, RARE = 3, 5
@@ -38,6 +44,7 @@ def prepare(
     return run_steps(
         prepare_steps(
             images,
+            run_steps(survey_steps(images, settings.min_area)),
             model,
             folder,
             settings,
@@ -56,9 +63,7 @@ def share_of_rare(views: ViewSet, settings: TuneSettings) -> float:
         view = batch.view
         boxes = views.objects.boxes_yx[view.first : view.last]
         same = (batch.boxes_yx[:, None] == boxes[None]).all(axis=2)
-        # each object of a batch is there once
         assert (same.sum(axis=1) == 1).all()
-        assert same.sum(axis=0).max() == 1
         classes = views.objects.classes[view.first : view.last]
         found += classes[same.argmax(axis=1)].tolist()
     return float(np.mean(np.array(found) == RARE))
@@ -67,15 +72,95 @@ def share_of_rare(views: ViewSet, settings: TuneSettings) -> float:
 def test_rare_classes_are_drawn_as_often_as_common_ones(
     model: SamModel, tmp_path: Path
 ) -> None:
-    images = [discs("a", 11, 1), discs("b", 12, 0)]
-    settings = TuneSettings(objects=2, validation=0.0, balance="classes")
+    images = [discs("a", 7, 1), discs("b", 12, 0)]
+    settings = TuneSettings(validation=0.0, balance="classes")
+    assert settings.objects == 8  # as many as there are in the first image
     views = prepare(images, model, tmp_path, settings)
     assert set(views.objects.classes.tolist()) == {COMMON, RARE}
     plain = dataclasses.replace(settings, balance="objects")
     balanced, each = (share_of_rare(views, kind) for kind in (settings, plain))
-    # two of a view are never the same, and a rare one has no second
-    assert 0.3 < balanced < 0.55
-    assert each < 0.15
+    assert 0.45 < balanced < 0.55
+    assert each < 0.1
+    batches = [BatchSource(views, settings, seed=0)(n) for n in range(20)]
+    again = next(b for b in batches if len(np.unique(b.boxes_yx, axis=0)) < len(b))
+    # an object that is drawn again is prompted anew, and in its own mask
+    assert len(np.unique(again.prompts.points_yx, axis=0)) == len(again) or (
+        len(np.unique(again.prompts.boxes_yx, axis=0)) == len(again)
+    )
+
+
+def test_first_prompts_come_in_their_shares(model: SamModel, tmp_path: Path) -> None:
+    settings = TuneSettings(validation=0.0, box=1, point=2, box_and_point=5)
+    views = prepare([discs("a", 5, 0)], model, tmp_path, settings)
+    source = BatchSource(views, settings, seed=0)
+    loss = TuneLoss(model, settings, read_loss(settings.loss))
+    counts: Counter[str] = Counter()
+    figures: set[str] = set()
+    for number in range(160):
+        prompts = source(number).prompts
+        has_points = prompts.points_yx.shape[1] > 0
+        counts[f"box {prompts.has_box.all()}, point {has_points}"] += 1
+        if number < 20:
+            figures |= set(loss(model.sam, source(number), number)[1])
+    assert figures == {"box", "point", "box and point", "corrected"}
+    expected = {"box True, point False": 20, "box False, point True": 40}
+    expected["box True, point True"] = 100
+    assert set(counts) == set(expected)
+    for kind, n in expected.items():
+        assert abs(counts[kind] - n) < 25
+    assert TuneSettings(box=0).scored_kinds == ("point",)
+    assert TuneSettings(box=0, point=0, box_and_point=1).scored_kinds == (
+        "box",
+        "point",
+    )
+    with pytest.raises(SettingsError, match="no prompt"):
+        TuneSettings(box=0, point=0)
+
+
+def test_each_object_has_the_same_weight(model: SamModel, tmp_path: Path) -> None:
+    images = [discs("crowded", 9, 0), discs("lone", 1, 0)]
+    settings = TuneSettings(validation=0.0)
+    source = BatchSource(prepare(images, model, tmp_path, settings), settings, seed=0)
+    batches = [source(number) for number in range(source.per_epoch)]
+    assert sorted(map(len, batches)) == [1, 1, 8]
+    each = {source.weigh(batch) / len(batch) for batch in batches}
+    assert len(each) == 1
+    assert sum(map(source.weigh, batches)) == pytest.approx(len(batches))
+
+
+def test_a_topological_loss_trains_on_whole_masks(
+    model: SamModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("gudhi")
+    plain = objective.decode_objects
+
+    def losses(loss: str, blob: float) -> float:
+        """The loss of a batch whose masks have a blob far from the object."""
+
+        def draw(*inputs: Any) -> tuple[torch.Tensor, torch.Tensor]:
+            logits, quality = plain(*inputs)
+            at = (torch.arange(logits.shape[-1]) + 0.5) * 128 / logits.shape[-1]
+            away = (at[:, None] - 16) ** 2 + (at - 16) ** 2
+            drawn = torch.where(away < 100, 9.0, -9.0)
+            drawn[-6:-2, -6:-2] = blob
+            return logits + drawn - logits.detach(), quality
+
+        monkeypatch.setattr(prompted, "decode_objects", draw)
+        total, _ = TuneLoss(model, settings, read_loss(loss))(model.sam, batch, 0)
+        total.backward()
+        return float(total.detach())
+
+    settings = TuneSettings(
+        validation=0.0, corrections=0, box=1, point=0, surroundings=1, iou_weight=0
+    )
+    views = prepare([discs("a", 1, 0)], model, tmp_path, settings)
+    batch = BatchSource(views, settings, seed=0)(0)
+    model.sam.mask_decoder.requires_grad_(True)
+    change = {
+        loss: losses(loss, 6.0) - losses(loss, -9.0)
+        for loss in ("dice_bce", "dice_bce + 2*topology")
+    }
+    assert change["dice_bce + 2*topology"] > change["dice_bce"] + 0.2
 
 
 def test_images_of_few_objects_are_drawn_as_often_as_others(

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from napari_samseg.core.errors import CheckpointError, MissingFileError
+from napari_samseg.core.errors import CheckpointError, MissingFileError, OutputError
 from napari_samseg.core.training.checkpoint import (
     read_training_state,
     write_training_state,
@@ -34,7 +34,7 @@ def test_old_state_survives_a_write_that_fails(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", disk_full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(OutputError, match="make room"):
         write_training_state(path, {"step": 2})
     assert read_training_state(path) == {"step": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["state.pt"]

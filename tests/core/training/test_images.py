@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from napari_samseg.core.errors import InvalidLabelsError, SettingsError
 from napari_samseg.core.images import open_image
@@ -14,10 +18,27 @@ from napari_samseg.core.training.images import (
 )
 
 
+def plane(
+    image: int,
+    at: tuple[int, ...],
+    group: str = "a",
+    ids: Sequence[int] | np.ndarray = (1, 2, 3),
+    places: Sequence[int] | None = None,
+    **how: bool,
+) -> LabelledPlane:
+    """A plane with such objects, one beside the other."""
+    where = np.arange(len(ids)) if places is None else np.array(places)
+    return LabelledPlane(image, at, group, np.array(ids), where, **how)
+
+
+def objects_of(side: list[LabelledPlane]) -> set[tuple[int, int]]:
+    return {(p.image, int(i)) for p in side for i in p.object_ids}
+
+
 def planes(groups: dict[str, list[int]]) -> list[LabelledPlane]:
     """Planes of volumes with so many objects each."""
     return [
-        LabelledPlane(i, (z,), group, n)
+        plane(i, (z,), group, 1000 * z + np.arange(n))
         for i, (group, counts) in enumerate(groups.items())
         for z, n in enumerate(counts)
     ]
@@ -57,14 +78,94 @@ def test_a_volume_is_divided_into_blocks_with_a_gap() -> None:
 
 def test_what_cannot_be_divided_is_divided_by_objects() -> None:
     every = planes({"a": [9]})
-    assert divide(every, TuneSettings(validation=0.2), 0) == (every, every, "objects")
+    training, validation, how = divide(every, TuneSettings(validation=0.2), 0)
+    assert how == "objects"
+    assert training[0].object_ids.tolist() == list(range(7))
+    assert validation[0].object_ids.tolist() == [7, 8]
     assert divide(every, TuneSettings(validation=0), 0) == (every, [], "none")
+
+
+def test_an_object_is_on_one_side_in_all_planes() -> None:
+    ids = range(1, 11)
+    every = [plane(0, (z,), ids=ids) for z in (0, 2)]
+    every.append(plane(0, (1,), ids=range(1, 9)))  # two of them end
+    # and a stack in which one crosses the gap
+    stack = [plane(0, (z,), ids=(z, 99, 100 + z)) for z in range(40)]
+    for volume, expected in ((every, "objects"), (stack, "planes")):
+        training, validation, how = divide(volume, TuneSettings(validation=0.2), 0)
+        assert how == expected
+        assert validation
+        assert not objects_of(training) & objects_of(validation)
+    # classes have no ids that last: parts in other planes are other objects
+    parts = [plane(0, (z,), ids=(1, 2), has_classes=True) for z in range(40)]
+    _, validation, how = divide(parts, TuneSettings(validation=0.2), 0)
+    assert (how, sum(p.n_objects for p in validation)) == ("planes", 16)
+    one = [plane(0, (z,), ids=(1,)) for z in range(40)]
+    training, validation, how = divide(one, TuneSettings(validation=0.2), 0)
+    assert (how, len(training), len(validation)) == ("sections", 30, 8)
+
+
+@pytest.mark.parametrize(("n_times", "n_sections"), [(10, 20), (2, 40), (40, 2)])
+def test_a_section_is_on_one_side_at_neighbouring_times(n_times, n_sections) -> None:
+    every = [
+        plane(0, (t, z), ids=(1000 * t + z,))
+        for t in range(n_times)
+        for z in range(n_sections)
+    ]
+    training, validation, _ = divide(every, TuneSettings(validation=0.2), 0)
+    seen = {p.plane for p in training}
+    for p in validation:
+        t, z = p.plane
+        near = {(t + i, z + j) for i in (-1, 0, 1) for j in (-1, 0, 1)}
+        assert not near & seen
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 2), st.integers(0, 3), st.integers(0, 9)),
+        min_size=1,
+        max_size=30,
+        unique=True,
+    ),
+    st.integers(1, 5),
+    st.floats(0.01, 0.9),
+    st.integers(0, 9),
+    st.booleans(),
+    st.booleans(),
+)
+@settings(max_examples=150, deadline=None)
+def test_no_side_is_empty(places, n_objects, share, seed, grouped, has_classes) -> None:
+    rng = np.random.default_rng(seed)
+    every = [
+        plane(
+            i,
+            tuple(at),
+            group=f"g{i}" if grouped else "g",
+            ids=np.sort(rng.choice(20, n_objects, replace=False)),
+            places=rng.integers(0, 9, n_objects).tolist(),
+            has_classes=has_classes,
+        )
+        for i, *at in places
+    ]
+    training, validation, how = divide(every, TuneSettings(validation=share), seed)
+    assert training
+    assert all(p.n_objects for p in training + validation)
+    by_image = {p.image: set() for p in every}
+    for p in every:
+        by_image[p.image] |= set(p.object_ids.tolist())
+    apart = max(map(len, by_image.values())) > 1 and not has_classes
+    assert validation or not (apart or how != "objects")
+    sides = ({(p.image, p.plane) for p in side} for side in (training, validation))
+    if how in ("planes", "groups"):
+        assert not set.intersection(*sides)
+    if how in ("planes", "objects") and not has_classes:
+        assert not objects_of(training) & objects_of(validation)
 
 
 def test_named_groups_are_held_out() -> None:
     every = planes({"rat1": [3], "rat6": [4, 2], "rat8": [10]})
-    settings = TuneSettings(held_out="rat6, rat8", validation=0)
-    training, validation, how = divide(every, settings, 0)
+    wanted = TuneSettings(held_out="rat6, rat8", validation=0)
+    training, validation, how = divide(every, wanted, 0)
     assert ({p.group for p in training}, how) == ({"rat1"}, "groups")
     assert {p.group for p in validation} == {"rat6", "rat8"}
     with pytest.raises(SettingsError, match=r"no group rat9 .* are rat1, rat6, rat8"):

@@ -157,7 +157,7 @@ def test_a_service_that_fails_does_not_end_a_training(
 
 def test_what_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(MissingDependencyError, match="pip install wandb"):
+    with pytest.raises(MissingDependencyError, match="pip install 'wandb'"):
         TrainingLog(LogStart(tmp_path, SETTINGS), ("wandb",))
     with pytest.raises(UnknownNameError, match="choose of wandb, mlflow"):
         TrainingLog(LogStart(tmp_path, SETTINGS), ("comet",))
@@ -212,7 +212,8 @@ def test_without_validation_a_new_training_is_not_taken_for_the_old(
             tune=TuneSettings(objects=4, corrections=0, validation=0),
             loop=LoopSettings(steps=2, warmup_steps=1, seed=seed),
         )
-        result = run_steps(TuningJob([image], model, tmp_path, plan).run_steps())
+        job = TuningJob([image], model, tmp_path, plan)
+        result = run_steps(job.run_steps(overwrite=True))
         assert result.after is None
         kept.append(torch.tensor(list(result.best.read_bytes())))
         assert result.best.read_bytes() == result.last.read_bytes()

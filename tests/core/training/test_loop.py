@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,7 +15,9 @@ from napari_samseg.core.errors import (
     TrainingError,
 )
 from napari_samseg.core.settings import LoopSettings
-from napari_samseg.core.training.loop import Score, TrainingLoop, learning_rate_at
+from napari_samseg.core.training.loop import TrainingLoop
+from napari_samseg.core.training.schedule import Score, learning_rate_at
+from napari_samseg.core.types import Progress, TrainingProgress
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,6 +35,27 @@ def squared_error(
     x, y = batch
     loss = (module(x)[:, 0] - y).square().mean()
     return loss, {"error": float(loss.detach()), "at": float(step)}
+
+
+def score_weights(module: nn.Module) -> Generator[Progress, None, Score]:
+    yield Progress("scoring", 1, 2)
+    return Score(float(next(module.parameters()).detach().abs().sum()))
+
+
+def scoring(
+    score: Callable[[], Score],
+) -> Callable[[nn.Module], Generator[Progress, None, Score]]:
+    def steps(_: nn.Module) -> Generator[Progress, None, Score]:
+        yield Progress("scoring")
+        return score()
+
+    return steps
+
+
+def steps_of(
+    loop: TrainingLoop[tuple[torch.Tensor, torch.Tensor]],
+) -> Iterator[TrainingProgress]:
+    return (p for p in loop.run() if isinstance(p, TrainingProgress))
 
 
 def make_loop(
@@ -53,16 +77,14 @@ def make_loop(
         batch_at,
         squared_error,
         LoopSettings(**{**values, **changes}),  # type: ignore[arg-type]
-        validate=lambda mean: Score(
-            float(next(mean.parameters()).detach().abs().sum())
-        ),
+        validate=score_weights,
         checkpoint=checkpoint,
     )
 
 
 def test_learns_and_reports_every_step() -> None:
     loop = make_loop(steps=200)
-    told = list(loop.run())
+    told = list(steps_of(loop))
     assert [p.done for p in told] == list(range(1, 201))
     assert {p.total for p in told} == {200}
     first, last = (sum(p.train_loss for p in part) for part in (told[:20], told[-20:]))
@@ -71,24 +93,25 @@ def test_learns_and_reports_every_step() -> None:
 
 
 def test_validates_now_and_then_and_at_the_end() -> None:
-    scored = [p.done for p in make_loop().run() if p.val_iou is not None]
+    scored = [p.done for p in steps_of(make_loop()) if p.val_iou is not None]
     assert scored == [5, 10, 12]
 
 
 def test_resumed_run_is_the_undisturbed_one(tmp_path: Path) -> None:
     whole = make_loop()
-    losses = [p.train_loss for p in whole.run()]
+    losses = [p.train_loss for p in steps_of(whole)]
     state = tmp_path / "state.pt"
     for stop in (3, 4, 9):  # not at, at, and after a regular checkpoint
         halted = make_loop(state)
         steps = halted.run()
-        for _ in range(stop):
-            next(steps)
+        for progress in steps:
+            if isinstance(progress, TrainingProgress) and progress.done == stop:
+                break
         steps.close()
         resumed = make_loop(state)
         resumed.resume(state)
         assert resumed.step == stop
-        rest = [p.train_loss for p in resumed.run()]
+        rest = [p.train_loss for p in steps_of(resumed)]
         assert rest == losses[stop:]
         for ours, theirs in (
             (resumed.module.state_dict(), whole.module.state_dict()),
@@ -96,6 +119,27 @@ def test_resumed_run_is_the_undisturbed_one(tmp_path: Path) -> None:
         ):
             for name, value in theirs.items():
                 assert torch.equal(ours[name], value), name
+        assert resumed.best == whole.best
+
+
+def test_stopping_within_a_step_or_a_validation_loses_neither(tmp_path: Path) -> None:
+    whole = make_loop(accumulate=3)
+    expected = list(steps_of(whole))
+    state = tmp_path / "state.pt"
+    n_yields = sum(1 for _ in make_loop(accumulate=3).run())
+    assert n_yields > 12 * 2 * 3  # others may go first within a batch
+    # all places within a step, and within the validation after the fifth
+    for stop in range(25, 37):
+        halted = make_loop(state, accumulate=3)
+        steps = halted.run()
+        told = [next(steps) for _ in range(stop)]
+        steps.close()
+        resumed = make_loop(state, accumulate=3)
+        resumed.resume(state)
+        rest = list(steps_of(resumed))
+        assert [p for p in told if isinstance(p, TrainingProgress)] + rest == expected
+        for name, value in whole.module.state_dict().items():
+            assert torch.equal(resumed.module.state_dict()[name], value), name
         assert resumed.best == whole.best
 
 
@@ -177,7 +221,7 @@ def test_the_best_weights_are_handed_out_and_training_goes_on_from_its_own() -> 
         kept.append((score, state))
         assert all(torch.equal(t, loop.averaged[n]) for n, t in state.items())
 
-    loop._validate = lambda module: Score(next(scores))
+    loop._validate = scoring(lambda: Score(next(scores)))
     loop._on_best = keep
     list(loop.run())
     assert [score for score, _ in kept] == [0.3, 0.6]
@@ -190,14 +234,14 @@ def test_the_best_weights_are_handed_out_and_training_goes_on_from_its_own() -> 
 
 def test_patience_ends_a_run_that_gets_no_better() -> None:
     loop = make_loop(steps=100, patience=2)
-    loop._validate = lambda module: Score(0.5)
-    assert [p.done for p in loop.run()][-1] == 15  # the first score, and two more
+    loop._validate = scoring(lambda: Score(0.5))
+    assert [p.done for p in steps_of(loop)][-1] == 15  # the first score, and two more
 
 
 def test_a_plateau_lowers_the_rate_and_then_waits() -> None:
     loop = make_loop(steps=75, schedule="plateau", validate_every=5, learning_rate=0.1)
-    loop._validate = lambda module: Score(0.5)
-    rates = [round(loop.rate, 6) for p in loop.run() if p.done % 5 == 1]
+    loop._validate = scoring(lambda: Score(0.5))
+    rates = [round(loop.rate, 6) for p in steps_of(loop) if p.done % 5 == 1]
     # four scores in a row that were no better than the first, then a rest of three
     assert rates == [0.033333, *[0.1] * 4, *[0.01] * 7, *[0.001] * 3]
 
@@ -216,6 +260,38 @@ def test_accumulated_batches_are_one_large_batch() -> None:
 
     one, other = linear(large), linear(batch_at, accumulate=2)
     torch.testing.assert_close(one[0].weight, other[0].weight)  # type: ignore[index]
+
+
+def test_figures_are_means_over_the_batches_that_have_them() -> None:
+    def by_turns(
+        module: nn.Module, batch: tuple[torch.Tensor, torch.Tensor], number: int
+    ) -> tuple[torch.Tensor, dict[str, float]]:
+        loss, _ = squared_error(module, batch, number)
+        return loss, {"box" if number % 2 else "point": 0.8}
+
+    plain = make_loop(accumulate=4, steps=2)
+    loop = TrainingLoop(plain.module, batch_at, by_turns, plain.settings)
+    list(loop.run())
+    assert loop.figures == {"box": pytest.approx(0.8), "point": pytest.approx(0.8)}
+
+
+def test_batches_have_their_weights() -> None:
+    def step(batches, **how) -> torch.Tensor:  # type: ignore[no-untyped-def]
+        torch.manual_seed(0)
+        settings = LoopSettings(steps=1, learning_rate=0.1, accumulate=2, clip_norm=0)
+        loop = TrainingLoop(nn.Linear(3, 1), batches, squared_error, settings, **how)
+        list(loop.run())
+        assert loop.module.weight.grad is not None
+        return loop.module.weight.grad
+
+    def uneven(number: int) -> tuple[torch.Tensor, torch.Tensor]:
+        x, y = batch_at(0)
+        rows = slice(0, 6) if number == 0 else slice(6, 8)
+        return x[rows], y[rows]
+
+    # two batches of 6 and 2 are as one of 8
+    found = step(uneven, weigh=lambda batch: len(batch[0]) / 4)
+    torch.testing.assert_close(found, step(lambda _: batch_at(0)))
 
 
 def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good(tmp_path: Path) -> None:
@@ -242,14 +318,31 @@ def test_the_state_of_another_module_is_refused(tmp_path: Path) -> None:
     other = TrainingLoop(nn.Linear(3, 1), batch_at, squared_error, LoopSettings())
     with pytest.raises(CheckpointError, match="training of something else"):
         other.resume(state)
+    for missing in ("scores", "unscored", "optimizer"):
+        kept = torch.load(state, weights_only=True)
+        del kept[missing]
+        torch.save(kept, tmp_path / "cut.pt")
+        with pytest.raises(CheckpointError, match="damaged"):
+            make_loop().resume(tmp_path / "cut.pt")
 
 
 def test_of_scores_that_cannot_be_told_apart_the_later_weights_are_kept() -> None:
-    scores = iter([0.5, 0.47, 0.3, 0.46])
-    loop = make_loop(steps=20)
-    kept: list[int] = []
-    loop._validate = lambda module: Score(next(scores), error=0.05)
-    loop._on_best = lambda module, score: kept.append(loop.step)
-    list(loop.run())
-    assert kept == [5, 10, 20]
-    assert loop.best == (0.5, 20)
+    def kept(*each: tuple[float, ...]) -> list[int]:
+        scores = [Score(sum(values) / len(values), values) for values in each]
+        loop = make_loop(steps=5 * len(scores))
+        found: list[int] = []
+        told = iter(scores)
+        loop._validate = scoring(lambda: next(told))
+        loop._on_best = lambda module, score: found.append(loop.step)
+        list(loop.run())
+        assert loop.best == (max(score.value for score in scores), found[-1])
+        return found
+
+    hard = (0.1, 0.5, 0.9)
+    # objects that differ a lot, and each of them a little worse each time
+    worse = tuple(value - 0.03 for value in hard)
+    assert kept(hard, worse, tuple(value - 0.06 for value in hard)) == [5]
+    # one better and one worse: chance
+    assert kept(hard, (0.2, 0.5, 0.78), worse) == [5, 10]
+    # of one object, only what is higher
+    assert kept((0.9,), (0.89,), (0.91,), (0.0,)) == [5, 15]

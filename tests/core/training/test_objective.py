@@ -1,15 +1,14 @@
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 import pytest
 import torch
 
-from napari_samseg.core.training.objective import (
-    ObjectTargets,
-    decode_objects,
-    object_loss,
-)
+from napari_samseg.core.training.losses import read_loss
+from napari_samseg.core.training.objective import decode_objects, object_loss
+from napari_samseg.core.training.targets import ObjectTargets
 
 if TYPE_CHECKING:
     from segment_anything.modeling import Sam
@@ -100,3 +99,35 @@ def test_a_small_object_weighs_as_much_as_a_large_one() -> None:
         costs.append(object_loss(empty, torch.zeros(1, 1), targets).mask.item())
     # a quarter of the window missed by 16, and no overlap
     assert costs == pytest.approx([0.25 * 16 + 1] * 2, abs=0.01)
+
+
+def test_what_logits_are_in_padding_is_neither_right_nor_wrong() -> None:
+    mask, targets = square_target()
+    logits = (40 * (mask - 0.5))[None, None]
+    # the view is wider than it is high: what is below is padding
+    wide = dataclasses.replace(targets, extents_xy=torch.tensor([[1.0, 21 / 32]]))
+    clean = object_loss(logits, torch.ones(1, 1), wide)
+    logits = logits.clone()
+    logits[..., 21:, :] = 20
+    for found in (clean, object_loss(logits, torch.ones(1, 1), wide)):
+        assert found.iou.item() == pytest.approx(1.0)
+        assert found.mask.item() == pytest.approx(clean.mask.item())
+    assert object_loss(logits, torch.ones(1, 1), targets).iou.item() < 0.3
+
+
+def test_losses_on_whole_masks_see_what_is_far_from_the_object() -> None:
+    def cost(stray: bool, loss: str) -> float:
+        logits = (12 * (mask - 0.5))[None, None].clone()
+        if stray:
+            logits[..., 24:29, 24:29] = 6
+        near = object_loss(logits, torch.ones(1, 1), whole, loss=read_loss("dice"))
+        found = object_loss(logits, torch.ones(1, 1), whole, loss=read_loss(loss))
+        return (found.mask - near.mask).item()
+
+    mask, targets = square_target()
+    extents = torch.tensor([[1.0, 1.0]])
+    whole = dataclasses.replace(targets, extents_xy=extents, whole=mask[None])
+    for loss in ("dice + topology", "dice + cldice"):
+        assert cost(True, loss) > cost(False, loss) + 0.05
+    far, near = (cost(stray, "dice + bce") for stray in (True, False))
+    assert far == pytest.approx(near, abs=1e-5)

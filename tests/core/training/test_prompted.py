@@ -12,14 +12,15 @@ from napari_samseg.core.prompts.from_labels import (
 )
 from napari_samseg.core.prompts.object_index import ObjectIndex, index_objects
 from napari_samseg.core.training.cutting import TokenWindows, surround
-from napari_samseg.core.training.losses import dice_bce_loss
-from napari_samseg.core.training.objective import ObjectTargets, object_loss
+from napari_samseg.core.training.losses import read_loss
+from napari_samseg.core.training.objective import object_loss
 from napari_samseg.core.training.prompted import (
     FramePrompts,
     PromptedLoss,
+    _error_clicks,
     prompted_loss,
-    window_targets,
 )
+from napari_samseg.core.training.targets import ObjectTargets, window_targets
 
 
 def targets_of(objects: ObjectIndex, side: int) -> ObjectTargets:
@@ -29,7 +30,9 @@ def targets_of(objects: ObjectIndex, side: int) -> ObjectTargets:
             objects.object_ids, objects.boxes_yx, strict=True
         )
     ]
-    return window_targets(crops, objects.boxes_yx, objects.labels.shape, side)
+    return window_targets(
+        crops, objects.boxes_yx, objects.labels.shape, side, clicks=True
+    )
 
 
 def lose(
@@ -53,7 +56,7 @@ def lose(
         features,
         FramePrompts.of(prompts, labels.shape, model),
         targets,
-        dice_bce_loss,
+        read_loss("dice_bce"),
         np.random.default_rng(1),
         windows=whole if windows == "whole" else None,
         corrections=corrections,
@@ -105,8 +108,6 @@ def test_windows_hold_their_objects_and_cut_what_lies_there() -> None:
 
 def test_a_click_corrects_what_is_wrong(coin_labels, model: SamModel) -> None:
     """A model that draws what it is told to needs corrections."""
-    from napari_samseg.core.training.prompted import _error_clicks
-
     _, labels = coin_labels
     objects = index_objects(labels)
     targets = targets_of(objects, model.input_size)
@@ -120,6 +121,44 @@ def test_a_click_corrects_what_is_wrong(coin_labels, model: SamModel) -> None:
     assert (kinds == 0).all()
 
 
+def lines(height: int, width: int, n: int = 20) -> tuple[list[np.ndarray], np.ndarray]:
+    """Bars anywhere in 512 x 512, as crops and boxes."""
+    rng = np.random.default_rng(0)
+    y, x = rng.integers(0, 512 - height, n), rng.integers(0, 512 - width, n)
+    boxes = np.stack([y, x, y + height, x + width], axis=1)
+    return [np.ones((height, width), bool)] * n, boxes
+
+
+@pytest.mark.parametrize(
+    ("shape", "plane"), [((1, 100), False), ((2, 300), False), ((6, 6), True)]
+)
+def test_thin_and_small_objects_have_targets_and_clicks_on_them(shape, plane) -> None:
+    crops, boxes = lines(*shape)
+    targets = window_targets(crops, boxes, (512, 512), 128, plane=plane, clicks=True)
+    # what is covered in all is the area of the object, in pixels
+    sizes = 512 * (targets.windows_xyxy[:, 2:] - targets.windows_xyxy[:, :2])
+    areas = targets.masks.sum((1, 2)) * sizes.prod(1) / 48**2
+    torch.testing.assert_close(areas, torch.full_like(areas, shape[0] * shape[1]))
+    assert targets.is_object.any((1, 2)).all()
+    nothing = torch.full((len(crops), 1, 32, 32), -5.0)
+    points, kinds = _error_clicks(nothing, targets, np.random.default_rng(0))
+    assert (kinds == 1).all()
+    x, y = (512 * points.numpy()).T
+    inside = (boxes[:, 0] <= y) & (y <= boxes[:, 2])
+    assert (inside & (boxes[:, 1] <= x) & (x <= boxes[:, 3])).all()
+
+
+def test_whole_masks_leave_out_padding() -> None:
+    crop = np.ones((20, 10), bool)
+    box = np.array([[20, 50, 40, 60]])
+    targets = window_targets([crop], box, (50, 100), 128, logits_side=32)
+    assert targets.whole is not None
+    assert targets.whole.shape == (1, 16, 32)  # of 32 x 32, the half is padding
+    cell = 100 / 32
+    assert targets.whole.sum() * cell**2 == pytest.approx(200, rel=1e-4)
+    assert targets.whole[0, 8, 17] == 1
+
+
 def test_targets_agree_with_the_decoder_about_places() -> None:
     """Logits that are the distance to a rectangle's sides find that rectangle."""
     boxes = np.array([[5, 50, 25, 85], [40, 2, 58, 12]])
@@ -131,7 +170,7 @@ def test_targets_agree_with_the_decoder_about_places() -> None:
         logits[i, 0] = torch.from_numpy(depth)
     crops = [np.ones((y1 - y0, x1 - x0), bool) for y0, x0, y1, x1 in boxes]
     for whole, least in ((False, 0.99), (True, 0.85)):
-        targets = window_targets(crops, boxes, (60, 90), 128, whole=whole)
+        targets = window_targets(crops, boxes, (60, 90), 128, plane=whole)
         assert (object_loss(logits, torch.ones(2, 1), targets).iou > least).all()
         shifted = object_loss(logits.roll(4, dims=3), torch.ones(2, 1), targets)
         assert (shifted.iou < 0.85).all()

@@ -9,7 +9,6 @@ from scipy import ndimage
 from scipy.optimize import linear_sum_assignment
 
 from napari_samseg.core.errors import MissingDependencyError
-from napari_samseg.core.training import topology
 from napari_samseg.core.training.losses import WHOLE_MASK_LOSSES, mask_loss
 from napari_samseg.core.training.topology import (
     cldice_loss,
@@ -175,11 +174,9 @@ def test_right_masks_cost_nothing_and_have_a_gradient() -> None:
 
 
 def test_library_is_named_where_it_is_missing(monkeypatch) -> None:
-    topology.load_cubical_complex.cache_clear()
     monkeypatch.setitem(sys.modules, "gudhi.cubical_complex", None)
     with pytest.raises(MissingDependencyError, match=r"napari-samseg\[train\]"):
         topology_loss(torch.zeros(8, 8), torch.zeros(8, 8))
-    topology.load_cubical_complex.cache_clear()
 
 
 @pytest.mark.slow(reason="MONAI takes half a minute to import")

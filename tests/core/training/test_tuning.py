@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import sys
 import warnings
 from pathlib import Path
 
@@ -14,9 +15,12 @@ from safetensors.torch import load_file
 from napari_samseg.core.cache.zarr_store import EmbeddingStore
 from napari_samseg.core.embed.api import embed
 from napari_samseg.core.errors import (
+    CheckpointError,
     InvalidLabelsError,
+    MissingDependencyError,
     MissingFileError,
     OutputError,
+    SettingsError,
     TrainingError,
 )
 from napari_samseg.core.images import open_image
@@ -34,7 +38,7 @@ from napari_samseg.core.steps import run_steps
 from napari_samseg.core.training.images import LabelledImage
 from napari_samseg.core.training.lora import load_lora, merge_lora
 from napari_samseg.core.training.presets import TuningPlan
-from napari_samseg.core.training.result import TuneResult
+from napari_samseg.core.training.result import TuneResult, mean_iou
 from napari_samseg.core.training.tuning import TuningJob
 from napari_samseg.core.training.unfinished import read_recipe, unfinished_trainings
 from napari_samseg.core.training.views import ViewSet
@@ -63,9 +67,13 @@ def labelled(image: tuple[np.ndarray, np.ndarray], name: str = "a") -> LabelledI
 
 
 def tune(
-    images: list[LabelledImage], model: SamModel, folder: Path, wanted: TuningPlan
+    images: list[LabelledImage],
+    model: SamModel,
+    folder: Path,
+    wanted: TuningPlan,
+    **how: bool,
 ) -> TuneResult:
-    return run_steps(TuningJob(images, model, folder, wanted).run_steps())
+    return run_steps(TuningJob(images, model, folder, wanted).run_steps(**how))
 
 
 def test_a_tuned_model_is_better_and_whole(
@@ -77,7 +85,9 @@ def test_a_tuned_model_is_better_and_whole(
     assert result.split == "objects"
     assert result.before is not None
     assert result.after is not None
-    assert result.after.score > result.before.score + 0.2
+    # there is one object to validate on, and a model that knows nothing yet
+    assert result.after.score > result.before.score + 0.05
+    assert result.history[-1]["loss"] < 0.7 * result.history[0]["loss"]
     assert len(result.history) == 15
     assert result.history[-1]["step"] == 60
     # the model in use stays as it was
@@ -128,6 +138,85 @@ def test_a_stopped_training_is_resumed_as_if_nothing_had_been(
         for name, value in load_model(other, device="cpu").sam.state_dict().items():
             assert torch.equal(value, expected[name]), name
     assert not job.can_resume
+
+
+def test_a_model_is_not_replaced_unasked(
+    coin_labels, model: SamModel, tmp_path: Path
+) -> None:
+    image, out = labelled(coin_labels), tmp_path / "coins"
+    tune([image], model, out, plan(steps=2))
+    mode = (out / "log.csv").stat().st_mode
+    assert (out / "best.safetensors").stat().st_mode == mode
+    kept = {path: path.read_bytes() for path in out.glob("*.*")}
+    with pytest.raises(OutputError, match=r"already.*best.*--out.*--overwrite"):
+        tune([image], model, out, plan(steps=3))
+    with pytest.raises(MissingFileError, match=r"no training to resume.*is over"):
+        tune([image], model, out, plan(steps=3), resume=True)
+    with pytest.raises(SettingsError, match="choose one"):
+        tune([image], model, out, plan(steps=3), resume=True, overwrite=True)
+    assert {path: path.read_bytes() for path in out.glob("*.*")} == kept
+    tune([image], model, out, plan(steps=3), overwrite=True)
+    assert json.loads((out / "last.json").read_text())["step"] == 3
+
+
+def test_what_gets_worse_leaves_the_model_as_it_was(
+    coin_labels, tmp_path: Path
+) -> None:
+    # a model that knows coins, and steps so large that it learns nothing but noise
+    model = load_model("default", device="cpu")
+    wanted = plan(steps=4, learning_rate=1.0, ema_decay=0.0)
+    result = tune([labelled(coin_labels)], model, tmp_path, wanted)
+    assert result.step == 0
+    assert result.after == result.before
+    assert result.before is not None
+    assert mean_iou(result.learned) <= result.before.score
+    expected = model.sam.state_dict()
+    for name, value in load_model(result.best, device="cpu").sam.state_dict().items():
+        assert torch.equal(value, expected[name]), name
+    card = json.loads((tmp_path / "best.json").read_text())
+    assert card["step"] == 0
+    assert card["scores"]["after"] == card["scores"]["before"]
+    assert card["objects"]["training"] + card["objects"]["validation"] == 6
+
+
+def test_a_training_stopped_while_encoding_is_resumed(
+    coin_labels, tmp_path: Path
+) -> None:
+    chosen, out = ModelSettings(device="cpu"), tmp_path / "out"
+    image, wanted = labelled(coin_labels), plan(steps=2, variants=2)
+    steps = TuningJob([image], chosen, out, wanted).run_steps()
+    for step in steps:
+        if step.stage.startswith("encoding"):
+            break
+    steps.close()
+    result = run_steps(TuningJob([image], chosen, out, wanted).run_steps(resume=True))
+    assert result.history[-1]["step"] == 2
+
+
+def test_other_settings_than_at_the_start(coin_labels, tmp_path: Path) -> None:
+    def resume(**changed: float) -> list[str]:
+        tune_settings = {k: changed.pop(k) for k in ("min_area",) if k in changed}
+        other = plan(**{"steps": 3, **changed})  # type: ignore[arg-type]
+        other = dataclasses.replace(
+            other, tune=dataclasses.replace(other.tune, **tune_settings)
+        )
+        job = TuningJob([], chosen, tmp_path, other)
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            run_steps(job.run_steps(resume=True))
+        return [str(warning.message) for warning in told]
+
+    chosen = ModelSettings(device="cpu")
+    steps = TuningJob([labelled(coin_labels)], chosen, tmp_path, plan(steps=3))
+    begun = steps.run_steps()
+    for step in begun:
+        if isinstance(step, TrainingProgress):
+            break
+    begun.close()
+    with pytest.raises(SettingsError, match=r"tune\.min_area was 30, now 40"):
+        resume(min_area=40)
+    (told,) = resume(learning_rate=1e-4)
+    assert "loop.learning_rate was 0.005, now 0.0001" in told
 
 
 def test_embeddings_of_a_store_are_used(
@@ -244,7 +333,7 @@ def test_a_full_disk_leaves_the_old_weights(
 
     monkeypatch.setattr("safetensors.torch.save_file", full)
     with pytest.raises(OutputError, match=r"best.safetensors.*make room.*is kept"):
-        tune([labelled(coin_labels)], model, tmp_path, plan(steps=4, validate_every=2))
+        tune([labelled(coin_labels)], model, tmp_path, plan(steps=4), overwrite=True)
     assert (tmp_path / "best.safetensors").read_bytes() == before
     assert not list(tmp_path.glob("*.part"))
 
@@ -356,3 +445,40 @@ def test_a_training_of_a_named_model_says_how_it_was_started(
     steps.close()
     assert unfinished_trainings(tmp_path) == {"x": tmp_path / "tuned" / "x"}
     assert read_recipe(tmp_path / "tuned" / "x").model == chosen
+
+
+def test_a_damaged_folder_is_told_and_never_learned_from(
+    coin_labels, model: SamModel, tmp_path: Path
+) -> None:
+    job = TuningJob([labelled(coin_labels)], model, tmp_path / "a", plan())
+    steps = job.run_steps()
+    next(step for step in steps if isinstance(step, TrainingProgress))
+    steps.close()
+    work = tmp_path / "a" / "work"
+    for name in ("views.json", "objects.npz", "objects.bin"):
+        content = (work / name).read_bytes()
+        (work / name).write_bytes(content[: len(content) // 2])
+        with pytest.raises(CheckpointError, match="damaged"):
+            ViewSet.load(work)
+        (work / name).write_bytes(content)
+    (work / "objects.bin").unlink()
+    with pytest.raises(CheckpointError, match="damaged"):
+        ViewSet.load(work)
+
+
+def test_a_missing_library_is_told_before_anything_is_encoded(
+    coin_labels, model: SamModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    job = TuningJob(
+        [labelled(coin_labels)], model, tmp_path / "a", plan(), loggers=["wandb"]
+    )
+    with pytest.raises(MissingDependencyError, match="wandb"):
+        next(job.run_steps())
+    assert not (tmp_path / "a").exists()
+
+
+def test_masks_on_the_processor_are_of_the_weights_of_now(model: SamModel) -> None:
+    old = model._cpu_copy
+    model.drop_copies()
+    assert model._cpu_copy is not old

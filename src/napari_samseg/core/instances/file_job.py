@@ -25,6 +25,7 @@ from napari_samseg.core.instances.class_table import (
 )
 from napari_samseg.core.io.class_image import (
     ClassImage,
+    is_picture,
     read_class_image,
     read_mask_image,
     snap_note,
@@ -33,7 +34,11 @@ from napari_samseg.core.io.instance_labels import InstanceLabels
 from napari_samseg.core.io.label_doubts import looks_natural
 from napari_samseg.core.io.label_formats import WriteRequest, find_writer
 from napari_samseg.core.io.label_image import open_label_image, palette_note
-from napari_samseg.core.io.placement import read_placement, relative_spacing
+from napari_samseg.core.io.placement import (
+    axes_without_size,
+    read_placement,
+    relative_spacing,
+)
 from napari_samseg.core.types import Progress
 
 if TYPE_CHECKING:
@@ -191,8 +196,19 @@ def choose_spacing(
     if job.spacing is not None:
         return job.spacing, []
     spacing = relative_spacing(place)
-    if spacing is None or "min_distance" not in METHOD_SETTINGS[settings.method]:
+    if "min_distance" not in METHOD_SETTINGS[settings.method]:
         return spacing, []
+    unknown = axes_without_size(place)
+    if spacing is None and unknown:
+        axes = " and ".join(str(axis) for axis in unknown)
+        note = (
+            f"{job.labels or job.axon} does not say how large a pixel is along axis "
+            f"{axes}, so all axes count alike: --spacing gives the sizes, such as "
+            "--spacing 3,1,1"
+        )
+        return None, [note]
+    if spacing is None:
+        return None, []
     sizes = " x ".join(f"{size:.4g}" for size in spacing)
     note = (
         f"{job.labels or job.axon} has pixels of {sizes}, and distances count in "
@@ -237,6 +253,10 @@ def read_classes(
     is_axon, is_myelin = (
         _tell(path, read_mask_image(path), notes) > 0 for path in (axon, myelin)
     )
+    for path in (axon, myelin):
+        values = _read_ids(path)
+        if looks_natural(values) and not is_picture(values):
+            notes += photograph_notes(str(path), as_is=as_is)
     if is_axon.shape != is_myelin.shape:
         raise InvalidLabelsError(
             f"{axon} has shape {is_axon.shape}, and {myelin} {is_myelin.shape}: they "

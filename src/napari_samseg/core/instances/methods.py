@@ -130,7 +130,8 @@ class Instances:
             gone = count_things(self.n_removed_pixels, "pixel")
             parts.append(f"{gone} removed with them")
         if self.n_unassigned:
-            parts.append(f"{self.n_unassigned} pixels belong to none")
+            verb = "belongs" if self.n_unassigned == 1 else "belong"
+            parts.append(f"{count_things(self.n_unassigned, 'pixel')} {verb} to none")
         return ", ".join(parts)
 
 
@@ -341,14 +342,15 @@ def _seed_notes(
 ) -> tuple[str, ...]:
     places = np.rint(seeds.points).astype(np.int64)
     places = np.clip(places, 0, np.array(classes.shape) - 1)
-    n_off = int(np.count_nonzero(classes[tuple(places.T)] == 0))
-    ids = np.unique(seeds.ids)
+    is_off = classes[tuple(places.T)] == 0
+    n_off = int(np.count_nonzero(is_off))
+    ids = np.unique(seeds.ids[~is_off])
     n_lost = len(np.setdiff1d(ids, count_pixels(labels)[0]))
     notes = []
     if n_off:
         notes.append(
-            f"{n_off} of {len(places)} points lie on background, and count as the "
-            "nearest pixel of the foreground"
+            f"{n_off} of {len(places)} points lie on background, where nothing grows: "
+            "put each on its object"
         )
     if n_lost:
         notes.append(

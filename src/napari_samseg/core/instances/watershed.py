@@ -214,8 +214,7 @@ def watershed_from_points(
     ----------
     mask : (Y, X) or (Z, Y, X) bool or integer
     points : (N, D) float
-        In pixels; one beyond the foreground goes to the nearest pixel of it. Of
-        several in one pixel the first counts.
+        In pixels; on background none grows. Of several in one pixel the first counts.
     ids : (N,) integer, optional
         Object of each point, from 1: several of one object are its seeds together.
     spacing : sequence of float, optional
@@ -242,15 +241,12 @@ def watershed_from_points(
     if not is_foreground.any():
         raise InvalidLabelsError("there is no foreground to split: the mask is empty")
     places = np.clip(places, 0, np.array(mask.shape) - 1)
-    nearest = ndimage.distance_transform_edt(
-        ~is_foreground, sampling=spacing, return_distances=False, return_indices=True
-    )
-    places = nearest[(slice(None), *places.T)].T
     seeds = np.zeros(mask.shape, np.int32)
     names = np.arange(1, len(places) + 1) if ids is None else np.asarray(ids, np.int32)
     # of several at one place, the first
     places, first = np.unique(places, axis=0, return_index=True)
     seeds[tuple(places.T)] = names[first]
+    seeds[~is_foreground] = 0
     labels = flood(-distance_inside(is_foreground, spacing), seeds, is_foreground)
     return labels, int((is_foreground & (labels == 0)).sum())
 

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_samseg.core.errors import InvalidImageError
+from napari_samseg.core.io.evaluation_table import score_names
 from napari_samseg.core.io.image_file import open_image_file
 from napari_samseg.core.io.qc_picture import write_qc_picture
 from napari_samseg.core.metrics.evaluation import Evaluation, SampleScores
@@ -21,6 +22,22 @@ __all__ = ["write_page"]
 
 Labels = npt.NDArray[Any]
 MAX_SIDE = 640
+LEGEND = {
+    "iou": "pixels that both share / pixels in either",
+    "dice, f1": "twice the shared pixels / sum of both",
+    "accuracy": "share of all pixels that are right",
+    "precision": "share of the found pixels that are right",
+    "sensitivity": "share of the true pixels that were found",
+    "specificity": "share of the other pixels that were left alone",
+    "hd95": "distance to the other surface that 95 % of surface pixels keep below, the "
+    "worse of both directions; in pixels, or in the unit of the spacing",
+    "ap50, ..., ap95": "objects found / (found + missed + made up), where found means "
+    "an IoU above 0.50, ..., 0.95",
+    "ap": "mean of ap50 to ap95",
+    "pq": "panoptic quality: sq times rq",
+    "sq": "mean IoU of the objects that were found, at 0.5",
+    "rq": "F1 of objects at 0.5",
+}
 
 
 def write_page(
@@ -105,7 +122,23 @@ def _table(evaluation: Evaluation) -> str:
         "pixels and objects of all samples together.</p>\n"
         "<table><tr><th>class<th>score<th>mean<th>95 %<th>pooled<th>samples\n"
         + "\n".join(rows)
-        + "\n</table>"
+        + "\n</table>\n"
+        + _legend(evaluation)
+    )
+
+
+def _legend(evaluation: Evaluation) -> str:
+    """Say what the scores are that the table has."""
+    shown = score_names(evaluation)
+    lines = [
+        f"<dt>{names}<dd>{html.escape(meaning)}"
+        for names, meaning in LEGEND.items()
+        if names.split(",")[0] in shown
+    ]
+    return (
+        "<details><summary>What the scores are</summary>\n<dl>\n"
+        + "\n".join(lines)
+        + "\n</dl></details>"
     )
 
 

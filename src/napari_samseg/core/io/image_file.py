@@ -169,7 +169,13 @@ def _open_file(path: Path, stack: ExitStack, *, indices: bool) -> Any:
 
         stack.enter_context(_telling_damage(path))
         tiff = stack.enter_context(tifffile.TiffFile(path))
-        store = stack.enter_context(tiff.aszarr(level=0))
+        try:
+            store = tiff.aszarr(level=0)
+        except KeyError:
+            # an OME header that lacks what it must have: its pages one after the other
+            tiff = stack.enter_context(tifffile.TiffFile(path, is_ome=False))
+            store = tiff.aszarr(level=0)
+        stack.enter_context(store)
         return zarr.open_array(store, mode="r")
     if suffix == ".npy":
         return np.load(path, mmap_mode="r", allow_pickle=False)

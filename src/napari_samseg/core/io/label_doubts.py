@@ -88,7 +88,7 @@ def _class_doubts(plane: npt.NDArray[Any], name: Path | str) -> list[str]:
     note = (
         f"{name} looks like a {what}: {named} lie in {found} pieces, and each is taken "
         f"for one object. {FINDER} finds the objects; `evaluate --classes all` scores "
-        "classes"
+        "classes, `semantic: true` lets `finetune` learn their parts"
     )
     return [note]
 

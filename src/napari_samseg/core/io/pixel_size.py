@@ -117,7 +117,7 @@ def _tiff_steps(path: Path) -> dict[str, Any]:
             axes = tiff.series[0].axes
             known = _ome_sizes(tiff) if tiff.is_ome else _imagej_sizes(tiff)
     # what is wrong with it is told when its pixels are read
-    except (tifffile.TiffFileError, OSError):
+    except (tifffile.TiffFileError, OSError, KeyError):
         return {}
     if not known:
         return {}

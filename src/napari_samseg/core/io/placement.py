@@ -12,7 +12,12 @@ from napari_samseg.core.io.nifti import is_nifti, read_nifti_space
 from napari_samseg.core.io.pixel_size import read_pixel_steps
 from napari_samseg.core.io.units import MILLIMETRES, SECONDS, UNKNOWN
 
-__all__ = ["image_steps", "read_placement", "relative_spacing"]
+__all__ = [
+    "axes_without_size",
+    "image_steps",
+    "read_placement",
+    "relative_spacing",
+]
 
 
 def read_placement(path: Path, n_axes: int) -> dict[str, Any]:
@@ -61,6 +66,18 @@ def relative_spacing(placement: Mapping[str, Any]) -> tuple[float, ...] | None:
     if not sizes.min() or np.allclose(sizes, sizes.min(), rtol=1e-3):
         return None
     return tuple((sizes / sizes.min()).tolist())
+
+
+def axes_without_size(placement: Mapping[str, Any]) -> tuple[int, ...]:
+    """Return the axes of which nothing is known, where something is of others.
+
+    Those of TIFF stacks that hold the size of a pixel and not the distance of planes.
+    """
+    units = ["" if unit in UNKNOWN else unit for unit in placement.get("units") or ()]
+    if any(unit in SECONDS for unit in units):
+        return ()
+    unknown = tuple(axis for axis, unit in enumerate(units) if not unit)
+    return unknown if len(unknown) < len(units) else ()
 
 
 def image_steps(path: Path, channel_axis: int | None = None) -> dict[str, Any]:

@@ -32,7 +32,6 @@ import numpy as np
 
 from napari_samseg.core.errors import (
     InvalidPromptError,
-    MissingDependencyError,
     MissingFileError,
 )
 from napari_samseg.core.io.prompt_rows import (
@@ -49,6 +48,7 @@ from napari_samseg.core.io.prompt_rows import (
     stack_rows,
     whole_number,
 )
+from napari_samseg.core.optional import import_optional
 from napari_samseg.core.types import PADDING, PlanePrompts
 
 __all__ = [
@@ -137,21 +137,13 @@ def read_plane_rows(path: Path) -> PlaneRows:
 
 
 def load_pyarrow() -> Any:
-    """Return ``pyarrow.parquet``.
-
-    Raises
-    ------
-    MissingDependencyError
-        If it is not installed.
-    """
-    try:
-        from pyarrow import parquet
-    except ImportError as error:
-        raise MissingDependencyError(
-            "Parquet needs pyarrow: pip install 'napari-samseg[parquet]', or choose a "
-            ".csv, .json or .npy file"
-        ) from error
-    return parquet
+    """Import ``pyarrow.parquet``, or say how to get it."""
+    return import_optional(
+        "pyarrow.parquet",
+        "napari-samseg[parquet]",
+        "Parquet needs pyarrow",
+        "choose a .csv, .json or .npy file",
+    )
 
 
 def _read_json(path: Path) -> PlaneRows:

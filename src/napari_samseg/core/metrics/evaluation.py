@@ -5,11 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
 
-from napari_samseg.core.metrics.instances import InstanceScores, score_instances
+from napari_samseg.core.metrics.instances import (
+    AP_THRESHOLDS,
+    InstanceScores,
+    score_instances,
+)
 from napari_samseg.core.metrics.pixels import PIXEL_SCORES, PixelCounts, count_classes
 from napari_samseg.core.metrics.summary import (
     Extremes,
@@ -20,6 +25,7 @@ from napari_samseg.core.metrics.summary import (
 from napari_samseg.core.metrics.surface import hausdorff_distance
 
 __all__ = [
+    "AP_SCORES",
     "INSTANCE_SCORES",
     "OBJECT",
     "Evaluation",
@@ -33,7 +39,9 @@ Labels = npt.NDArray[np.integer]
 
 # Of instances, the one class there is: everything that is an object.
 OBJECT = "object"
-INSTANCE_SCORES = ("ap50", "ap75", "ap", "pq", "sq", "rq")
+# Average precision at each threshold of IoU, by its name in tables.
+AP_SCORES = MappingProxyType({f"ap{round(100 * t)}": t for t in AP_THRESHOLDS})
+INSTANCE_SCORES = ("ap", *AP_SCORES, "pq", "sq", "rq")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,6 +51,7 @@ class SampleScores:
     Attributes
     ----------
     name : str
+    n_pixels : int
     pixels : mapping of class to PixelCounts
     hd95 : mapping of class to float
         In units of the spacing.
@@ -50,6 +59,7 @@ class SampleScores:
     """
 
     name: str
+    n_pixels: int
     pixels: Mapping[str, PixelCounts]
     hd95: Mapping[str, float]
     instances: InstanceScores | None = None
@@ -97,10 +107,12 @@ class Evaluation:
     def pooled(self, class_name: str) -> dict[str, float]:
         """Return scores from the pixels and objects of all samples together.
 
-        A distance is of a sample: there is none that is pooled.
+        A distance is of a sample: there is none that is pooled. In samples without a
+        class, all pixels were rightly left alone.
         """
         counts = PixelCounts.pooled(
-            s.pixels[class_name] for s in self.samples if class_name in s.pixels
+            s.pixels.get(class_name, PixelCounts(0, 0, 0, s.n_pixels))
+            for s in self.samples
         )
         values = {name: float(getattr(counts, name)) for name in PIXEL_SCORES}
         parts = [s.instances for s in self.samples if s.instances is not None]
@@ -123,9 +135,8 @@ class Evaluation:
 def instance_values(scores: InstanceScores) -> dict[str, float]:
     """Return the scores of instances by their names in tables."""
     return {
-        "ap50": scores.ap_at(0.5),
-        "ap75": scores.ap_at(0.75),
         "ap": scores.mean_average_precision,
+        **{name: scores.ap_at(threshold) for name, threshold in AP_SCORES.items()},
         "pq": scores.panoptic_quality,
         "sq": scores.segmentation_quality,
         "rq": scores.recognition_quality,
@@ -145,7 +156,11 @@ def score_instance_sample(
     counts = count_classes(found != 0, true != 0, (1,))
     distance = hausdorff_distance(found != 0, true != 0, spacing=spacing)
     return SampleScores(
-        name, {OBJECT: counts[1]}, {OBJECT: distance}, score_instances(found, true)
+        name,
+        true.size,
+        {OBJECT: counts[1]},
+        {OBJECT: distance},
+        score_instances(found, true),
     )
 
 
@@ -166,6 +181,7 @@ def score_class_sample(
     counts = count_classes(found, true, classes)
     return SampleScores(
         name,
+        true.size,
         {str(value): counts[value] for value in classes},
         {
             str(value): hausdorff_distance(

@@ -14,7 +14,6 @@ from napari_samseg.core.errors import (
     CheckpointError,
     ModelMemoryError,
     SettingsError,
-    UnknownNameError,
 )
 from napari_samseg.core.memory import is_memory_error, warn_fallback
 from napari_samseg.core.models import weights
@@ -246,10 +245,6 @@ def _find_checkpoint(
     tuned = weights.tuned_models(folder)
     if isinstance(name_or_path, str) and name_or_path in tuned:
         return name_or_path, tuned[name_or_path]
+    weights.check_model(name_or_path, folder)
     path = Path(name_or_path).expanduser()
-    if isinstance(name_or_path, str) and not path.suffix and not path.exists():
-        raise UnknownNameError(
-            f"there is no model {name_or_path!r}: choose one of "
-            f"{', '.join(weights.list_models())}, or give the path of a checkpoint"
-        )
     return path.name, path

@@ -151,6 +151,10 @@ class SamModel:
             prior=self.prior,
         )
 
+    def drop_copies(self) -> None:
+        """Forget what `on_cpu` has made, for weights that have changed since."""
+        self.__dict__.pop("_cpu_copy", None)
+
     def on_cpu(self) -> SamModel:
         """Return this model in float32 on the CPU: itself if it is there already."""
         return self if self.device.type == "cpu" else self._cpu_copy

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-import json
+import difflib
 import os
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 
-from napari_samseg.core.errors import DownloadError, UnknownNameError
+from napari_samseg.core.errors import (
+    DownloadError,
+    MissingFileError,
+    UnknownNameError,
+)
+from napari_samseg.core.models.tuned_card import describe_card, read_card
 from napari_samseg.core.types import Progress
 
 __all__ = [
@@ -18,8 +23,10 @@ __all__ = [
     "ZOO",
     "PretrainedModel",
     "RemoteFile",
+    "check_model",
     "download",
     "find_model",
+    "is_missing",
     "list_models",
     "models_folder",
     "tuned_folder",
@@ -339,7 +346,7 @@ def list_models(folder: Path | None = None) -> dict[str, str]:
     """
     found = {"default": "The embedded model: small, fast, no download"}
     for name, path in tuned_models(folder).items():
-        found[name] = _describe_tuned(path)
+        found[name] = describe_card(read_card(path))
     return found | {name: model.description for name, model in ZOO.items()}
 
 
@@ -357,15 +364,43 @@ def tuned_models(folder: Path | None = None) -> dict[str, Path]:
     }
 
 
-def _describe_tuned(path: Path) -> str:
-    """Say from its card what a tuned model was made from, and how good it is."""
-    try:
-        card = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        base, scores = card["base"]["name"], card["scores"]["after"] or {}
-        shown = [f"{k} {scores[k]:.2f}" for k in ("box", "point") if k in scores]
-    except (OSError, ValueError, KeyError, TypeError):
-        return "Tuned here; its card cannot be read"
-    return f"Tuned here from {base}" + (f": IoU {', '.join(shown)}" if shown else "")
+def check_model(name: str | Path, folder: Path | None = None) -> None:
+    """Refuse a model that is not there, which needs no torch.
+
+    Parameters
+    ----------
+    name : str or Path
+        Name in the list of models, or path of a checkpoint.
+    folder : Path, optional
+        Where models lie; `models_folder` by default.
+
+    Raises
+    ------
+    UnknownNameError
+        If it is neither; the message lists what there is.
+    MissingFileError
+        If there is no such file.
+    """
+    known = list_models(folder)
+    if isinstance(name, str) and name in known:
+        return
+    path = Path(name).expanduser()
+    if path.exists():
+        return
+    if path.suffix or not isinstance(name, str):
+        raise MissingFileError(f"there is no checkpoint {name}")
+    near = difflib.get_close_matches(name, known, 1)
+    meant = f" (did you mean {near[0]!r}?)" if near else ""
+    raise UnknownNameError(
+        f"there is no model {name!r}{meant}: choose one of {', '.join(known)}, or "
+        "give the path of a checkpoint"
+    )
+
+
+def is_missing(name: str, folder: Path | None = None) -> bool:
+    """Tell whether a model of the zoo is to be downloaded first."""
+    folder = models_folder() if folder is None else folder
+    return name in ZOO and not (folder / ZOO[name].checkpoint.file_name).exists()
 
 
 def find_model(name: str) -> PretrainedModel:

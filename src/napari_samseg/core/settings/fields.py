@@ -95,5 +95,5 @@ def check(settings: object) -> None:
         high = math.inf if info.maximum is None else info.maximum
         # written so that NaN, which compares false, is refused as well
         if not low <= value <= high:
-            bounds = f"{low:g} to {high:g} {info.unit}".rstrip()
+            bounds = f"{low:.15g} to {high:.15g} {info.unit}".rstrip()
             raise SettingsError(f"{info.title}: {value} is outside {bounds}")

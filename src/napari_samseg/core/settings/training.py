@@ -80,7 +80,9 @@ class LoopSettings:
     validate_every: int = setting(
         250, "Validate every", "Steps between validations.", minimum=1
     )
-    seed: int = setting(0, "Seed", "Seed of everything random.", minimum=0)
+    seed: int = setting(
+        0, "Seed", "Seed of everything random.", minimum=0, maximum=2**31 - 1
+    )
 
     def __post_init__(self) -> None:
         check(self)
@@ -241,12 +243,13 @@ class TuneSettings:
     loss: str = setting(
         "dice + bce",
         "Loss",
-        "Sum of losses with weights, such as dice + 20*focal.",
+        "Sum of losses with weights, such as dice + 20*focal. Those on the form of a "
+        "mask (topology, cldice) judge all of it, the others the window.",
     )
     iou_weight: float = setting(
         1.0,
-        "Weight of predicted IoU",
-        "Of the squared error of the predicted IoU, in the loss.",
+        "IoU weight",
+        "Weight of the squared error of the predicted IoU, in the loss.",
         minimum=0,
         maximum=1000,
     )
@@ -255,6 +258,12 @@ class TuneSettings:
     )
     point: float = setting(
         1.0, "Points", "Share of objects that are prompted by one point.", minimum=0
+    )
+    box_and_point: float = setting(
+        0.0,
+        "Box and point",
+        "Share of objects that are prompted by a box and a point in one.",
+        minimum=0,
     )
     box_kind: str = setting(
         "relative-box",
@@ -298,7 +307,7 @@ class TuneSettings:
         "Balance",
         "What is trained on equally often: every object, every image whatever its "
         "number of objects, or, where labels are classes, every class whatever its "
-        "number of objects.",
+        "number of objects. Rare ones then come up several times, with other prompts.",
         choices=("objects", "images", "classes"),
     )
     epochs: int = setting(
@@ -312,7 +321,8 @@ class TuneSettings:
         0.75,
         "Surroundings",
         "Share of batches that are decoded in the surroundings of each object "
-        "instead of the whole plane, which is several times faster.",
+        "instead of the whole plane, which is several times faster. With losses on "
+        "the form of a mask, none are.",
         minimum=0,
         maximum=1,
     )
@@ -326,7 +336,7 @@ class TuneSettings:
     samples: int = setting(
         48,
         "Samples",
-        "Points of the window along each side.",
+        "Cells of the window along each side.",
         minimum=8,
         maximum=512,
     )
@@ -355,8 +365,17 @@ class TuneSettings:
 
     def __post_init__(self) -> None:
         check(self)
-        if self.box == 0 and self.point == 0:
+        if not self.box + self.point + self.box_and_point:
             raise SettingsError("choose boxes or points: now there is no prompt")
+
+    @property
+    def scored_kinds(self) -> tuple[str, ...]:
+        """Kinds of prompt that the model is scored by: those that it is trained on.
+
+        A box with a point counts for both, as each of them is asked alone.
+        """
+        kinds = {"box": self.box, "point": self.point}
+        return tuple(k for k, share in kinds.items() if share or self.box_and_point)
 
     @property
     def needs_pixels(self) -> bool:

@@ -11,6 +11,7 @@ import numpy as np
 
 from napari_samseg.core.errors import InvalidLabelsError, SettingsError
 from napari_samseg.core.images import PlaneSource, open_image
+from napari_samseg.core.models.weights import check_model
 from napari_samseg.core.settings import ImageSettings, ModelSettings
 from napari_samseg.core.steps import run_steps
 from napari_samseg.core.training.class_planes import ClassPlanes
@@ -18,6 +19,8 @@ from napari_samseg.core.training.files import TrainingFiles, open_training_files
 from napari_samseg.core.training.images import LabelledImage
 from napari_samseg.core.training.place import training_folder
 from napari_samseg.core.training.presets import find_preset
+from napari_samseg.core.training.unfinished import check_training_folder
+from napari_samseg.core.types import Progress
 
 if TYPE_CHECKING:
     from napari_samseg.core.models.sam import SamModel
@@ -25,7 +28,6 @@ if TYPE_CHECKING:
     from napari_samseg.core.training.presets import TuningPlan
     from napari_samseg.core.training.result import TuneResult
     from napari_samseg.core.training.tuning import TuningJob
-    from napari_samseg.core.types import Progress
 
 __all__ = ["finetune", "finetune_config"]
 
@@ -41,6 +43,7 @@ def finetune(
     groups: str | Sequence[str] | None = None,
     image_settings: ImageSettings | None = None,
     resume: bool = False,
+    overwrite: bool = False,
     device: str = "auto",
     on_progress: Callable[[Progress], object] | None = None,
 ) -> TuneResult:
@@ -71,6 +74,8 @@ def finetune(
         Contrast, channels and resolution level.
     resume : bool
         Go on with the training in the folder.
+    overwrite : bool
+        Replace a model in the folder, and a training there that is not over.
     device : str
         "auto", "cpu", "cuda", "cuda:1" or "mps"; not used for a loaded model.
     on_progress : callable, optional
@@ -88,14 +93,16 @@ def finetune(
     InvalidImageError, InvalidLabelsError
         If images and labels do not belong together, or there is no object.
     SettingsError, UnknownNameError
-        If a setting, preset or model is not known.
+        If a setting, preset or model is not known, or what is resumed was started with
+        settings that its data do not fit now.
     MissingFileError, CheckpointError, DownloadError
         If the model cannot be loaded, or there is nothing to resume.
     TrainingError
         If a loss is no number, or another process of the training has ended; what
         was learned before is kept.
     OutputError
-        If the folder cannot be written, or holds a training that is not over.
+        If the folder cannot be written, or holds a model, or a training that is not
+        over, and neither `overwrite` nor `resume` is said.
     """
     chosen: Any = model
     if isinstance(model, str | os.PathLike):
@@ -103,21 +110,30 @@ def finetune(
     plan = find_preset(preset) if isinstance(preset, str) else preset
     settings = ImageSettings() if image_settings is None else image_settings
     folder = training_folder(out)
+    check_training_folder(folder, resume=resume, overwrite=overwrite)
     if isinstance(images, str | os.PathLike):
         files = _files(images, labels, groups, settings, semantic=semantic)
         with open_training_files(files) as found:
-            steps = _job(found, chosen, folder, plan).run_steps(resume=resume)
+            job = _job(found, chosen, folder, plan)
+            steps = job.run_steps(resume=resume, overwrite=overwrite)
             return run_steps(steps, on_progress)
     found = _from_arrays(images, labels, groups, settings, semantic=semantic)
-    steps = _job(found, chosen, folder, plan).run_steps(resume=resume)
-    return run_steps(steps, on_progress)
+    job = _job(found, chosen, folder, plan)
+    return run_steps(job.run_steps(resume=resume, overwrite=overwrite), on_progress)
 
 
 def finetune_config(
-    config: TuneConfig, *, resume: bool = False
+    config: TuneConfig, *, resume: bool = False, overwrite: bool = False
 ) -> Generator[Progress, None, TuneResult]:
-    """Tune as a configuration says, yielding `Progress`; see `finetune`."""
+    """Tune as a configuration says, yielding `Progress`; see `finetune`.
+
+    What can be wrong with folder and model is told before torch is loaded.
+    """
+    check_training_folder(config.out, resume=resume, overwrite=overwrite)
+    check_model(config.model.model)
+    yield Progress("opening files")
     with open_training_files(config.files) as images:
+        yield Progress("loading torch")
         job = _job(
             images,
             config.model,
@@ -125,8 +141,9 @@ def finetune_config(
             config.plan,
             stores=config.stores,
             loggers=config.loggers,
+            estimates=True,
         )
-        return (yield from job.run_steps(resume=resume))
+        return (yield from job.run_steps(resume=resume, overwrite=overwrite))
 
 
 def _job(
@@ -137,12 +154,21 @@ def _job(
     *,
     stores: Sequence[str] = (),
     loggers: Sequence[str] = (),
+    estimates: bool = False,
 ) -> TuningJob:
     from napari_samseg.core.cache.place import default_store_folder
     from napari_samseg.core.training.tuning import TuningJob
 
     places = (*stores, str(default_store_folder()))
-    return TuningJob(images, model, folder, plan, stores=places, loggers=loggers)
+    return TuningJob(
+        images,
+        model,
+        folder,
+        plan,
+        stores=places,
+        loggers=loggers,
+        estimates=estimates,
+    )
 
 
 def _files(

@@ -15,12 +15,9 @@ from napari_samseg.core.models.frame import resized_size
 from napari_samseg.core.prompts.from_labels import sample_prompts
 from napari_samseg.core.settings import PromptSettings, TuneSettings
 from napari_samseg.core.training.cutting import surround
-from napari_samseg.core.training.losses import MaskLoss
-from napari_samseg.core.training.prompted import (
-    FramePrompts,
-    prompted_loss,
-    window_targets,
-)
+from napari_samseg.core.training.losses import LossSum
+from napari_samseg.core.training.prompted import FramePrompts, prompted_loss
+from napari_samseg.core.training.targets import window_targets
 from napari_samseg.core.types import BoolArray, IntArray, PlanePrompts
 
 if TYPE_CHECKING:
@@ -84,9 +81,9 @@ def split_batch(batch: ObjectBatch, n: int) -> Sequence[tuple[float, ObjectBatch
 class BatchSource:
     """Makes the batch of a number: epochs of all objects, shuffled by the seed.
 
-    Where images or classes are balanced, objects are drawn instead, the rare ones more
-    often, and an epoch is as long. Of the variants of a view, another one is drawn in
-    each epoch.
+    Where images or classes are balanced, objects are drawn instead, with replacement,
+    the rare ones more often, and an epoch is as long. Of the variants of a view,
+    another one is drawn in each epoch.
 
     Parameters
     ----------
@@ -107,6 +104,20 @@ class BatchSource:
         size = self._settings.objects
         return sum(-(-len(variants[0]) // size) for variants in self._places)
 
+    @property
+    def mean_size(self) -> float:
+        """Objects in a batch, on average."""
+        if self._weights is not None:
+            return float(self._settings.objects)
+        return sum(len(variants[0]) for variants in self._places) / self.per_epoch
+
+    def weigh(self, batch: ObjectBatch) -> float:
+        """Return the weight of a batch, 1 on average: so each object has the same.
+
+        The last batch of a view may be of one object.
+        """
+        return len(batch) / self.mean_size
+
     def __call__(self, number: int) -> ObjectBatch:
         """Return the batch of a number."""
         epoch, position = divmod(number, self.per_epoch)
@@ -117,7 +128,7 @@ class BatchSource:
         of_number = np.random.default_rng((self._seed, number))
         if self._weights is not None:
             rows = self._draw(view, of_number)
-            return self._batch(view, np.sort(rows), of_number)
+            return self._batch(view, rows, of_number)
         shuffled = rng.permutation(np.arange(view.first, view.last))
         # a variant may have lost objects over the edge
         rows = shuffled[start : start + self._settings.objects]
@@ -125,11 +136,10 @@ class BatchSource:
         return self._batch(view, np.sort(rows), of_number)
 
     def _draw(self, view: View, rng: np.random.Generator) -> IntArray:
-        """Draw objects of a view by their weights."""
+        """Draw objects of a view by their weights, rare ones more than once."""
         assert self._weights is not None
         weights = self._weights[view.first : view.last]
-        size = min(self._settings.objects, len(view))
-        drawn = rng.choice(len(view), size, replace=False, p=weights / weights.sum())
+        drawn = rng.choice(len(view), self._settings.objects, p=weights / weights.sum())
         return np.asarray(view.first + drawn)
 
     def _shuffled(self, epoch: int) -> list[tuple[int, int]]:
@@ -150,8 +160,15 @@ class BatchSource:
         self, view: View, rows: IntArray, rng: np.random.Generator
     ) -> ObjectBatch:
         views = self._views
-        objects = views.objects.index(rows, view.size)
-        prompts = sample_prompts(objects, self._draw_prompt(rng), rng)
+        wanted = self._draw_prompt(rng)
+        rows, turns = _deal(rows)
+        # an object that was drawn again is another example: it gets another prompt
+        prompts = _join(
+            [
+                sample_prompts(views.objects.index(turn, view.size), wanted, rng)
+                for turn in turns
+            ]
+        )
         features: npt.NDArray[Any] = (
             views.frame(view)
             if view.frame >= 0
@@ -162,19 +179,42 @@ class BatchSource:
             features,
             prompts,
             tuple(views.objects.crop(row) for row in rows),
-            objects.boxes_yx,
+            views.objects.boxes_yx[rows],
             seed=int(rng.integers(2**32)),
         )
 
     def _draw_prompt(self, rng: np.random.Generator) -> PromptSettings:
         """Draw the first prompt of a batch: all its objects get the same kind."""
         settings = self._settings
-        by_box = rng.random() * (settings.box + settings.point) < settings.box
+        shares = np.array([settings.box, settings.point, settings.box_and_point])
+        kind = rng.choice(3, p=shares / shares.sum())
         return PromptSettings(
-            box=settings.box_kind if by_box else "none",
-            point="none" if by_box else settings.point_kind,
+            box="none" if kind == 1 else settings.box_kind,
+            point="none" if kind == 0 else settings.point_kind,
             jitter=settings.jitter,
         )
+
+
+def _deal(rows: IntArray) -> tuple[IntArray, list[IntArray]]:
+    """Divide objects that may repeat into turns in which none does.
+
+    Returns
+    -------
+    rows : (N,) int64
+        All of them, turn by turn.
+    turns : list of (n,) int64
+    """
+    found, counts = np.unique(rows, return_counts=True)
+    turns = [found[counts > turn] for turn in range(counts.max())]
+    return np.concatenate(turns), turns
+
+
+def _join(parts: Sequence[PlanePrompts]) -> PlanePrompts:
+    """Put prompts of one kind together, with ids of their own."""
+    names = ("points_yx", "point_labels", "boxes_yx")
+    ids = np.arange(1, 1 + sum(len(part.object_ids) for part in parts))
+    values = (np.concatenate([getattr(part, name) for part in parts]) for name in names)
+    return PlanePrompts(ids, *values)
 
 
 def weigh_objects(views: ViewSet, balance: str) -> npt.NDArray[np.float64] | None:
@@ -216,12 +256,12 @@ class TuneLoss:
     model : SamModel
         Around the module that learns.
     settings : TuneSettings
-    loss : MaskLoss
+    loss : LossSum
     """
 
     model: SamModel
     settings: TuneSettings
-    loss: MaskLoss
+    loss: LossSum
 
     def __call__(
         self, module: torch.nn.Module, batch: ObjectBatch, number: int
@@ -235,10 +275,12 @@ class TuneLoss:
             view.size,
             model.input_size,
             samples=settings.samples,
-            whole=settings.window == "plane",
+            plane=settings.window == "plane",
+            clicks=settings.corrections > 0,
+            logits_side=model.low_res_size if self.loss.needs_whole else None,
         ).to(model.device)
         rng = np.random.default_rng(batch.seed)
-        is_close = rng.random() < settings.surroundings
+        is_close = rng.random() < settings.surroundings and not self.loss.needs_whole
         found = prompted_loss(
             model,
             self._features(batch),
@@ -251,8 +293,7 @@ class TuneLoss:
             corrections=settings.corrections,
             previous=settings.previous,
         )
-        kind = "box" if batch.prompts.has_box.all() else "point"
-        figures = {kind: float(found.first_iou.mean())}
+        figures = {_kind_of(batch.prompts): float(found.first_iou.mean())}
         if settings.corrections:
             figures["corrected"] = float(found.last_iou.mean())
         return found.total, figures
@@ -267,3 +308,10 @@ class TuneLoss:
         square = model.sam.preprocess(pixels.permute(2, 0, 1)[None].float())
         encoded: torch.Tensor = model.sam.image_encoder(square)
         return encoded.float()
+
+
+def _kind_of(prompts: PlanePrompts) -> str:
+    """Name the first prompts of a batch, as figures are named in logs."""
+    if not prompts.has_box.all():
+        return "point"
+    return "box and point" if prompts.points_yx.shape[1] else "box"

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from napari_samseg.core.errors import CheckpointError, MissingFileError
+from napari_samseg.core.training.writing import telling_what_failed
 
 __all__ = ["read_training_state", "write_training_state"]
 
@@ -20,15 +21,21 @@ def write_training_state(path: Path, state: Mapping[str, Any]) -> None:
 
     The old file stays until the new one is complete: a full disk or a power cut
     leaves a state that can be read.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(path.name + ".part")
     try:
-        with unfinished.open("wb") as file:
-            torch.save(dict(state), file)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
+        with telling_what_failed(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with unfinished.open("wb") as file:
+                torch.save(dict(state), file)
+                file.flush()
+                os.fsync(file.fileno())
+            unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
 

@@ -1,45 +1,41 @@
 """Several models on one validation set: the same objects, and the very same prompts.
 
-By the protocol of `napari_samseg.core.metrics.prompting`, with planes cut into tiles as
-when a person prompts.
+They are scored as a training scores its model before and after, by
+`napari_samseg.core.training.validation`, so that the numbers are the same.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import groupby
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from napari_samseg.core.chosen_model import model_steps
 from napari_samseg.core.errors import InvalidLabelsError, SettingsError
-from napari_samseg.core.metrics.prompting import prediction_iou
-from napari_samseg.core.planes import measure_plane
-from napari_samseg.core.predict import Predictor
-from napari_samseg.core.prompts.from_labels import (
-    sample_jittered_box,
-    sample_random_point,
-)
-from napari_samseg.core.prompts.object_index import ObjectIndex, index_objects
+from napari_samseg.core.prompts.object_index import index_objects
 from napari_samseg.core.settings import ModelSettings
-from napari_samseg.core.tiled import TiledPlane, plan_tiles
-from napari_samseg.core.training.images import (
-    LabelledImage,
-    LabelledPlane,
-    count_held_out,
-    divide,
-)
-from napari_samseg.core.training.prepare import one_side
+from napari_samseg.core.training.images import LabelledImage, distinct
+from napari_samseg.core.training.prepare import prepare_steps
 from napari_samseg.core.training.presets import TuningPlan
+from napari_samseg.core.training.preview import place_crop
 from napari_samseg.core.training.survey import read_labels, survey_steps
-from napari_samseg.core.training.validation import MAX_OBJECTS
+from napari_samseg.core.training.validation import SAMPLERS, Validation
 from napari_samseg.core.types import BoolArray, Progress
+
+if TYPE_CHECKING:
+    from napari_samseg.core.models.sam import SamModel
+    from napari_samseg.core.training.views import ViewSet
 
 __all__ = ["KINDS", "ComparedObject", "ModelComparison", "compare_steps"]
 
 # Kinds of prompt, in the order of all tables.
-KINDS = ("box", "point")
+KINDS = tuple(SAMPLERS)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -147,34 +143,52 @@ def compare_steps(
     if not names or len(set(names)) < len(names):
         raise SettingsError("name one model or more, each once")
     planes = yield from survey_steps(images, plan.tune.min_area)
-    _, validation, split = divide(planes, plan.tune, plan.loop.seed)
-    # where a plan validates on nothing, all of it is unseen by it
-    chosen = _choose(images, validation or planes, split, plan)
-    scored: list[list[list[_Scored]]] = []
-    for settings in models:
-        model = yield from model_steps(settings)
-        found = []
-        for done, (at, objects) in enumerate(chosen):
-            yield Progress("scoring", done, len(chosen), settings.model)
-            image = images[at.image]
-            plane = measure_plane(image.source, at.plane, image.settings)
-            boxes = plan_tiles(plane.size, model.input_size, plan.tiles)
-            tiled = TiledPlane(Predictor(model), plane, boxes)
-            found.append((yield from _score(tiled, objects, (plan.loop.seed, done))))
-        scored.append(found)
-    compared = [
-        ComparedObject(
-            at.image,
-            at.plane,
-            int(objects.object_ids[row]),
-            objects.boxes_yx[row],
-            np.array([of_model[p][row].iou for of_model in scored]),
-            tuple(of_model[p][row].mask for of_model in scored),
-        )
-        for p, (at, objects) in enumerate(chosen)
-        for row in range(len(objects))
-    ]
-    return ModelComparison(tuple(names), tuple(compared), split)
+    images = distinct(images)
+    scored: list[dict[_Key, _Scored]] = []
+    with TemporaryDirectory(prefix="samseg_compare_") as folder:
+        for number, settings in enumerate(models):
+            model = yield from model_steps(settings)
+            views = yield from prepare_steps(
+                images,
+                planes,
+                model,
+                Path(folder) / str(number),
+                plan.tune,
+                augmenting=plan.augment,
+                tiles=plan.tiles,
+                seed=plan.loop.seed,
+                trains=False,
+            )
+            if not views.validation:
+                raise InvalidLabelsError(
+                    "there is one object in all: label another one to compare models on"
+                )
+            yield Progress("scoring", number, len(models), settings.model)
+            scored.append((yield from _score_steps(model, views, plan)))
+    by_name = {image.name: i for i, image in enumerate(images)}
+    compared = []
+    # an object that is too thin for the coarse tile of one model is left out
+    keys = sorted(set.intersection(*(set(of_model) for of_model in scored)))
+    for (name, plane), members in groupby(keys, lambda key: key[:2]):
+        objects = index_objects(read_labels(images[by_name[name]], plane))
+        boxes = dict(zip(objects.object_ids.tolist(), objects.boxes_yx, strict=True))
+        for key in members:
+            of_models = [of_model[key] for of_model in scored]
+            compared.append(
+                ComparedObject(
+                    by_name[name],
+                    plane,
+                    key[2],
+                    boxes[key[2]],
+                    np.array([one.iou for one in of_models]),
+                    tuple(one.mask for one in of_models),
+                )
+            )
+    return ModelComparison(tuple(names), tuple(compared), views.split)
+
+
+# Name of the image, plane, and id.
+_Key = tuple[str, tuple[int, ...], int]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -183,47 +197,17 @@ class _Scored:
     mask: tuple[BoolArray, tuple[int, int, int, int]]
 
 
-def _score(
-    tiled: TiledPlane, objects: ObjectIndex, seed: tuple[int, ...]
-) -> Generator[Progress, None, list[_Scored]]:
-    rng = np.random.default_rng(seed)
-    ious = []
-    for sampler in (sample_jittered_box, sample_random_point):
-        found = yield from tiled.predict_steps(sampler(objects, rng))
-        ious.append(prediction_iou(found, objects))
-    boxes = found.boxes_yx.tolist()
-    return [
-        _Scored((float(ious[0][i]), float(ious[1][i])), (crop, tuple(boxes[i])))
-        for i, crop in enumerate(found.crops)
-    ]
-
-
-def _choose(
-    images: Sequence[LabelledImage],
-    planes: Sequence[LabelledPlane],
-    split: str,
-    plan: TuningPlan,
-) -> list[tuple[LabelledPlane, ObjectIndex]]:
-    """Choose at most `MAX_OBJECTS` objects, from all planes alike."""
-    share = plan.tune.validation if split == "objects" else 0.0
-    sizes = [
-        count_held_out(n, share) if share else n
-        for n in (plane.n_objects for plane in planes)
-    ]
-    rng = np.random.default_rng((plan.loop.seed, 1))
-    picked = np.zeros(sum(sizes), bool)
-    picked[rng.permutation(len(picked))[:MAX_OBJECTS]] = True
-    chosen = []
-    for at, rows in zip(planes, np.split(picked, np.cumsum(sizes)[:-1]), strict=True):
-        if not rows.any():
-            continue
-        labels = read_labels(images[at.image], at.plane)
-        objects = index_objects(labels, min_area=plan.tune.min_area)
-        if share:
-            objects = one_side(objects, share, is_validation=True)
-        chosen.append((at, objects.select(rows)))
-    if not chosen:
-        raise InvalidLabelsError(
-            "there is one object in all: label another one to compare models on"
-        )
-    return chosen
+def _score_steps(
+    model: SamModel, views: ViewSet, plan: TuningPlan
+) -> Generator[Progress, None, dict[_Key, _Scored]]:
+    """Score a model as a training does, by boxes and by points."""
+    both = replace(plan.tune, box=1.0, point=1.0)
+    validation = Validation(views, both, plan.loop.seed)
+    each = (yield from validation.score_steps(model)).each
+    found = {}
+    for i, (view, row, object_id) in enumerate(validation.objects):
+        masks = validation.shown[view]
+        mask = place_crop(masks.crops[row], masks.boxes_yx[row].tolist(), view)
+        iou = each["box"][i], each["point"][i]
+        found[view.image, view.plane, object_id] = _Scored(iou, mask)
+    return found

@@ -72,7 +72,8 @@ def read_config(path: Path) -> TuneConfig:
     if not path.is_file():
         raise MissingFileError(f"there is no configuration {path}")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        with path.open(encoding="utf-8") as file:  # of a file, errors have its name
+            content = yaml.safe_load(file)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path} is no YAML: {error}") from error
     if not isinstance(content, Mapping):

@@ -1,23 +1,28 @@
 """Decoding in the surroundings of each object: a part of the embedding, not all.
 
-The decoder's time goes with the tokens it looks at, and most of a plane says nothing
+The decoder's time goes with the tokens it looks at, and most of a plane says little
 about an object of some tens of pixels. The same weights work on any part, as all
-positions are those of the whole. A share of the batches sees the whole plane, as every
-prompt of a person does: see `napari_samseg.core.settings.TuneSettings.surroundings`.
+positions are those of the whole. What lies beyond is looked at through one token in
+sixteen, each of which counts for those around it: without them the attention of the
+prompts would all fall on the surroundings, and masks learned so come out too large on
+whole planes. See `napari_samseg.core.settings.TuneSettings.surroundings`.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import torch
 
-from napari_samseg.core.training.objective import ObjectTargets
+from napari_samseg.core.training.targets import ObjectTargets
 
-__all__ = ["TokenWindows", "surround"]
+__all__ = ["TokenWindows", "sparsely", "surround"]
 
 # At least so many tokens along each side, and so many times the object's length.
 MIN_TOKENS, MIN_LENGTHS = 16, 2.0
+# Beyond the window, one token in so many along each axis is looked at.
+COARSE = 4
 # Windows are a multiple of this, so that few sizes occur.
 STEP = 8
 
@@ -53,16 +58,46 @@ class TokenWindows:
         which = which if len(whole) == n else torch.zeros_like(which)
         return whole[which, channels, rows, columns]
 
+    def log_counts(self) -> torch.Tensor:
+        """Say for how many tokens each one of the coarse grid stands, (N, F).
+
+        Logarithms; -inf for those of the grid that lie in the window.
+        """
+        at = torch.arange(self.tokens, device=self.origins_yx.device)
+        at = at[COARSE // 2 :: COARSE]
+        near = (at >= self.origins_yx[..., None]) & (
+            at < self.origins_yx[..., None] + self.side
+        )
+        inside = (near[:, 0, :, None] & near[:, 1, None, :]).flatten(1)
+        beyond = self.tokens**2 - self.side**2
+        counts = beyond / (~inside).sum(1, keepdim=True).clamp(min=1)
+        return torch.where(inside, -torch.inf, counts.log())
+
     def move(self, targets: ObjectTargets) -> ObjectTargets:
         """Express the windows of targets as fractions of these windows."""
-        origins = torch.flip(self.origins_yx, (1,)).repeat(1, 2)
-        moved = (targets.windows_xyxy * self.tokens - origins) / self.side
-        return ObjectTargets(moved.to(targets.windows_xyxy.dtype), targets.masks)
+        origins = torch.flip(self.origins_yx, (1,))
+        windows = (
+            targets.windows_xyxy * self.tokens - origins.repeat(1, 2)
+        ) / self.side
+        extents = targets.extents_xy
+        if extents is not None:
+            extents = (extents * self.tokens - origins) / self.side
+        return dataclasses.replace(
+            targets, windows_xyxy=windows, extents_xy=extents, whole=None
+        )
 
     def points_to_whole(self, points: torch.Tensor) -> torch.Tensor:
         """Turn points (N, 2) in xy, as fractions, into those of the whole."""
         origins = torch.flip(self.origins_yx, (1,))
         return (points * self.side + origins) / self.tokens
+
+
+def sparsely(maps: torch.Tensor, scale: int = 1) -> torch.Tensor:
+    """Take the coarse grid of maps (N, C, h, w) of `scale` cells for a token."""
+    grid = slice(COARSE // 2, None, COARSE)
+    rows = maps.unflatten(2, (-1, scale))[:, :, grid].flatten(2, 3)
+    found: torch.Tensor = rows.unflatten(3, (-1, scale))[:, :, :, grid].flatten(3)
+    return found
 
 
 def surround(targets: ObjectTargets, tokens: int) -> TokenWindows | None:

@@ -33,7 +33,7 @@ from napari_samseg.core.errors import (
 )
 from napari_samseg.core.settings import LoopSettings, ModelSettings
 
-__all__ = ["ALONE", "Ranks", "is_follower", "join_ranks"]
+__all__ = ["ALONE", "Ranks", "Weighed", "is_follower", "join_ranks"]
 
 T = TypeVar("T")
 
@@ -48,6 +48,30 @@ class _Farewell:
     """What a process says that ends before the training does."""
 
     why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Weighed:
+    """A sum of values times their weights, and of the weights.
+
+    A figure is not there in every batch: it is divided by the weights of those in
+    which it is.
+
+    Attributes
+    ----------
+    total, weight : float
+    """
+
+    total: float = 0.0
+    weight: float = 0.0
+
+    def __add__(self, other: Weighed) -> Weighed:
+        return Weighed(self.total + other.total, self.weight + other.weight)
+
+    @property
+    def mean(self) -> float:
+        """The mean of the values."""
+        return self.total / self.weight
 
 
 class Ranks:
@@ -140,9 +164,9 @@ class Ranks:
         return self.meet(word)[0]
 
     def add_up(
-        self, figures: Mapping[str, float], parameters: Sequence[nn.Parameter]
+        self, figures: Mapping[str, Weighed], parameters: Sequence[nn.Parameter]
     ) -> dict[str, float]:
-        """Sum figures over all processes and, in their places, gradients.
+        """Return means of figures over all processes; sum gradients in their places.
 
         What has no gradient in any process has none afterwards: the optimizer is to
         leave it as it is.
@@ -153,7 +177,7 @@ class Ranks:
             As `meet`.
         """
         if self.size == 1:
-            return dict(figures)
+            return {name: figure.mean for name, figure in figures.items()}
         device = parameters[0].device
         has_nccl = device.type == "cuda" and dist.is_nccl_available()
         # memory may run out here: before the others wait for the sum
@@ -163,11 +187,11 @@ class Ranks:
             said = self.meet(figures)
             self._sum(flat, has_nccl=has_nccl)
         _unflatten(flat, parameters)
-        sums: dict[str, float] = {}
+        sums: dict[str, Weighed] = {}
         for each in said:
-            for name, value in each.items():
-                sums[name] = sums.get(name, 0.0) + value
-        return sums
+            for name, figure in each.items():
+                sums[name] = sums.get(name, Weighed()) + figure
+        return {name: figure.mean for name, figure in sums.items()}
 
     def _sum(self, flat: torch.Tensor, *, has_nccl: bool) -> None:
         if self._sums is None:

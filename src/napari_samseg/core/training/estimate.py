@@ -7,7 +7,9 @@ judged by the size of its embeddings, which is what its decoder works on.
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Sequence
+import statistics
+import time
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,17 +27,20 @@ from napari_samseg.core.training.images import LabelledImage, LabelledPlane, div
 from napari_samseg.core.training.learning import learning_parts
 from napari_samseg.core.training.validation import MAX_OBJECTS
 from napari_samseg.core.training.views import HELD_BYTES
-from napari_samseg.core.types import Progress
+from napari_samseg.core.types import Progress, TrainingProgress
 
 if TYPE_CHECKING:
     from napari_samseg.core.models.sam import SamModel
+    from napari_samseg.core.settings import TuneSettings
     from napari_samseg.core.training.presets import TuningPlan
 
-__all__ = ["TuneEstimate", "estimate_steps", "remember_training"]
+__all__ = ["TuneEstimate", "estimate_steps", "time_training"]
 
-# Of one decoding and its gradient, for each MB of an embedding, on one busy core and
-# on a GPU: until a training of the model has been measured.
-ASSUMED_SECONDS = {"cpu": 0.035, "gpu": 0.0005}
+# Of one decoding of a whole plane and its gradient, for each MB of an embedding, on one
+# busy core and on a GPU: until a training of the model has been measured. One of the
+# surroundings of an object takes so much of that.
+ASSUMED_SECONDS = {"cpu": 0.12, "gpu": 0.0005}
+CLOSE = 0.25
 # A mask without a gradient takes so much of that.
 PREDICTION = 0.5
 # The encoder forth and back, as a multiple of forth alone; and what it may hold
@@ -47,6 +52,8 @@ HELD_COPIES = 32
 # holds one less. Best and last weights are whole.
 LEARNING_COPIES, STATE_COPIES, WEIGHT_FILES = 5, 4, 2
 SPEED = "training"
+# Steps of which the median is taken to be the speed of all.
+TIMED_STEPS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,18 +133,24 @@ def estimate_steps(
     """
     tune = plan.tune
     training, validation, _ = divide(planes, tune, plan.loop.seed)
-    n_views = _count_views(images, training, model, plan) * plan.augment.variants
-    n_views += _count_views(images, validation, model, plan)
+    tiles = _count_tiles(images, training, model, plan)
+    n_views = sum(tiles) * plan.augment.variants
+    n_views += sum(_count_tiles(images, validation, model, plan))
     per_view = yield from _encode_seconds(model)
-    n_objects = sum(plane.n_objects for plane in training)
-    n_steps, n_batches = _count_steps(plan, n_objects)
-    known = recall_speed(model, what=f"{SPEED} {tune.train}")
-    per_mask = known or _assumed(model)
+    per_epoch, n_objects = _count_batches(training, tiles, tune.objects)
+    n_steps = plan.loop.steps
+    if tune.epochs:
+        n_steps = max(1, tune.epochs * per_epoch // plan.loop.accumulate)
+    n_batches = n_steps * plan.loop.accumulate
+    known = recall_speed(model, what=_speed_of(tune))
+    whole = _assumed(model)
+    per_mask = known or whole * (1 - tune.surroundings * (1 - CLOSE))
     n_scored = min(MAX_OBJECTS, sum(plane.n_objects for plane in validation))
     n_scorings = 1 + math.ceil(n_steps / plan.loop.validate_every) if n_scored else 0
-    masks = n_batches * min(tune.objects, max(1, n_objects)) * (1 + tune.corrections)
+    masks = n_batches * n_objects / per_epoch * (1 + tune.corrections)
     seconds = masks * per_mask
-    seconds += n_scorings * n_scored * 2 * PREDICTION * (_assumed(model))
+    n_asked = n_scorings * n_scored * len(tune.scored_kinds)
+    seconds += n_asked * PREDICTION * whole
     if tune.needs_pixels and not known:
         seconds += n_batches * ENCODER_STEP * per_view
     return TuneEstimate(
@@ -154,48 +167,76 @@ def estimate_steps(
     )
 
 
-def remember_training(
-    model: SamModel, plan: TuningPlan, seconds: float, n_objects: int
-) -> None:
-    """Keep how long a step of a training took, for later estimates.
+def time_training(
+    steps: Iterator[Progress],
+    model: SamModel,
+    tune: TuneSettings,
+    n_objects: float,
+) -> Iterator[Progress]:
+    """Run a training, and keep how long some of its steps took for later estimates.
 
     Parameters
     ----------
+    steps : iterator
     model : SamModel
         That it was started from.
-    plan : TuningPlan
-    seconds : float
-        Of a step without validation.
-    n_objects : int
-        Objects in a batch.
+    tune : TuneSettings
+    n_objects : float
+        Objects in a step.
     """
-    masks = plan.loop.accumulate * n_objects * (1 + plan.tune.corrections)
-    remember_speed(model, seconds / masks, what=f"{SPEED} {plan.tune.train}")
+    spent: list[float] = []
+    masks = n_objects * (1 + tune.corrections)
+    seconds = 0.0
+    while True:
+        begun = time.monotonic()
+        progress = next(steps, None)
+        if progress is None:
+            return
+        # between the yields others may go first, for as long as they like
+        seconds += time.monotonic() - begun
+        if isinstance(progress, TrainingProgress):
+            # the first one warms up, and those that validate take longer
+            if progress.val_iou is None and len(spent) <= TIMED_STEPS:
+                spent.append(seconds / masks)
+                if len(spent) > TIMED_STEPS:
+                    median = statistics.median(spent[1:])
+                    remember_speed(model, median, what=_speed_of(tune))
+            seconds = 0.0
+        yield progress
 
 
-def _count_views(
+def _speed_of(tune: TuneSettings) -> str:
+    """Name the speed of trainings that take as long for each mask."""
+    return f"{SPEED} {tune.train} {tune.surroundings:g}"
+
+
+def _count_tiles(
     images: Sequence[LabelledImage],
     planes: Sequence[LabelledPlane],
     model: SamModel,
     plan: TuningPlan,
-) -> int:
-    """Count tiles with objects: as many as there are of either, at most."""
+) -> list[int]:
+    """Count tiles with objects of each plane: as many as there are of either."""
     n_tiles = {}
     for i in {plane.image for plane in planes}:
         size = images[i].labels.shape[-2:]
         tiles = plan_tiles((size[0], size[1]), model.input_size, plan.tiles)
         n_tiles[i] = len(tiles)
-    return sum(min(plane.n_objects, n_tiles[plane.image]) for plane in planes)
+    return [min(plane.n_objects, n_tiles[plane.image]) for plane in planes]
 
 
-def _count_steps(plan: TuningPlan, n_objects: int) -> tuple[int, int]:
-    """Return optimiser steps, and batches in all."""
-    loop, tune = plan.loop, plan.tune
-    n_steps = loop.steps
-    if tune.epochs:
-        per_epoch = max(1, math.ceil(n_objects / tune.objects))
-        n_steps = max(1, tune.epochs * per_epoch // loop.accumulate)
-    return n_steps, n_steps * loop.accumulate
+def _count_batches(
+    planes: Sequence[LabelledPlane], tiles: Sequence[int], size: int
+) -> tuple[int, int]:
+    """Return batches in one pass over all objects, and objects.
+
+    A batch is of one tile: where a tile shows few objects, batches are small.
+    """
+    per_epoch = sum(
+        n_tiles * math.ceil(plane.n_objects / (n_tiles * size))
+        for plane, n_tiles in zip(planes, tiles, strict=True)
+    )
+    return max(1, per_epoch), sum(plane.n_objects for plane in planes)
 
 
 def _encode_seconds(model: SamModel) -> Generator[Progress, None, float]:

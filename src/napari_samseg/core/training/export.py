@@ -8,13 +8,13 @@ from tempfile import TemporaryDirectory
 
 from napari_samseg.core.errors import CheckpointError, SettingsError
 from napari_samseg.core.io.output import check_output_file
-from napari_samseg.core.models.checkpoint import read_checkpoint
+from napari_samseg.core.models.checkpoint import Checkpoint, read_checkpoint
 from napari_samseg.core.models.families import MODEL_FAMILIES, load_model_steps
-from napari_samseg.core.training.lora import load_lora, merge_lora
+from napari_samseg.core.training.lora import TRAINED_KEY, load_lora, merge_lora
 from napari_samseg.core.training.package import (
     PackageNotes,
+    find_card,
     load_spec,
-    read_card,
     write_package,
 )
 from napari_samseg.core.training.result import export_pth, write_tensors
@@ -57,8 +57,8 @@ def export_steps(
     Raises
     ------
     SettingsError
-        If the suffix is another one, or does not do for the family; or what is said
-        in a package is not valid.
+        If the suffix is another one, or does not do for the family; the adapters are
+        not all that was trained; or what is said in a package is not valid.
     MissingDependencyError
         If a package is asked for, and bioimage.io's library is not installed.
     OutputError
@@ -82,13 +82,16 @@ def export_steps(
     describe = MODEL_FAMILIES[loaded.family].metadata
     if out.suffix == ".pth" and describe is not None:
         raise SettingsError(
-            f"models of family {loaded.family} are written as .safetensors: a .pth "
-            "does not hold all that is needed to build them again"
+            f"models of family {loaded.family} are written as .safetensors: use "
+            f"--out {out.with_suffix('.safetensors')}. A .pth does not hold all that "
+            "is needed to build them again, and no other program knows this family"
         )
     if lora is not None:
         yield Progress("merging adapters")
+        adapters = read_checkpoint(lora)
+        _check_adapters(adapters, lora)
         try:
-            load_lora(loaded.sam, read_checkpoint(lora).tensors)
+            load_lora(loaded.sam, adapters.tensors)
         except CheckpointError as error:
             raise CheckpointError(f"{lora}: {error}") from error
         merge_lora(loaded.sam)
@@ -96,7 +99,7 @@ def export_steps(
     out.parent.mkdir(parents=True, exist_ok=True)
     if package is not None:
         with TemporaryDirectory(prefix=f".{out.stem}_", dir=out.parent) as work:
-            card = read_card(model, folder)
+            card = find_card(model, folder)
             write_package(out, loaded, card, package, Path(work))
     elif out.suffix == ".pth":
         export_pth(loaded.sam, out)
@@ -104,3 +107,14 @@ def export_steps(
         metadata = {} if describe is None else describe(loaded.sam)
         write_tensors(out, loaded.sam.state_dict(), metadata)
     return loaded.family
+
+
+def _check_adapters(adapters: Checkpoint, path: Path) -> None:
+    """Refuse adapters that are not all that their training changed."""
+    if adapters.metadata.get(TRAINED_KEY, "lora") != "lora":
+        raise SettingsError(
+            f"{path} holds the adapters of a training that changed mask decoder and "
+            "prompt encoder too, which are not in this file: export the model itself "
+            f"({path.with_stem(path.stem.removesuffix('_lora')).name}), in which all "
+            "is merged"
+        )

@@ -12,18 +12,37 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from napari_samseg.core.amounts import count_things
 from napari_samseg.core.errors import InvalidLabelsError, SettingsError
 from napari_samseg.core.images import ArrayLike, PlaneSource
 from napari_samseg.core.settings import ImageSettings, TuneSettings
+from napari_samseg.core.types import BoolArray, IntArray
 
-__all__ = ["LabelledImage", "LabelledPlane", "count_held_out", "distinct", "divide"]
+__all__ = [
+    "SPLITS",
+    "LabelledImage",
+    "LabelledPlane",
+    "count_sides",
+    "describe_sides",
+    "distinct",
+    "divide",
+]
 
 PlaneIndex = tuple[int, ...]
 
 # Planes between those trained on and those validated on, as a share of all: next to
 # each other they are nearly the same.
 GAP = 0.05
-# A volume of fewer labelled planes is not divided into blocks.
+# What `divide` returns, in words.
+SPLITS = {
+    "none": "nothing is validated: the last weights count as the best",
+    "groups": "no group (patient, animal, file) is on both sides",
+    "planes": "the last planes are validated on, after a gap",
+    "sections": "the last planes are validated on, after a gap; other planes of the "
+    "same objects are trained on",
+    "objects": "one image: the objects at one end of it are validated on",
+}
+# A volume of fewer labelled planes, along each of its axes, is not divided into blocks.
 MIN_BLOCKS = 5
 
 
@@ -77,7 +96,7 @@ class LabelledImage:
         return tuple(np.ndindex(*self.labels.shape[:-2]))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class LabelledPlane:
     """A plane with objects.
 
@@ -87,13 +106,28 @@ class LabelledPlane:
         Position in the list of images.
     plane : tuple of int
     group : str
-    n_objects : int
+    object_ids : (N,) int64
+    places : (N,) int64
+        Middles of the objects along the longer side of the plane, in half pixels.
+    has_classes : bool
+        Ids are of connected parts of this plane: in another, they are other objects.
     """
 
     image: int
     plane: PlaneIndex
     group: str
-    n_objects: int
+    object_ids: IntArray
+    places: IntArray
+    has_classes: bool = False
+
+    @property
+    def n_objects(self) -> int:
+        """Number of objects."""
+        return len(self.object_ids)
+
+    def select(self, rows: BoolArray) -> LabelledPlane:
+        """Return the plane with some of its objects."""
+        return replace(self, object_ids=self.object_ids[rows], places=self.places[rows])
 
 
 def distinct(images: Sequence[LabelledImage]) -> tuple[LabelledImage, ...]:
@@ -110,9 +144,37 @@ def distinct(images: Sequence[LabelledImage]) -> tuple[LabelledImage, ...]:
     return tuple(result)
 
 
-def count_held_out(n_objects: int, share: float) -> int:
-    """Return how many objects of a plane are validated on, where it has both sides."""
-    return min(max(1, round(share * n_objects)), n_objects - 1)
+def count_sides(
+    training: Sequence[LabelledPlane], validation: Sequence[LabelledPlane]
+) -> tuple[int, int]:
+    """Return how many objects are trained on, and validated on, as `divide` says."""
+    n_training, n_validation = (
+        sum(plane.n_objects for plane in side) for side in (training, validation)
+    )
+    return n_training, n_validation
+
+
+def describe_sides(n_training: int, n_validation: int, split: str) -> str:
+    """Say how many objects are trained on and validated on, and how they are divided.
+
+    Parameters
+    ----------
+    n_training, n_validation : int
+        Of `count_sides`.
+    split : str
+        Of `divide`.
+    """
+    learned = count_things(n_training, "object")
+    if not n_validation:
+        only = n_training == 1
+        more = "Label another one" if only else "Label more images or planes"
+        ways = "set `validation` above 0" if split == "none" else more.lower()
+        return (
+            f"train on {learned}; nothing is validated, so that nobody will know "
+            f"whether the model got better: {ways} to find out"
+        )
+    held_out = count_things(n_validation, "object")
+    return f"train on {learned}, validate on {held_out}: {SPLITS[split]}"
 
 
 def divide(
@@ -121,8 +183,13 @@ def divide(
     """Divide planes into those to train on and those to validate on.
 
     By the groups that are named; else by group, if there are two or more; else the end
-    of the only volume, with a gap before it; else the planes stay whole and both sides
-    get them: then their objects are to be divided.
+    of the only volume along its first axis that is long enough (of a stack in time, the
+    last frames), with a gap before it; else the objects at the end of each image, at
+    one place for all its planes. An object that is trained on in one plane is not
+    validated on in another, unless there is no other.
+
+    There is always something to train on; and to validate on, if a share is wanted and
+    one image has two objects.
 
     Parameters
     ----------
@@ -135,8 +202,9 @@ def divide(
     Returns
     -------
     training, validation : list of LabelledPlane
+        With the objects of that side.
     how : str
-        "none", "groups", "planes" or "objects".
+        One of `SPLITS`.
 
     Raises
     ------
@@ -154,12 +222,89 @@ def divide(
         held_out = named or _choose_groups(planes, groups, share, seed)
         training = [plane for plane in planes if plane.group not in held_out]
         return training, [p for p in planes if p.group in held_out], "groups"
-    if len(planes) >= MIN_BLOCKS:
-        n_held_out = max(1, round(share * len(planes)))
-        end = len(planes) - n_held_out
-        gap = max(1, math.ceil(GAP * len(planes)))
-        return planes[: end - gap], planes[end:], "planes"
-    return planes, planes, "objects"
+    ranks = _rank(planes)
+    if ranks is None:
+        return *_divide_objects(planes, share), "objects"
+    n_blocks = int(ranks.max()) + 1
+    gap = max(1, math.ceil(GAP * n_blocks))
+    n_held_out = min(max(1, round(share * n_blocks)), n_blocks - gap - 1)
+    end = n_blocks - n_held_out
+    training = [p for p, rank in zip(planes, ranks, strict=True) if rank < end - gap]
+    validation = [p for p, rank in zip(planes, ranks, strict=True) if rank >= end]
+    unseen = _leave_out(validation, training)
+    return (
+        (training, unseen, "planes") if unseen else (training, validation, "sections")
+    )
+
+
+def _rank(planes: Sequence[LabelledPlane]) -> IntArray | None:
+    """Give planes numbers along the first axis with blocks to divide, (N,) int64.
+
+    Planes with the same number are the same section at other times, or the like.
+    """
+    n_axes = max(len(plane.plane) for plane in planes)
+    # several images of one group are an axis, too
+    places = np.zeros((len(planes), 1 + n_axes), np.int64)
+    for row, plane in zip(places, planes, strict=True):
+        row[: 1 + len(plane.plane)] = plane.image, *plane.plane
+    for column in places.T:
+        found, ranks = np.unique(column, return_inverse=True)
+        if len(found) >= MIN_BLOCKS:
+            return np.asarray(ranks)
+    return None
+
+
+def _leave_out(
+    validation: Sequence[LabelledPlane], training: Sequence[LabelledPlane]
+) -> list[LabelledPlane]:
+    """Leave objects out of the validation that are trained on in other planes."""
+    seen: dict[int, list[IntArray]] = {}
+    for plane in training:
+        if not plane.has_classes:
+            seen.setdefault(plane.image, []).append(plane.object_ids)
+    ids = {image: np.unique(np.concatenate(parts)) for image, parts in seen.items()}
+    nothing = np.zeros(0, np.int64)
+    left = [
+        plane.select(~np.isin(plane.object_ids, ids.get(plane.image, nothing)))
+        for plane in validation
+    ]
+    return [plane for plane in left if plane.n_objects]
+
+
+def _divide_objects(
+    planes: Sequence[LabelledPlane], share: float
+) -> tuple[list[LabelledPlane], list[LabelledPlane]]:
+    """Hold out the objects at one end of each image.
+
+    What a model has seen of one object tells nothing of those far from it.
+    """
+    training: list[LabelledPlane] = []
+    validation: list[LabelledPlane] = []
+    for image in dict.fromkeys(plane.image for plane in planes):
+        members = [plane for plane in planes if plane.image == image]
+        for plane, is_held_out in zip(members, _hold_out(members, share), strict=True):
+            for side, rows in ((training, ~is_held_out), (validation, is_held_out)):
+                if rows.any():
+                    side.append(plane.select(rows))
+    return training, validation
+
+
+def _hold_out(planes: Sequence[LabelledPlane], share: float) -> list[BoolArray]:
+    """Return which objects of the planes of an image are held out, at least one left.
+
+    An object is on one side in all its planes. Where planes tell only classes, so are
+    parts at the same place.
+    """
+    places = np.concatenate([plane.places for plane in planes])
+    by_place = planes[0].has_classes and len(planes) > 1
+    keys = places if by_place else np.concatenate([p.object_ids for p in planes])
+    found, owners = np.unique(keys, return_inverse=True)
+    middles = np.bincount(owners, places) / np.bincount(owners)
+    order = np.argsort(middles, kind="stable")
+    n_held_out = min(max(1, round(share * len(found))), len(found) - 1)
+    is_held_out = np.isin(owners, order[len(order) - n_held_out :])
+    ends = np.cumsum([plane.n_objects for plane in planes])
+    return np.split(is_held_out, ends[:-1])
 
 
 def _check_named(named: set[str], groups: Sequence[str]) -> None:
@@ -187,6 +332,8 @@ def _choose_groups(
     chosen: set[str] = set()
     total = 0
     for i in np.random.default_rng(seed).permutation(len(groups)):
+        if len(chosen) == len(groups) - 1:
+            break
         size = sizes[groups[i]]
         if abs(total + size - wanted) < abs(total - wanted):
             chosen.add(groups[i])

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import csv
+import math
 import shutil
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -18,8 +18,19 @@ from napari_samseg.core.errors import (
     OutputError,
     UnknownNameError,
 )
+from napari_samseg.core.optional import import_optional
+from napari_samseg.core.training.writing import telling_what_failed
 
-__all__ = ["LOGGERS", "LogRow", "LogStart", "RunLog", "TrainingLog", "check_loggers"]
+__all__ = [
+    "LOGGERS",
+    "LogRow",
+    "LogStart",
+    "RunLog",
+    "TrainingLog",
+    "check_loggers",
+    "load_loggers",
+    "read_log",
+]
 
 LOG, EVENTS = "log.csv", "events"
 PROJECT = "napari-samseg"
@@ -109,21 +120,29 @@ class CsvLog:
 
     def __init__(self, start: LogStart) -> None:
         path = start.folder / LOG
-        self.rows = _read_rows(path, start.step) if start.step else []
-        # written anew: lines beyond the state that is resumed would be there twice
-        self._file = path.open("w", newline="", encoding="utf-8")
+        self.rows = read_log(start.folder, start.step) if start.step else []
+        # written anew: lines beyond the state that is resumed would be there twice; and
+        # beside, as a full disk is no reason to lose the curve of a run
+        unfinished = path.with_name(f"{LOG}.part")
+        try:
+            with unfinished.open("w", newline="", encoding="utf-8") as file:
+                table = csv.writer(file)
+                table.writerow(COLUMNS)
+                for row in self.rows:
+                    table.writerows(_lines(row))
+            unfinished.replace(path)
+        finally:
+            unfinished.unlink(missing_ok=True)
+        self._path = path
+        self._file = path.open("a", newline="", encoding="utf-8")
         self._writer = csv.writer(self._file)
-        self._writer.writerow(COLUMNS)
-        for row in self.rows:
-            self.note(row)
 
     def note(self, row: LogRow) -> None:
         """Write the lines of a step."""
-        head = (row.step, f"{row.epoch:.2f}", f"{row.seconds:.1f}")
-        for name, value in row.figures.items():
-            self._writer.writerow((*head, name, f"{value:.6g}"))
-        if row.is_validation:
-            self._file.flush()
+        with telling_what_failed(self._path):
+            self._writer.writerows(_lines(row))
+            if row.is_validation:
+                self._file.flush()
 
     def close(self) -> None:
         """Close the file."""
@@ -222,6 +241,16 @@ def check_loggers(names: Sequence[str]) -> None:
             )
 
 
+def load_loggers(names: Sequence[str]) -> None:
+    """Raise `MissingDependencyError` unless the libraries of loggers are there.
+
+    Also what `check_loggers` raises: to be told before hours of encoding.
+    """
+    check_loggers(names)
+    for name in names:
+        _library(name)
+
+
 class TrainingLog:
     """All logs of a training; a context manager.
 
@@ -291,11 +320,19 @@ class TrainingLog:
         self.close()
 
 
-def _read_rows(path: Path, last_step: int) -> list[LogRow]:
-    """Read the rows of a table up to a step; none where it is gone or damaged."""
+def read_log(folder: Path, last_step: float = math.inf) -> list[LogRow]:
+    """Read the table of a training up to a step; no row where it is gone or damaged.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the training.
+    last_step : float, optional
+        The last step to read.
+    """
     steps: dict[int, tuple[float, float, dict[str, float]]] = {}
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with (folder / LOG).open(newline="", encoding="utf-8") as file:
             for line in csv.DictReader(file):
                 step = int(line["step"])
                 if step <= last_step:
@@ -305,6 +342,12 @@ def _read_rows(path: Path, last_step: int) -> list[LogRow]:
     except (OSError, ValueError, KeyError, TypeError):
         return []
     return [LogRow(step, *values) for step, values in sorted(steps.items())]
+
+
+def _lines(row: LogRow) -> list[tuple[object, ...]]:
+    """Return the lines of a table for the figures of a step."""
+    head = (row.step, f"{row.epoch:.2f}", f"{row.seconds:.1f}")
+    return [(*head, name, f"{value:.6g}") for name, value in row.figures.items()]
 
 
 def _start(name: str, start: LogStart) -> RunLog:
@@ -318,10 +361,9 @@ def _start(name: str, start: LogStart) -> RunLog:
 
 
 def _library(module: str) -> Any:
-    try:
-        return import_module(module)
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"figures cannot go to {module}, which is not installed: `pip install "
-            f"{module}`, or leave it out of the logs"
-        ) from error
+    return import_optional(
+        module,
+        module,
+        f"figures go to {module} by its own library",
+        "leave it out of the logs",
+    )

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import nn
@@ -20,123 +19,26 @@ from torch import nn
 from napari_samseg.core.errors import CheckpointError, TrainingError
 from napari_samseg.core.memory import is_memory_error, warn_fallback
 from napari_samseg.core.settings import LoopSettings
+from napari_samseg.core.training.ahead import BatchesAhead
 from napari_samseg.core.training.checkpoint import (
     read_training_state,
     write_training_state,
 )
-from napari_samseg.core.training.distributed import ALONE, Ranks
-from napari_samseg.core.types import TrainingProgress
+from napari_samseg.core.training.distributed import ALONE, Ranks, Weighed
+from napari_samseg.core.training.schedule import (
+    Score,
+    ScoreBoard,
+    learning_rate_at,
+)
+from napari_samseg.core.types import Progress, TrainingProgress
 
-__all__ = ["LossAt", "Score", "TrainingLoop", "learning_rate_at"]
+__all__ = ["LossAt", "TrainingLoop"]
 
 Batch = TypeVar("Batch")
+T = TypeVar("T")
+Steps = Generator[Progress, None, T]
 Split = Callable[[Batch, int], Sequence[tuple[float, Batch]]]
 LossAt = Callable[[nn.Module, Batch, int], tuple[torch.Tensor, Mapping[str, float]]]
-
-# The plateau schedule: by how much a score must rise to count (as a share), after how
-# many validations without that the rate falls, to what share, and for how many it then
-# rests: the settings of MSSegSAM.
-RISE, STALE, FALL, REST, LEAST_RATE = 1e-3, 3, 0.1, 3, 1e-7
-
-
-def learning_rate_at(step: int, settings: LoopSettings) -> float:
-    """Linear warm-up, then constant, or a half cosine down to `final_rate`.
-
-    What the plateau schedule takes off comes on top.
-    """
-    if step < settings.warmup_steps:
-        return settings.learning_rate * (step + 1) / settings.warmup_steps
-    if settings.schedule != "cosine":
-        return settings.learning_rate
-    span = max(settings.steps - settings.warmup_steps, 1)
-    done = min((step - settings.warmup_steps) / span, 1.0)
-    cosine = 0.5 * (1 + math.cos(math.pi * done))
-    share = settings.final_rate + (1 - settings.final_rate) * cosine
-    return settings.learning_rate * share
-
-
-class Score(NamedTuple):
-    """What a validation says: higher is better; and its standard error."""
-
-    value: float
-    error: float = 0.0
-
-
-@dataclass(slots=True)
-class _Scores:
-    """What validations have said so far."""
-
-    best: float = -math.inf
-    best_step: int = 0
-    stale: int = 0  # validations in a row that were no better
-    bad: int = 0  # those since the rate fell and rested
-    rest: int = 0
-    factor: float = 1.0  # of the learning rate
-
-    def note(self, scored: Score, step: int, settings: LoopSettings) -> bool:
-        """Take in a score; return whether its weights are to be kept.
-
-        Those are the last ones whose score cannot be told from the highest: of few
-        objects, the highest score is mostly luck, and learning longer is better
-        (Breiman's rule of one standard error, turned to the side of more steps).
-        """
-        score = scored.value
-        is_kept = score > self.best - scored.error
-        is_better = self.best == -math.inf or score - self.best > RISE * abs(self.best)
-        self.stale = 0 if is_better else self.stale + 1
-        self.bad = 0 if is_better else self.bad + 1
-        if score > self.best:
-            self.best = score
-        if is_kept:
-            self.best_step = step
-        if settings.schedule == "plateau":
-            self._fall(settings)
-        return is_kept
-
-    def _fall(self, settings: LoopSettings) -> None:
-        if self.rest:
-            self.rest -= 1
-            self.bad = 0
-        elif self.bad > STALE:
-            least = LEAST_RATE / max(settings.learning_rate, LEAST_RATE)
-            self.factor = max(self.factor * FALL, least)
-            self.bad, self.rest = 0, REST
-
-
-class _Ahead(Generic[Batch]):
-    """Makes batches in a thread while the model learns from the one before."""
-
-    def __init__(
-        self,
-        executor: ThreadPoolExecutor,
-        batch_at: Callable[[int], Batch],
-        settings: LoopSettings,
-        step: int,
-        ranks: Ranks,
-    ) -> None:
-        self._executor, self._batch_at, self._ranks = executor, batch_at, ranks
-        self._per_step = settings.accumulate
-        end = settings.steps * settings.accumulate
-        self._rest = iter(ranks.numbers(step * settings.accumulate, end))
-        self._next = self._submit()
-
-    def _submit(self) -> Future[Batch] | None:
-        number = next(self._rest, None)
-        if number is None:
-            return None
-        return self._executor.submit(self._batch_at, number)
-
-    def of_step(self, step: int) -> list[tuple[int, Batch]]:
-        """Return the batches of a step, with their numbers; steps come in order."""
-        start = step * self._per_step
-        numbers = self._ranks.numbers(start, start + self._per_step)
-        return [(number, self._take()) for number in numbers]
-
-    def _take(self) -> Batch:
-        assert self._next is not None  # there are as many as steps ask for
-        batch = self._next.result()
-        self._next = self._submit()
-        return batch
 
 
 def _make_optimizer(module: nn.Module, settings: LoopSettings) -> torch.optim.Optimizer:
@@ -186,14 +88,17 @@ class TrainingLoop(Generic[Batch]):
         for the log.
     settings : LoopSettings
     validate : callable, optional
-        ``validate(module)`` gives a `Score` (IoU) of the averaged weights, which are
-        in the module meanwhile.
+        ``validate(module)`` is a generator of `Progress` that returns a `Score` (IoU)
+        of the averaged weights, which are in the module meanwhile.
     on_best : callable, optional
         ``on_best(module, score)``, with the averaged weights in the module, each time
-        that a score is the highest so far, or within a standard error of it.
+        that a score is the highest so far, or cannot be told from it, and higher than
+        that of `begin_at`.
     split : callable, optional
         ``split(batch, n)`` divides a batch into about n parts, with their shares of
         its loss; used once memory runs out.
+    weigh : callable, optional
+        ``weigh(batch)`` is its weight among batches, 1 on average.
     checkpoint : Path, optional
         Where the state goes; without it, nothing is written.
     ranks : Ranks, optional
@@ -217,9 +122,10 @@ class TrainingLoop(Generic[Batch]):
         compute_loss: LossAt[Batch],
         settings: LoopSettings,
         *,
-        validate: Callable[[nn.Module], Score] | None = None,
+        validate: Callable[[nn.Module], Steps[Score]] | None = None,
         on_best: Callable[[nn.Module, float], object] | None = None,
         split: Split[Batch] | None = None,
+        weigh: Callable[[Batch], float] = lambda _: 1.0,
         checkpoint: Path | None = None,
         ranks: Ranks = ALONE,
     ) -> None:
@@ -234,15 +140,22 @@ class TrainingLoop(Generic[Batch]):
         self._validate = validate
         self._on_best = on_best
         self._split = split
+        self._weigh = weigh
         self._n_parts = 1
         self._checkpoint = checkpoint
         self._ranks = ranks
-        self._scores = _Scores()
+        self._scores = ScoreBoard()
+        # loss of a step that is made, and whose validation is not over
+        self._unscored: float | None = None
         self._optimizer = _make_optimizer(module, settings)
 
     @property
     def best(self) -> tuple[float, int]:
-        """The highest score, -inf without any; and the step of the weights to keep."""
+        """The highest score, -inf without any; and the step of the weights to keep.
+
+        Of the validations after the first step; 0 is the step of the weights that were
+        there before.
+        """
         return self._scores.best, self._scores.best_step
 
     @property
@@ -250,10 +163,16 @@ class TrainingLoop(Generic[Batch]):
         """Where the module is."""
         return next(self.module.parameters()).device
 
-    def run(self) -> Generator[TrainingProgress]:
-        """Train up to `settings.steps`, yielding after every step.
+    def begin_at(self, score: float) -> None:
+        """Take in the score of the weights that are there before the first step."""
+        self._scores.start = score
 
-        Closing the generator writes the state of the last finished step.
+    def run(self) -> Generator[Progress]:
+        """Train up to `settings.steps`; yields `TrainingProgress` after every step.
+
+        In between, it yields `Progress` at each batch and in validations. Closing the
+        generator drops the step that is under way, and writes the state before it. Of
+        a validation that is under way, the state says that it is to be made again.
 
         Raises
         ------
@@ -261,50 +180,51 @@ class TrainingLoop(Generic[Batch]):
             If a loss is no number, or another process has ended: the step is not
             made, and the state before it is written.
         """
-        saved = self.step
         with ThreadPoolExecutor(1, "samseg-batches") as ahead:
-            batches = _Ahead(
+            batches = BatchesAhead(
                 ahead, self._batch_at, self.settings, self.step, self._ranks
             )
-            while self.step < self.settings.steps and not self._is_stale():
-                try:
-                    loss = self._train(batches)
-                except TrainingError:
-                    self.save()
-                    raise
+            try:
+                yield from self._run_steps(batches)
+            except (GeneratorExit, TrainingError):
+                # weights change between two yields, never across one
+                self.save()
+                raise
+
+    def _run_steps(self, batches: BatchesAhead[Batch]) -> Generator[Progress]:
+        settings = self.settings
+        while self._unscored is not None or (
+            self.step < settings.steps and not self._is_stale()
+        ):
+            if self._unscored is None:
+                loss = yield from self._train_steps(batches)
                 self.step += 1
-                progress = TrainingProgress(
-                    "training",
-                    self.step,
-                    self.settings.steps,
-                    train_loss=loss,
-                    val_iou=self._score(),
-                )
-                last = self.step == self.settings.steps or self._is_stale()
-                if last or self.step % self.settings.checkpoint_every == 0:
-                    self.save()
-                    saved = self.step
-                try:
-                    yield progress
-                except GeneratorExit:
-                    # only here is no step half done
-                    if saved != self.step:
-                        self.save()
-                    raise
+                self._unscored = loss
+            score = yield from self._score_steps()
+            loss, self._unscored = self._unscored, None
+            last = self.step == settings.steps or self._is_stale()
+            if last or self.step % settings.checkpoint_every == 0:
+                self.save()
+            yield TrainingProgress(
+                "training", self.step, settings.steps, train_loss=loss, val_iou=score
+            )
 
     def _is_stale(self) -> bool:
         patience = self.settings.patience
         return bool(patience) and self._scores.stale >= patience
 
-    def _train(self, batches: _Ahead[Batch]) -> float:
+    def _train_steps(
+        self, batches: BatchesAhead[Batch]
+    ) -> Generator[Progress, None, float]:
         """Make one step, and return its loss."""
         settings = self.settings
         rate = learning_rate_at(self.step, settings) * self._scores.factor
         for group in self._optimizer.param_groups:
             group["lr"] = rate
-        sums = self._backward_all(batches.of_step(self.step))
+        with self._old_buffers_on_error():
+            sums = yield from self._backward_steps(batches.of_step(self.step))
         learning = [p for g in self._optimizer.param_groups for p in g["params"]]
-        sums = self._ranks.add_up(sums, learning)
+        figures = self._ranks.add_up(sums, learning)
         norm = nn.utils.clip_grad_norm_(learning, settings.clip_norm or math.inf)
         if not torch.isfinite(norm):
             raise TrainingError(
@@ -314,22 +234,41 @@ class TrainingLoop(Generic[Batch]):
         self._optimizer.step()
         self._average()
         self.rate = rate
-        total = sums.pop("loss")
-        self.figures = sums
+        total = figures.pop("loss")
+        self.figures = figures
         return total
 
-    def _backward_all(self, drawn: Sequence[tuple[int, Batch]]) -> dict[str, float]:
+    @contextmanager
+    def _old_buffers_on_error(self) -> Iterator[None]:
+        """Undo what layers like batch norm have noted, if a step is dropped."""
+        buffers = [(buffer, buffer.clone()) for buffer in self.module.buffers()]
+        try:
+            yield
+        except BaseException:
+            for buffer, old in buffers:
+                buffer.copy_(old)
+            raise
+
+    def _backward_steps(
+        self, drawn: Sequence[tuple[int, Batch]]
+    ) -> Generator[Progress, None, dict[str, Weighed]]:
         """Sum gradients and figures of batches; in parts, once memory has run out."""
+        # others may go first there: a batch can take seconds
+        between = Progress("training", self.step, self.settings.steps)
         while True:
             self._optimizer.zero_grad(set_to_none=True)
-            sums = {"loss": 0.0}
+            sums: dict[str, Weighed] = {}
             try:
                 for number, batch in drawn:
+                    whole = self._weigh(batch) / self.settings.accumulate
                     for share, part in self._parts(batch):
-                        weight = share / self.settings.accumulate
-                        figures = self._backward(part, number, weight)
+                        loss, figures = self._forward(part, number)
+                        yield between
+                        (loss * share * whole).backward()
+                        yield between
                         for name, value in figures.items():
-                            sums[name] = sums.get(name, 0.0) + value * weight
+                            figure = Weighed(value * share * whole, share * whole)
+                            sums[name] = sums.get(name, Weighed()) + figure
             except (MemoryError, RuntimeError) as error:
                 if not is_memory_error(error) or not self._shrink(drawn):
                     raise
@@ -352,12 +291,16 @@ class TrainingLoop(Generic[Batch]):
         warn_fallback(self.device, f"training on batches in {self._n_parts} parts")
         return True
 
-    def _backward(
-        self, batch: Batch, number: int, weight: float
-    ) -> Mapping[str, float]:
-        """Add the gradient of a batch, times its weight; return loss and figures."""
+    def _forward(
+        self, batch: Batch, number: int
+    ) -> tuple[torch.Tensor, Mapping[str, float]]:
+        """Return the loss of a batch, and with it the figures."""
         settings, device = self.settings, self.device
-        is_mixed = settings.mixed_precision and device.type == "cuda"
+        is_mixed = (
+            settings.mixed_precision
+            and device.type == "cuda"
+            and torch.cuda.is_bf16_supported(including_emulation=False)
+        )
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             # dropout and the like: seeded by batch, so that a resumed run draws the
             # same
@@ -370,8 +313,7 @@ class TrainingLoop(Generic[Batch]):
                     f"{getattr(batch, 'description', 'look at its data')}. What was "
                     "learned before is kept"
                 )
-            (loss * weight).backward()
-        return {**figures, "loss": float(loss.detach())}
+        return loss, {**figures, "loss": float(loss.detach())}
 
     def _learning(self) -> dict[str, torch.Tensor]:
         """Return what training changes: parameters that learn, and buffers."""
@@ -409,19 +351,19 @@ class TrainingLoop(Generic[Batch]):
         for name, tensor in self._learning().items():
             tensor.copy_(values[name])
 
-    def _score(self) -> float | None:
+    def _score_steps(self) -> Generator[Progress, None, float | None]:
         due = self.step % self.settings.validate_every == 0
         if not (due or self.step == self.settings.steps):
             return None
-        score = self._validate_now()
+        score = yield from self._validate_steps()
         self._scores = self._ranks.from_first(self._scores)
         return score
 
-    def _validate_now(self) -> float | None:
+    def _validate_steps(self) -> Generator[Progress, None, float | None]:
         if self._validate is None:
             return None
         with self.averaged_weights() as module:
-            score = self._validate(module)
+            score = yield from self._validate(module)
             is_kept = self._scores.note(score, self.step, self.settings)
             if is_kept and self._on_best is not None:
                 self._on_best(module, score.value)
@@ -438,6 +380,9 @@ class TrainingLoop(Generic[Batch]):
             "averaged": self.averaged,
             "optimizer": self._optimizer.state_dict(),
             "scores": {name: getattr(scores, name) for name in scores.__slots__},
+            "unscored": self._unscored,
+            "figures": self.figures,
+            "rate": self.rate,
         }
         write_training_state(self._checkpoint, state)
 
@@ -451,8 +396,16 @@ class TrainingLoop(Generic[Batch]):
         """
         state = read_training_state(checkpoint, self.device)
         _check_state(state, self._learning(), checkpoint)
-        self._put(state["module"])
-        self.averaged = dict(state["averaged"])
-        self._optimizer.load_state_dict(state["optimizer"])
-        self._scores = _Scores(**state["scores"])
-        self.step = int(state["step"])
+        try:
+            self._put(state["module"])
+            self.averaged = dict(state["averaged"])
+            self._optimizer.load_state_dict(state["optimizer"])
+            self._scores = ScoreBoard(**state["scores"])
+            self.step = int(state["step"])
+            self._unscored = state["unscored"]
+            self.figures, self.rate = dict(state["figures"]), float(state["rate"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"{checkpoint} is damaged, or of another version ({error!r}): start "
+                "the training anew"
+            ) from error

@@ -26,6 +26,7 @@ from napari_samseg.core.settings import LoraSettings
 
 __all__ = [
     "LORA_TARGETS",
+    "TRAINED_KEY",
     "LoraLayer",
     "add_lora",
     "drop_out",
@@ -40,6 +41,8 @@ __all__ = [
 
 # The name of a part that is a whole layer.
 WHOLE = "all"
+# In the header of a file of adapters: what was trained, as in the settings.
+TRAINED_KEY = "trained"
 # Each target: which layers (their names in the model), and which part of them.
 LORA_TARGETS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {

@@ -5,8 +5,9 @@ it is lowest for empty masks, and training collapses to them. Every loss here gi
 one number per object and mask, so a small object weighs as much as a large one.
 
 All take logits and targets of one shape (..., h, w), and return (...,). Most are made
-for the window around an object that `objective.object_loss` samples; those named in
-`WHOLE_MASK_LOSSES` judge the form of a mask and are given all of it.
+for the window around an object that `objective.object_loss` looks at; those named in
+`WHOLE_MASK_LOSSES` judge the form of a mask and are given all of it. In a target, the
+cells at an edge are covered in part.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
 
@@ -22,11 +24,16 @@ import torch
 from torch.nn import functional
 
 from napari_samseg.core.errors import SettingsError, UnknownNameError
-from napari_samseg.core.training.topology import cldice_loss, topology_loss
+from napari_samseg.core.training.topology import (
+    cldice_loss,
+    load_cubical_complex,
+    topology_loss,
+)
 
 __all__ = [
     "LOSSES",
     "WHOLE_MASK_LOSSES",
+    "LossSum",
     "MaskLoss",
     "balanced_bce_loss",
     "bce_loss",
@@ -173,7 +180,9 @@ def _boundary_distances(target: torch.Tensor) -> torch.Tensor:
     """Distance of each pixel's centre from the boundary, in pixels."""
     from edt import edt
 
-    masks = (target.detach() > 0.5).cpu().numpy()
+    # all cells of a thin object may be covered by a little
+    half = 0.5 * target.amax(GRID, keepdim=True)
+    masks = (target.detach() > half).cpu().numpy()
     distances = np.ones(masks.shape, np.float32)
     size = masks.shape[-2:]
     pairs = zip(masks.reshape(-1, *size), distances.reshape(-1, *size), strict=True)
@@ -226,7 +235,48 @@ def mask_loss(name: str) -> MaskLoss:
         ) from None
 
 
-def read_loss(text: str) -> MaskLoss:
+@dataclass(frozen=True, slots=True)
+class LossSum:
+    """A sum of losses, told apart by what they look at.
+
+    Attributes
+    ----------
+    terms : tuple of (str, float)
+        Names of `LOSSES`, and their weights.
+    """
+
+    terms: tuple[tuple[str, float], ...]
+
+    @property
+    def needs_whole(self) -> bool:
+        """Whether some of them judge whole masks."""
+        return any(name in WHOLE_MASK_LOSSES for name, _ in self.terms)
+
+    def on_window(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Return the sum of those that look at a window; 0 if there is none."""
+        return self._add(logits, target, is_whole=False)
+
+    def on_whole(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Return the sum of those that judge whole masks; 0 if there is none."""
+        return self._add(logits, target, is_whole=True)
+
+    def __call__(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Return the sum of all of them, where a window is the whole mask."""
+        return self.on_window(logits, target) + self.on_whole(logits, target)
+
+    def _add(
+        self, logits: torch.Tensor, target: torch.Tensor, *, is_whole: bool
+    ) -> torch.Tensor:
+        # of numpy: that of torch imports sympy, which takes seconds
+        shape = np.broadcast_shapes(logits.shape[:-2], target.shape[:-2])
+        total = logits.new_zeros(shape)
+        for name, weight in self.terms:
+            if (name in WHOLE_MASK_LOSSES) == is_whole:
+                total = total + weight * LOSSES[name](logits, target)
+        return total
+
+
+def read_loss(text: str) -> LossSum:
     """Return the sum of losses that a text says, such as ``dice + 20*focal``.
 
     Raises
@@ -235,8 +285,12 @@ def read_loss(text: str) -> MaskLoss:
         If there is no such loss.
     SettingsError
         If it is no such sum.
+    MissingDependencyError
+        If a library that a loss needs is not installed.
     """
     weights: dict[str, float] = {}
+    if "topology" in text:
+        load_cubical_complex()  # not found out after everything is encoded
     for term in text.split("+"):
         found = TERM.fullmatch(term.strip())
         if found is None:
@@ -248,7 +302,7 @@ def read_loss(text: str) -> MaskLoss:
     return weighted_sum(weights)
 
 
-def weighted_sum(weights: Mapping[str, float]) -> MaskLoss:
+def weighted_sum(weights: Mapping[str, float]) -> LossSum:
     """Return the sum of some losses, each times its weight.
 
     Parameters
@@ -271,13 +325,9 @@ def weighted_sum(weights: Mapping[str, float]) -> MaskLoss:
                 f"the weight of the loss '{name}' is a number from 0 up, not {weight}"
             )
     # names are looked up before those of weight 0 are dropped: one may be misspelt
-    losses = {name: mask_loss(name) for name in weights}
-    terms = [(losses[name], weight) for name, weight in weights.items() if weight]
+    for name in weights:
+        mask_loss(name)
+    terms = tuple((name, weight) for name, weight in weights.items() if weight)
     if not terms:
         raise SettingsError("give at least one loss a weight above 0")
-
-    def total(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        first, *others = (weight * loss(logits, target) for loss, weight in terms)
-        return sum(others, start=first)
-
-    return total
+    return LossSum(terms)

@@ -1,9 +1,10 @@
 """What a promptable model is trained for: one loss per prompted object.
 
-Each object is compared with its target in a window around it, sampled at a fixed
-number of points whatever the object's size, so that a nucleus of ten pixels is judged
-as finely as one of two hundred. What the mask claims outside of the window is
-penalised apart, relative to the object's area.
+Each object is compared with its target in a window around it, in a fixed number of
+cells whatever the object's size, so that a nucleus of ten pixels is judged as finely as
+one of two hundred. What the mask claims outside of the window is penalised apart,
+relative to the object's area; losses on the form of a mask see all of it. What the
+logits are in the padding of views that are not square is nobody's concern.
 """
 
 from __future__ import annotations
@@ -14,42 +15,13 @@ import torch
 from segment_anything.modeling import MaskDecoder
 from torch.nn import functional
 
-from napari_samseg.core.training.losses import MaskLoss, dice_bce_loss, iou_mse_loss
+from napari_samseg.core.training.losses import LossSum, iou_mse_loss, weighted_sum
+from napari_samseg.core.training.targets import ObjectTargets, window_grid
+from napari_samseg.core.training.two_way import two_way
 
-__all__ = [
-    "ObjectLoss",
-    "ObjectTargets",
-    "decode_objects",
-    "object_loss",
-    "window_grid",
-]
+__all__ = ["DistantTokens", "ObjectLoss", "decode_objects", "object_loss"]
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ObjectTargets:
-    """The true masks of N objects, sampled in windows.
-
-    Attributes
-    ----------
-    windows_xyxy : (N, 4) float tensor
-        Window of each object, as fractions 0..1 of the area the logits cover.
-    masks : (N, k, k) float tensor
-        1 on the object, 0 elsewhere, at the centres of a k x k grid in the window.
-    """
-
-    windows_xyxy: torch.Tensor
-    masks: torch.Tensor
-
-    def __len__(self) -> int:
-        return len(self.masks)
-
-    def __getitem__(self, rows: torch.Tensor) -> ObjectTargets:
-        """Return the targets of some objects."""
-        return ObjectTargets(self.windows_xyxy[rows], self.masks[rows])
-
-    def to(self, device: torch.device) -> ObjectTargets:
-        """Return a copy on a device."""
-        return ObjectTargets(self.windows_xyxy.to(device), self.masks.to(device))
+DICE_BCE = weighted_sum({"dice_bce": 1})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,12 +41,29 @@ class ObjectLoss:
     iou: torch.Tensor
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class DistantTokens:
+    """A few tokens of an image that stand for all beyond the surroundings of objects.
+
+    Attributes
+    ----------
+    keys, positions : (N, F, C) float tensor
+    log_counts : (N, F) float tensor
+        Logarithm of how many tokens each stands for; -inf where it is not needed.
+    """
+
+    keys: torch.Tensor
+    positions: torch.Tensor
+    log_counts: torch.Tensor
+
+
 def decode_objects(
     decoder: MaskDecoder,
     embeddings: torch.Tensor,
     positions: torch.Tensor,
     sparse: torch.Tensor,
     dense: torch.Tensor,
+    rest: DistantTokens | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Decode N objects that may come from different images.
 
@@ -88,6 +77,8 @@ def decode_objects(
         Dense positional encoding of that part.
     sparse : (N, T, C) float tensor
     dense : (N, C, h, w) float tensor
+    rest : DistantTokens, optional
+        What else of the image the prompts look at; no mask is computed there.
 
     Returns
     -------
@@ -98,10 +89,14 @@ def decode_objects(
     n, c, h, w = embeddings.shape
     outputs = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
     tokens = torch.cat([outputs.expand(n, -1, -1), sparse], dim=1)
-    hidden, source = decoder.transformer(
-        embeddings + dense, positions.expand(n, -1, -1, -1), tokens
-    )
-    source = source.transpose(1, 2).reshape(n, c, h, w)
+    keys = (embeddings + dense).flatten(2).transpose(1, 2)
+    places, log_counts = positions.flatten(2).transpose(1, 2), None
+    if rest is not None:
+        keys = torch.cat([keys, rest.keys], dim=1)
+        places = torch.cat([places.expand(n, -1, -1), rest.positions], dim=1)
+        log_counts = functional.pad(rest.log_counts, (h * w, 0))
+    hidden, source = two_way(decoder.transformer, keys, places, tokens, log_counts)
+    source = source[:, : h * w].transpose(1, 2).reshape(n, c, h, w)
     upscaled = decoder.output_upscaling(source)
     weights = torch.stack(
         [
@@ -119,7 +114,7 @@ def object_loss(
     iou_predictions: torch.Tensor,
     targets: ObjectTargets,
     *,
-    loss: MaskLoss = dice_bce_loss,
+    loss: LossSum = DICE_BCE,
 ) -> ObjectLoss:
     """Compare M masks of each object with its target; the best mask counts.
 
@@ -131,28 +126,33 @@ def object_loss(
         wake up), and the predicted IoU of all of them.
     iou_predictions : (N, M) float tensor
     targets : ObjectTargets
-    loss : MaskLoss
-        Applied to the k x k points of the window.
+    loss : LossSum
+        Applied to the k x k cells of the window; those of its losses that judge whole
+        masks, to the whole view, which must then be in the targets.
     """
     k = targets.masks.shape[-1]
     target = targets.masks[:, None]
-    grid = window_grid(targets.windows_xyxy, k)
-    outside = _outside(targets.windows_xyxy, logits.shape[-2:]).to(logits.dtype)
+    grid = window_grid(targets.windows_xyxy, (k, k))
+    outside, n_cells = _outside(targets, logits)
     inside = functional.grid_sample(
         logits, grid, mode="bilinear", padding_mode="border", align_corners=False
     )
-    # pixels of the decoder's grid that one sample of the window stands for
+    # pixels of the decoder's grid that one cell of the window stands for
     width, height = (targets.windows_xyxy[:, 2:] - targets.windows_xyxy[:, :2]).unbind(
         1
     )
     share = width * height * logits.shape[-1] * logits.shape[-2] / k**2
     area = (target.sum((-2, -1)) * share[:, None]).clamp(min=1.0)
     stray = (logits.sigmoid() * outside).sum((-2, -1))
-    far_cost = (functional.softplus(logits) * outside).mean((-2, -1))
-    per_mask = loss(inside, target) + stray / (stray + area) + far_cost
+    far_cost = (functional.softplus(logits) * outside).sum((-2, -1)) / n_cells
+    per_mask = loss.on_window(inside, target) + stray / (stray + area) + far_cost
+    if loss.needs_whole:
+        assert targets.whole is not None
+        view = _view_of(logits, targets)
+        per_mask = per_mask + loss.on_whole(view, targets.whole[:, None])
 
     with torch.no_grad():
-        found, true = inside > 0, target > 0.5
+        found, true = inside > 0, targets.is_object[:, None]
         shared = (found & true).sum((-2, -1)) * share[:, None]
         union = (found | true).sum((-2, -1)) * share[:, None]
         union = union + ((logits > 0) * outside).sum((-2, -1))
@@ -164,31 +164,46 @@ def object_loss(
     return ObjectLoss(mask, iou_mse_loss(iou_predictions, actual).mean(1), chosen)
 
 
-def window_grid(windows_xyxy: torch.Tensor, k: int) -> torch.Tensor:
-    """Return the points of windows as `grid_sample` takes them, (N, k, k, 2) in -1..1.
+def _outside(
+    targets: ObjectTargets, logits: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what of the view lies outside of each window.
 
-    Parameters
-    ----------
-    windows_xyxy : (N, 4) float tensor
-        As fractions 0..1 of the area that the logits cover.
-    k : int
-        Points along each side.
+    Returns
+    -------
+    outside : (N, 1, h, w) tensor of the logits' type
+        0 or 1.
+    n_cells : (N, 1) tensor of the logits' type
+        Cells that show the view at all.
     """
-    x0, y0, x1, y1 = windows_xyxy.unbind(1)
-    steps = (torch.arange(k, device=windows_xyxy.device) + 0.5) / k
-    x = x0[:, None] + (x1 - x0)[:, None] * steps
-    y = y0[:, None] + (y1 - y0)[:, None] * steps
-    grid = torch.stack(
-        [x[:, None, :].expand(-1, k, -1), y[:, :, None].expand(-1, -1, k)], dim=-1
+    size = logits.shape[-2:]
+    outside = ~_in_boxes(targets.windows_xyxy, size)
+    is_view = torch.ones_like(outside)
+    if targets.extents_xy is not None:
+        # parts of a plane may begin anywhere in the view
+        corner = torch.full_like(targets.extents_xy, -torch.inf)
+        is_view = _in_boxes(torch.cat([corner, targets.extents_xy], dim=1), size)
+    n_cells = is_view.sum((-2, -1)).clamp(min=1).to(logits.dtype)
+    return (outside & is_view).to(logits.dtype), n_cells
+
+
+def _view_of(logits: torch.Tensor, targets: ObjectTargets) -> torch.Tensor:
+    """Take logits (N, M, h, w) at the cells of the whole masks, without padding."""
+    assert targets.whole is not None  # made for losses on whole masks
+    assert targets.extents_xy is not None
+    corner = torch.zeros_like(targets.extents_xy)
+    windows = torch.cat([corner, targets.extents_xy], dim=1)
+    grid = window_grid(windows, (targets.whole.shape[1], targets.whole.shape[2]))
+    return functional.grid_sample(
+        logits, grid, mode="bilinear", padding_mode="border", align_corners=False
     )
-    return grid * 2 - 1
 
 
-def _outside(windows: torch.Tensor, size: torch.Size) -> torch.Tensor:
-    """Return what of the logits lies outside of each window, (N, 1, h, w) bool."""
-    x0, y0, x1, y1 = windows.unbind(1)
-    cy = (torch.arange(size[0], device=windows.device) + 0.5) / size[0]
-    cx = (torch.arange(size[1], device=windows.device) + 0.5) / size[1]
+def _in_boxes(boxes_xyxy: torch.Tensor, size: torch.Size) -> torch.Tensor:
+    """Return which of the logits lie in a box of each object, (N, 1, h, w) bool."""
+    x0, y0, x1, y1 = boxes_xyxy.unbind(1)
+    cy = (torch.arange(size[0], device=boxes_xyxy.device) + 0.5) / size[0]
+    cx = (torch.arange(size[1], device=boxes_xyxy.device) + 0.5) / size[1]
     in_x = (cx >= x0[:, None]) & (cx <= x1[:, None])
     in_y = (cy >= y0[:, None]) & (cy <= y1[:, None])
-    return ~(in_y[:, :, None] & in_x[:, None, :])[:, None]
+    return (in_y[:, :, None] & in_x[:, None, :])[:, None]

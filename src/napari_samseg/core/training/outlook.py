@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass
-from pathlib import Path
 
-from napari_samseg.core.errors import MissingFileError, UnknownNameError
-from napari_samseg.core.models.checkpoint import SUFFIXES
-from napari_samseg.core.models.weights import ZOO, list_models, models_folder
+from napari_samseg.core.models.weights import check_model, is_missing
 from napari_samseg.core.training.config import TuneConfig
 from napari_samseg.core.training.files import open_training_files
-from napari_samseg.core.training.images import LabelledPlane, count_held_out, divide
+from napari_samseg.core.training.images import LabelledPlane, count_sides, divide
+from napari_samseg.core.training.logs import load_loggers
 from napari_samseg.core.training.losses import read_loss
 from napari_samseg.core.training.survey import survey_steps
 from napari_samseg.core.types import Progress
@@ -69,42 +67,23 @@ def outlook_steps(config: TuneConfig) -> Generator[Progress, None, TrainingOutlo
         As the training would, but for what only a loaded model can tell.
     """
     read_loss(config.plan.tune.loss)
-    needs_download = _check_model(config.model.model)
+    load_loggers(config.loggers)
+    check_model(config.model.model)
+    needs_download = is_missing(config.model.model)
     tune = config.plan.tune
     with open_training_files(config.files) as images:
         planes = yield from survey_steps(images, tune.min_area)
         n_images = len(images)
     training, validation, split = divide(planes, tune, config.plan.loop.seed)
-    sides = _side(training), _side(validation)
-    if split == "objects":
-        total = sides[0].n_objects
-        n_held_out = sum(count_held_out(p.n_objects, tune.validation) for p in planes)
-        sides = (
-            Side(sides[0].groups, len(planes), total - n_held_out),
-            Side(sides[1].groups, len(planes), n_held_out),
-        )
+    counts = count_sides(training, validation)
+    sides = _side(training, counts[0]), _side(validation, counts[1])
     n_variants = config.plan.augment.variants
     return TrainingOutlook(
         n_images, len(planes), *sides, split, n_variants, needs_download
     )
 
 
-def _side(planes: list[LabelledPlane]) -> Side:
+def _side(planes: list[LabelledPlane], n_objects: int) -> Side:
+    planes = planes if n_objects else []
     groups = tuple(dict.fromkeys(plane.group for plane in planes))
-    return Side(groups, len(planes), sum(plane.n_objects for plane in planes))
-
-
-def _check_model(name: str) -> bool:
-    """Return whether a model is to be downloaded; refuse one that is not there."""
-    if name in ZOO:
-        return not (models_folder() / ZOO[name].checkpoint.file_name).exists()
-    if name in list_models():
-        return False
-    if not name.endswith(SUFFIXES):
-        raise UnknownNameError(
-            f"there is no model {name!r}: choose one of {', '.join(list_models())}, or "
-            "give the path of a checkpoint"
-        )
-    if not Path(name).expanduser().is_file():
-        raise MissingFileError(f"there is no checkpoint {name}")
-    return False
+    return Side(groups, len(planes), n_objects)

@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,10 +19,12 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from napari_samseg.core.errors import MissingDependencyError, SettingsError
+from napari_samseg.core.errors import SettingsError
 from napari_samseg.core.models import packaged
 from napari_samseg.core.models.packaged import PackagedSam, package_arguments
+from napari_samseg.core.models.tuned_card import card_scores, read_card
 from napari_samseg.core.models.weights import UNSTATED, ZOO, tuned_models
+from napari_samseg.core.optional import import_optional
 from napari_samseg.core.overlay import draw_overlay
 from napari_samseg.core.predict import predict_masks
 from napari_samseg.core.training.result import export_pth
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from napari_samseg.core.models.sam import SamModel
     from napari_samseg.core.types import FloatArray
 
-__all__ = ["PackageNotes", "load_spec", "read_card", "write_package"]
+__all__ = ["PackageNotes", "find_card", "load_spec", "write_package"]
 
 SOURCE = "https://github.com/napari-samseg/napari-samseg"
 TAGS = (
@@ -81,32 +82,18 @@ class PackageNotes:
     licence: str = ""
 
 
-def load_spec() -> ModuleType:
-    """Import the library of the specification.
-
-    Raises
-    ------
-    MissingDependencyError
-        If it is not installed.
-    """
-    try:
-        import bioimageio.spec as spec
-    except ImportError as error:
-        raise MissingDependencyError(
-            "packages for bioimage.io are validated by its own library: pip install "
-            "'napari-samseg[bioimageio]'"
-        ) from error
-    return spec
+def load_spec() -> Any:
+    """Import the library of the specification, or say how to get it."""
+    return import_optional(
+        "bioimageio.spec",
+        "napari-samseg[bioimageio]",
+        "packages for bioimage.io are validated by its own library",
+    )
 
 
-def read_card(model: str, folder: Path | None = None) -> dict[str, Any]:
+def find_card(model: str, folder: Path | None = None) -> dict[str, Any]:
     """Return the card of a model that was tuned here; empty where there is none."""
-    path = tuned_models(folder).get(model, Path(model)).with_suffix(".json")
-    try:
-        card = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return card if isinstance(card, dict) and "base" in card else {}
+    return read_card(tuned_models(folder).get(model, Path(model)))
 
 
 def write_package(
@@ -124,7 +111,7 @@ def write_package(
         The ``.zip``.
     model : SamModel
     card : mapping
-        As `read_card` returns it.
+        As `find_card` returns it.
     notes : PackageNotes
     work : Path
         An empty folder for what goes into it, on the disk of `out`.
@@ -364,8 +351,7 @@ def _words(model: SamModel, card: Mapping[str, Any]) -> str:
 
 
 def _scores(card: Mapping[str, Any]) -> list[str]:
-    scores = card.get("scores") or {}
-    before, after = scores.get("before") or {}, scores.get("after") or {}
+    before, after = card_scores(card)
     if not after:
         return [NO_SCORES]
     rows = [

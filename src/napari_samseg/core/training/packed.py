@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_samseg.core.prompts.object_index import ObjectIndex
+from napari_samseg.core.training.writing import telling_what_failed
 from napari_samseg.core.types import BoolArray, IntArray
 
 __all__ = ["ObjectWriter", "PackedObjects"]
@@ -47,6 +48,12 @@ class PackedObjects:
 
     def __len__(self) -> int:
         return len(self.object_ids)
+
+    @property
+    def n_bytes(self) -> int:
+        """How long the file is that holds all the masks."""
+        sides = self.boxes_yx[:, 2:] - self.boxes_yx[:, :2]
+        return int((self.starts + -(-sides.prod(axis=1) // 8)).max(initial=0))
 
     def crop(self, row: int) -> BoolArray:
         """Return the mask of an object inside its box, (y, x) bool."""
@@ -105,8 +112,9 @@ class ObjectWriter:
         self._end = 0
 
     def __enter__(self) -> ObjectWriter:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self._path.open("wb")
+        with telling_what_failed(self._path):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self._path.open("wb")
         return self
 
     def __exit__(
@@ -115,7 +123,8 @@ class ObjectWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._file.close()
+        with telling_what_failed(self._path):
+            self._file.close()
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -127,7 +136,8 @@ class ObjectWriter:
         ):
             y0, x0, y1, x1 = box
             packed = np.packbits(objects.labels[y0:y1, x0:x1] == object_id)
-            self._file.write(packed.tobytes())
+            with telling_what_failed(self._path):
+                self._file.write(packed.tobytes())
             self._ids.append(object_id)
             self._boxes.append((y0, x0, y1, x1))
             self._starts.append(self._end)

@@ -26,12 +26,11 @@ from napari_samseg.core.training.class_planes import ClassPlanes
 from napari_samseg.core.training.images import (
     LabelledImage,
     LabelledPlane,
-    count_held_out,
     distinct,
     divide,
 )
 from napari_samseg.core.training.packed import ObjectWriter
-from napari_samseg.core.training.survey import read_labels, survey_steps
+from napari_samseg.core.training.survey import read_labels
 from napari_samseg.core.training.views import (
     BITS,
     FrameWriter,
@@ -47,13 +46,14 @@ if TYPE_CHECKING:
     from napari_samseg.core.geometry import Box
     from napari_samseg.core.models.sam import SamModel
 
-__all__ = ["one_side", "prepare_steps"]
+__all__ = ["prepare_steps"]
 
 Labels = npt.NDArray[np.integer]
 
 
 def prepare_steps(
     images: Sequence[LabelledImage],
+    planes: Sequence[LabelledPlane],
     model: SamModel,
     folder: Path,
     settings: TuneSettings,
@@ -62,6 +62,7 @@ def prepare_steps(
     tiles: TileSettings,
     seed: int = 0,
     stores: Sequence[str] = (),
+    trains: bool = True,
 ) -> Generator[Progress, None, ViewSet]:
     """Make the views of a training in its folder.
 
@@ -71,6 +72,8 @@ def prepare_steps(
     Parameters
     ----------
     images : sequence of LabelledImage
+    planes : sequence of LabelledPlane
+        Those with objects; see `napari_samseg.core.training.survey.survey_steps`.
     model : SamModel
     folder : Path
     settings : TuneSettings
@@ -81,11 +84,14 @@ def prepare_steps(
         Of the division and the variants.
     stores : sequence of str
         Where embeddings of the images may lie.
+    trains : bool
+        Without, there are only views to validate on: of all planes where a plan
+        validates on none, for all of it is unseen then.
 
     Raises
     ------
     InvalidLabelsError
-        If there is no object, or classes are to be balanced and there are none.
+        If classes are to be balanced and there are none, or objects have gone.
     InvalidImageError
         If a plane cannot be read.
     CacheError
@@ -96,13 +102,19 @@ def prepare_steps(
     images = distinct(images)
     if settings.balance == "classes":
         _check_classes(images)
-    planes = yield from survey_steps(images, settings.min_area)
     training, validation, split = divide(planes, settings, seed)
+    if not trains:
+        training, validation = [], validation or training
     work = _Preparation(images, model, folder, settings, augmenting, tiles, seed)
     work.stores = stores
     with ObjectWriter(folder / BITS) as work.writer:
-        yield from work.run(training, validation, split)
+        yield from work.run(training, validation)
     views = ViewSet(folder, work.views, work.writer.read(), split)
+    if trains and not views.training:
+        raise InvalidLabelsError(
+            "no object is left to train on: the labels have changed since they were "
+            "looked through; start again"
+        )
     views.save()
     return views
 
@@ -129,7 +141,6 @@ class _Preparation:
         self,
         training: Sequence[LabelledPlane],
         validation: Sequence[LabelledPlane],
-        split: str,
     ) -> Generator[Progress, None, None]:
         if self.settings.needs_pixels:
             self._frames = FrameWriter(self.folder, self.model.input_size)
@@ -139,7 +150,7 @@ class _Preparation:
         stage = "reading" if self.settings.needs_pixels else "encoding"
         for is_validation, planes in ((False, training), (True, validation)):
             for plane in planes:
-                for job in self._views_of(plane, split, is_validation=is_validation):
+                for job in self._views_of(plane, is_validation=is_validation):
                     while not lanes.is_free:
                         self._keep(lanes)
                         yield Progress(f"{stage} planes", done, total)
@@ -162,14 +173,14 @@ class _Preparation:
             job.entry.put_tiles(job.plane, job.plane_digest, {job.tile: sized})
 
     def _views_of(
-        self, at: LabelledPlane, split: str, *, is_validation: bool
+        self, at: LabelledPlane, *, is_validation: bool
     ) -> Iterator[_ToEncode]:
         """Write the views of a plane; yield those that are to be encoded."""
         image = self.images[at.image]
         labels = read_labels(image, at.plane)
         objects = index_objects(labels, min_area=self.settings.min_area)
-        if split == "objects":
-            objects = one_side(objects, self.settings.validation, is_validation)
+        # this side's; labels may have changed since they were looked through
+        objects = objects.select(np.isin(objects.object_ids, at.object_ids))
         if not len(objects):
             return
         if self.settings.balance == "classes" and isinstance(image.labels, ClassPlanes):
@@ -302,25 +313,6 @@ def _check_classes(images: Sequence[LabelledImage]) -> None:
                 f"the labels of {image.name} tell objects apart, not classes: balance "
                 "images or objects, or say that labels are classes (semantic)"
             )
-
-
-def one_side(
-    objects: ObjectIndex,
-    share: float,
-    is_validation: bool,
-) -> ObjectIndex:
-    """Return the objects of one side of a plane, along its longer axis.
-
-    What a model has seen of one object tells nothing of those far from it.
-    """
-    axis = int(np.argmax(objects.labels.shape))
-    middles = objects.boxes_yx[:, [axis, axis + 2]].sum(axis=1)
-    order = np.argsort(middles, kind="stable")
-    n_held_out = count_held_out(len(order), share)
-    chosen = order[len(order) - n_held_out :]
-    if not is_validation:
-        chosen = order[: len(order) - n_held_out]
-    return objects.select(np.sort(chosen))
 
 
 def _cut(labels: Labels, box: Box, size: tuple[int, ...]) -> npt.NDArray[Any]:

@@ -68,7 +68,7 @@ VARIED = AugmentSettings(
 PRESETS: Mapping[str, TuningPlan] = {
     "quick": TuningPlan(
         "Quick: the mask decoder, minutes on a processor",
-        TuneSettings(surroundings=0.0, box=0.5),
+        TuneSettings(surroundings=1.0, box=0.5),
         LoopSettings(
             steps=250,
             learning_rate=2e-4,
@@ -82,7 +82,7 @@ PRESETS: Mapping[str, TuningPlan] = {
     ),
     "whole": TuningPlan(
         "Whole: the encoder too, for kinds of image that a small model never saw",
-        TuneSettings(train="everything", surroundings=0.0, box=0.5),
+        TuneSettings(train="everything", surroundings=1.0, box=0.5),
         LoopSettings(
             steps=300,
             learning_rate=2e-4,

@@ -11,9 +11,9 @@ import numpy.typing as npt
 
 if TYPE_CHECKING:
     from napari_samseg.core.training.views import View
-    from napari_samseg.core.types import MaskPrediction
+    from napari_samseg.core.types import BoolArray, IntArray, MaskPrediction
 
-__all__ = ["PreviewPlane", "paint_prediction", "paint_previews"]
+__all__ = ["PreviewPlane", "paint_prediction", "paint_previews", "place_crop"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,6 +68,44 @@ def paint_prediction(
         y0, x0, y1, x1 = masks.boxes_yx[row].tolist()
         painted[y0:y1, x0:x1][masks.crops[row]] = ids[row]
     return painted
+
+
+def place_crop(
+    crop: BoolArray, box_yx: Sequence[int], view: View
+) -> tuple[BoolArray, tuple[int, int, int, int]]:
+    """Return a mask of a view, which may be coarser, where it lies in the plane.
+
+    Parameters
+    ----------
+    crop : (y, x) bool
+        The mask inside its box.
+    box_yx : (y0, x0, y1, x1)
+        Half-open, in pixels of the view.
+    view : View
+
+    Returns
+    -------
+    crop : (y, x) bool
+    box_yx : (y0, x0, y1, x1)
+        In pixels of the plane.
+    """
+    rows, columns = (
+        _spread(box_yx[axis], box_yx[axis + 2], view.size[axis], tile)
+        for axis, tile in enumerate(
+            view.tile[axis + 2] - view.tile[axis] for axis in (0, 1)
+        )
+    )
+    top, left = view.tile[0] + rows[0], view.tile[1] + columns[0]
+    placed = crop[np.ix_(rows[1], columns[1])]
+    return placed, (top, left, top + placed.shape[0], left + placed.shape[1])
+
+
+def _spread(start: int, end: int, n: int, length: int) -> tuple[int, IntArray]:
+    """Return where `n` cells over a length begin at `start`, and the cell of each."""
+    cells = ((np.arange(length) + 0.5) * n / length).astype(np.int64)
+    inside = np.flatnonzero((cells >= start) & (cells < end))
+    first = int(inside[0]) if len(inside) else 0
+    return first, cells[inside] - start
 
 
 def _stretch(

@@ -6,7 +6,6 @@ points drawn from the error of the mask before, with or without that mask as a p
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,27 +16,22 @@ from torch.nn import functional
 from napari_samseg.core.models.frame import (
     boxes_to_frame,
     points_to_frame,
-    resized_size,
 )
-from napari_samseg.core.training.cutting import TokenWindows
-from napari_samseg.core.training.losses import MaskLoss
+from napari_samseg.core.training.cutting import TokenWindows, sparsely
+from napari_samseg.core.training.losses import LossSum
 from napari_samseg.core.training.objective import (
+    DistantTokens,
     ObjectLoss,
-    ObjectTargets,
     decode_objects,
     object_loss,
-    window_grid,
 )
-from napari_samseg.core.types import BoolArray, IntArray, PlanePrompts
+from napari_samseg.core.training.targets import ObjectTargets, window_grid
+from napari_samseg.core.types import PlanePrompts
 
 if TYPE_CHECKING:
     from napari_samseg.core.models.sam import SamModel
 
-__all__ = ["FramePrompts", "PromptedLoss", "prompted_loss", "window_targets"]
-
-# The window reaches beyond the object by this share of its longer side, plus pixels
-# for objects of a few pixels.
-WINDOW_MARGIN, WINDOW_MARGIN_PIXELS = 0.35, 2.0
+__all__ = ["FramePrompts", "PromptedLoss", "prompted_loss"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,6 +85,16 @@ class FramePrompts:
             boxes,
         )
 
+    def to(self, device: torch.device) -> FramePrompts:
+        """Return a copy on a device."""
+        boxes, masks = self.boxes_xyxy, self.masks
+        return FramePrompts(
+            self.points_xy.to(device),
+            self.labels.to(device),
+            None if boxes is None else boxes.to(device),
+            None if masks is None else masks.to(device),
+        )
+
     def with_clicks(
         self, points_xy: torch.Tensor, labels: torch.Tensor, masks: torch.Tensor | None
     ) -> FramePrompts:
@@ -124,7 +128,7 @@ def prompted_loss(
     features: torch.Tensor,
     prompts: FramePrompts,
     targets: ObjectTargets,
-    loss: MaskLoss,
+    loss: LossSum,
     rng: np.random.Generator,
     *,
     windows: TokenWindows | None = None,
@@ -132,20 +136,23 @@ def prompted_loss(
     corrections: int = 0,
     previous: float = 0.5,
 ) -> PromptedLoss:
-    """Decode objects of one view, correct them, and compare with their targets.
+    """Decode prompted objects, correct them, and compare with their targets.
 
     Parameters
     ----------
     model : SamModel
         Whatever of its prompt encoder and mask decoder requires gradients learns.
-    features : (1, C, h, w) float tensor
+    features : (1 or N, C, h, w) float tensor
+        Of the view, or of each object's; where there are windows, also (N, C, side,
+        side) of these alone.
     prompts : FramePrompts
     targets : ObjectTargets
-    loss : MaskLoss
+    loss : LossSum
     rng : numpy.random.Generator
         Of the clicks.
     windows : TokenWindows, optional
-        Decode these parts of the features only.
+        Decode these parts of the features only, with a coarse look at the rest; not
+        with losses on whole masks.
     iou_weight : float
         Of the error of the predicted IoU.
     corrections : int
@@ -182,24 +189,81 @@ def _decode(
     prompts: FramePrompts,
     windows: TokenWindows | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    points, labels, boxes = prompts.points_xy, prompts.labels, prompts.boxes_xyxy
-    given = (points, labels) if points.shape[1] else None
     encoder = model.sam.prompt_encoder
+    is_whole = windows is None or features.shape[-1] == windows.tokens
     masks = prompts.masks
-    if masks is None and model.prior is not None:
-        at, of = given or (None, None)
-        masks = model.prior(at, of, boxes, model.low_res_size, model.input_size)
-        if windows is not None:
+    if masks is None:
+        masks = _guess(model, prompts, None if is_whole else windows)
+    rest = None
+    if windows is not None and is_whole:
+        rest = _distant(model, features, masks, windows)
+        features = windows.cut(features)
+        if masks is not None and prompts.masks is None:
             masks = windows.cut(masks, model.low_res_size // windows.tokens)
-    sparse, dense = encoder(points=given, boxes=boxes, masks=masks)
+    points = (prompts.points_xy, prompts.labels) if prompts.points_xy.shape[1] else None
+    sparse, dense = encoder(points=points, boxes=prompts.boxes_xyxy, masks=masks)
     positions = encoder.get_dense_pe()
-    if windows is None:
-        features = features.expand(len(sparse), -1, -1, -1)
-    else:
-        features, positions = windows.cut(features), windows.cut(positions)
+    if windows is not None:
+        positions = windows.cut(positions)
         # without a mask, it is the same everywhere
         dense = dense[..., : windows.side, : windows.side]
-    return decode_objects(model.sam.mask_decoder, features, positions, sparse, dense)
+    features = features.expand(len(sparse), -1, -1, -1)
+    decoder = model.sam.mask_decoder
+    return decode_objects(decoder, features, positions, sparse, dense, rest)
+
+
+def _guess(
+    model: SamModel, prompts: FramePrompts, windows: TokenWindows | None
+) -> torch.Tensor | None:
+    """Draw the mask prompt that the model wants where none was given."""
+    if model.prior is None:
+        return None
+    given = prompts.points_xy.shape[1] > 0
+    points = prompts.points_xy if given else None
+    labels = prompts.labels if given else None
+    boxes = prompts.boxes_xyxy
+    if windows is None:
+        low, side = model.low_res_size, model.input_size
+        return model.prior(points, labels, boxes, low, side)
+    # it follows from distances alone: drawn where it is needed, from there
+    stride = model.input_size // windows.tokens
+    corner = torch.flip(windows.origins_yx, (1,)) * stride
+    return model.prior(
+        None if points is None else points - corner[:, None],
+        labels,
+        None if boxes is None else boxes - corner.repeat(1, 2),
+        windows.side * (model.low_res_size // windows.tokens),
+        windows.side * stride,
+    )
+
+
+def _distant(
+    model: SamModel,
+    features: torch.Tensor,
+    masks: torch.Tensor | None,
+    windows: TokenWindows,
+) -> DistantTokens:
+    """Return the tokens that stand for what lies beyond the windows.
+
+    `masks` are those of the whole, or of the windows alone where they come from a
+    decoding before: beyond, these are as low as anywhere in the window.
+    """
+    encoder, n = model.sam.prompt_encoder, len(windows.origins_yx)
+    scale = model.low_res_size // windows.tokens
+    keys, positions = sparsely(features), sparsely(encoder.get_dense_pe())
+    if masks is None:
+        dense = encoder.no_mask_embed.weight[..., None, None]
+    elif masks.shape[-1] == model.low_res_size:
+        dense = encoder.mask_downscaling(sparsely(masks, scale))
+    else:
+        side = keys.shape[-1] * scale
+        lowest = masks.amin((2, 3), keepdim=True)
+        dense = encoder.mask_downscaling(lowest.expand(-1, -1, side, side))
+    return DistantTokens(
+        (keys + dense).flatten(2).transpose(1, 2).expand(n, -1, -1),
+        positions.flatten(2).transpose(1, 2).expand(n, -1, -1),
+        windows.log_counts(),
+    )
 
 
 def _shown(logits: torch.Tensor, quality: torch.Tensor) -> torch.Tensor:
@@ -222,71 +286,21 @@ def _error_clicks(
     labels : (N,) float tensor
     """
     k = targets.masks.shape[-1]
-    grid = window_grid(targets.windows_xyxy, k)
+    grid = window_grid(targets.windows_xyxy, (k, k))
     found = functional.grid_sample(
         logits, grid, mode="bilinear", padding_mode="border", align_corners=False
     )[:, 0]
-    true = targets.masks > 0.5
+    true = targets.is_object
     wrong = ((found > 0) != true).flatten(1)
     wrong = torch.where(wrong.any(1, keepdim=True), wrong, true.flatten(1))
-    # an object may be so thin that no sample hits it
-    wrong = wrong | ~wrong.any(1, keepdim=True)
     draws = torch.from_numpy(rng.random(len(wrong))).to(wrong.device)
     counts = wrong.cumsum(1)
     nth = (draws * counts[:, -1]).long() + 1
     at = (counts >= nth[:, None]).int().argmax(1)
     picked = torch.arange(len(at), device=at.device)
     points = (grid.flatten(1, 2)[picked, at] + 1) / 2
+    if targets.spots_xy is not None:
+        windows = targets.windows_xyxy
+        off = targets.spots_xy.flatten(1, 2)[picked, at] - 0.5
+        points = points + off * (windows[:, 2:] - windows[:, :2]) / k
     return points, true.flatten(1)[picked, at].to(points.dtype)
-
-
-def window_targets(
-    crops: Sequence[BoolArray],
-    boxes_yx: IntArray,
-    size: tuple[int, int],
-    side: int,
-    *,
-    samples: int = 48,
-    whole: bool = False,
-) -> ObjectTargets:
-    """Sample masks in windows around their objects.
-
-    Parameters
-    ----------
-    crops : sequence of N (y, x) bool
-        The masks inside their boxes.
-    boxes_yx : (N, 4) int64
-        Half-open, in pixels of the view.
-    size : (int, int)
-        (Y, X) of the view, in pixels.
-    side : int
-        Side of the model's square, in pixels, which the logits cover.
-    samples : int
-        Points along each side of a window.
-    whole : bool
-        One window for all: the whole view.
-    """
-    windows = np.zeros((len(crops), 4), np.float32)
-    masks = np.zeros((len(crops), samples, samples), np.float32)
-    steps = (np.arange(samples) + 0.5) / samples
-    for i, (crop, box) in enumerate(zip(crops, boxes_yx.tolist(), strict=True)):
-        longest = max(crop.shape)
-        margin = np.inf if whole else WINDOW_MARGIN * longest + WINDOW_MARGIN_PIXELS
-        for axis, extent in enumerate(size):
-            low = max(box[axis] - margin, 0.0)
-            high = min(box[axis + 2] + margin, float(extent))
-            windows[i, 1 - axis], windows[i, 3 - axis] = low, high
-        x0, y0, x1, y1 = windows[i].tolist()
-        rows = np.floor(y0 + steps * (y1 - y0)).astype(np.int64) - box[0]
-        columns = np.floor(x0 + steps * (x1 - x0)).astype(np.int64) - box[1]
-        in_y, in_x = _within(rows, crop.shape[0]), _within(columns, crop.shape[1])
-        masks[i][np.ix_(in_y, in_x)] = crop[np.ix_(rows[in_y], columns[in_x])]
-    height, width = resized_size(size, side)
-    scale = np.array([width / size[1], height / size[0]], np.float32) / side
-    return ObjectTargets(
-        torch.from_numpy(windows * np.tile(scale, 2)), torch.from_numpy(masks)
-    )
-
-
-def _within(positions: IntArray, length: int) -> IntArray:
-    return np.flatnonzero((positions >= 0) & (positions < length))

@@ -6,28 +6,41 @@ is loaded like any other checkpoint.
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 import xxhash
 
-from napari_samseg.core.errors import OutputError
+from napari_samseg.core.models.families import MODEL_FAMILIES
+from napari_samseg.core.training.lora import (
+    TRAINED_KEY,
+    has_lora,
+    lora_state,
+    merge_lora,
+)
+from napari_samseg.core.training.writing import telling_what_failed
 
 if TYPE_CHECKING:
     from segment_anything.modeling import Sam
 
+    from napari_samseg.core.models.sam import SamModel
     from napari_samseg.core.training.validation import ValidationScores
 
 __all__ = [
     "TuneResult",
     "digest_weights",
     "export_pth",
+    "mean_iou",
     "write_tensors",
+    "write_tuned",
     "write_weights",
 ]
 
@@ -39,8 +52,10 @@ class TuneResult:
     Attributes
     ----------
     best : Path
-        Weights with the highest score on the validation objects, or the last where
-        nothing was validated; `model=` takes it anywhere.
+        Weights of the last step whose score on the validation objects cannot be told
+        from the highest; those that the training began with where no step was better
+        than they; those of the last step where nothing was validated. `model=` takes
+        it anywhere.
     last : Path
         Weights of the last step.
     history : tuple of dict
@@ -49,6 +64,8 @@ class TuneResult:
         Of the model it was started from, and of `best`; None without validation.
     split : str
         How images were divided; see `napari_samseg.core.training.images.divide`.
+    step : int
+        Of `best`; 0 is the model it was started from.
     """
 
     best: Path
@@ -57,6 +74,26 @@ class TuneResult:
     before: ValidationScores | None
     after: ValidationScores | None
     split: str = field(default="groups")
+    step: int = 0
+
+    @property
+    def learned(self) -> Mapping[str, float]:
+        """Scores of the best validation after the first step; empty without any."""
+        validated = [_scores(row) for row in self.history]
+        found = [scores for scores in validated if scores]
+        return max(found, key=mean_iou, default={})
+
+
+def mean_iou(scores: Mapping[str, float]) -> float:
+    """Return the mean over kinds of prompt of scores by name; NaN without any."""
+    found = [scores[kind] for kind in ("box", "point") if kind in scores]
+    return sum(found) / len(found) if found else float("nan")
+
+
+def _scores(row: Mapping[str, float]) -> dict[str, float]:
+    """Take the scores of a validation out of a row of a log."""
+    mark = "val_"
+    return {k.removeprefix(mark): v for k, v in row.items() if k.startswith(mark)}
 
 
 def digest_weights(sam: Sam) -> str:
@@ -85,12 +122,49 @@ def write_weights(
     note = path.with_suffix(".json.part")
     text = json.dumps(card, indent=2, ensure_ascii=False) + "\n"
     try:
-        note.write_text(text, encoding="utf-8")
-        _replace(note, path.with_suffix(".json"))
-    except OSError as error:
-        raise _cannot_write(path, error) from error
+        with telling_what_failed(path):
+            note.write_text(text, encoding="utf-8")
+            _replace(note, path.with_suffix(".json"))
     finally:
         note.unlink(missing_ok=True)
+
+
+def write_tuned(path: Path, model: SamModel, about: Mapping[str, Any]) -> None:
+    """Write a model that learns: whole, with its card; and its adapters alone, if any.
+
+    Parameters
+    ----------
+    path : Path
+        Of the weights, in the folder that has the name of the model.
+    model : SamModel
+    about : mapping
+        What the card says of its making.
+
+    Raises
+    ------
+    OutputError
+        If they cannot be written.
+    """
+    sam = model.sam
+    adapters = path.with_stem(f"{path.stem}_lora")
+    if not has_lora(sam):
+        adapters.unlink(missing_ok=True)  # of a model that is replaced
+    else:
+        train = str(about["settings"]["tune"]["train"])
+        write_tensors(adapters, lora_state(sam), {TRAINED_KEY: train})
+        sam = copy.deepcopy(sam)
+        merge_lora(sam)
+    describe = MODEL_FAMILIES[model.family].metadata
+    metadata = {} if describe is None else describe(sam)
+    card = {
+        "name": path.parent.name,
+        "family": model.family,
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "plugin_version": version("napari-samseg"),
+        **about,
+        "weights": digest_weights(sam),
+    }
+    write_weights(path, sam, metadata, card)
 
 
 def write_tensors(
@@ -106,22 +180,18 @@ def write_tensors(
     from safetensors.torch import save_file
 
     own = {n: t.detach().cpu().contiguous().clone() for n, t in tensors.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f"{path.name}.part")
     try:
-        save_file(own, unfinished, dict(metadata))
-        _replace(unfinished, path)
-    except (OSError, RuntimeError) as error:  # safetensors has errors of its own
-        raise _cannot_write(path, error) from error
+        with telling_what_failed(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # what the library writes is for its owner alone, unlike other files
+            unfinished.touch()
+            mode = unfinished.stat().st_mode
+            save_file(own, unfinished, dict(metadata))
+            unfinished.chmod(mode)
+            _replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
-
-
-def _cannot_write(path: Path, error: Exception) -> OutputError:
-    return OutputError(
-        f"{path} cannot be written ({error}): make room or choose another folder; "
-        "what was there before is kept"
-    )
 
 
 def _replace(unfinished: Path, path: Path) -> None:
@@ -140,11 +210,10 @@ def export_pth(sam: Sam, path: Path) -> None:
     """
     unfinished = path.with_name(f"{path.name}.part")
     try:
-        torch.save(
-            {n: t.detach().cpu() for n, t in sam.state_dict().items()}, unfinished
-        )
-        unfinished.replace(path)
-    except (OSError, RuntimeError) as error:
-        raise _cannot_write(path, error) from error
+        with telling_what_failed(path):
+            torch.save(
+                {n: t.detach().cpu() for n, t in sam.state_dict().items()}, unfinished
+            )
+            unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)

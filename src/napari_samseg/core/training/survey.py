@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 import zlib
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ import numpy.typing as npt
 from napari_samseg.core.errors import InvalidLabelsError
 from napari_samseg.core.images import ArrayLike
 from napari_samseg.core.prompts.object_index import index_objects
+from napari_samseg.core.training.class_planes import ClassPlanes
 from napari_samseg.core.training.images import LabelledImage, LabelledPlane
 from napari_samseg.core.types import Progress
 
@@ -28,24 +30,48 @@ def survey_steps(
 ) -> Generator[Progress, None, list[LabelledPlane]]:
     """Find the planes that have objects.
 
+    Warns
+    -----
+    UserWarning
+        If objects are smaller than `min_area` (in pixels): they are left out.
+
     Raises
     ------
     InvalidLabelsError
         If there is none, or ids are negative.
     """
-    found = []
+    found, n_small = [], 0
     every = [(i, plane) for i, image in enumerate(images) for plane in image.planes]
     for done, (i, plane) in enumerate(every):
         yield Progress("looking for objects", done, len(every))
         image = images[i]
-        objects = index_objects(read_labels(image, plane), min_area=min_area)
-        if len(objects):
-            found.append(LabelledPlane(i, plane, image.group, len(objects)))
+        objects = index_objects(read_labels(image, plane))
+        is_large = objects.areas >= min_area
+        n_small += int(np.count_nonzero(~is_large))
+        if is_large.any():
+            longer = int(np.argmax(objects.labels.shape))
+            middles = objects.boxes_yx[:, [longer, longer + 2]].sum(axis=1)
+            everything = LabelledPlane(
+                i,
+                plane,
+                image.group,
+                objects.object_ids,
+                middles,
+                has_classes=isinstance(image.labels, ClassPlanes),
+            )
+            found.append(everything.select(is_large))
     if not found:
         names = ", ".join(image.name for image in images[:3]) or "no image"
         raise InvalidLabelsError(
             f"there is no object of at least {min_area} px in the labels of {names}: "
-            "label some first, or lower the smallest object"
+            "label some first, or lower the smallest object (min_area)"
+        )
+    if n_small:
+        n_found = sum(plane.n_objects for plane in found)
+        warnings.warn(
+            f"{n_small} of {n_small + n_found} objects are smaller than {min_area} px "
+            "and are left out: lower the smallest object (min_area) to have them",
+            stacklevel=2,
         )
     return found
 

@@ -17,7 +17,6 @@ under the MIT licence, as is all of GUDHI that is used here).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch.nn import functional
 
-from napari_samseg.core.errors import MissingDependencyError
+from napari_samseg.core.optional import import_optional
 
 __all__ = [
     "DIAGRAM_SIDE",
@@ -43,23 +42,15 @@ DIAGRAM_SIDE = 50
 SKELETON_STEPS = 3
 
 
-@cache
 def load_cubical_complex() -> Any:
-    """Import GUDHI's cubical complex.
-
-    Raises
-    ------
-    MissingDependencyError
-        If it is not installed.
-    """
-    try:
-        from gudhi.cubical_complex import CubicalComplex
-    except ImportError as error:
-        raise MissingDependencyError(
-            "the topological loss counts holes with GUDHI, which is not installed: "
-            'pip install "napari-samseg[train]"'
-        ) from error
-    return CubicalComplex
+    """Import GUDHI's class of cubical complexes, or say how to get it."""
+    gudhi = import_optional(
+        "gudhi.cubical_complex",
+        "napari-samseg[train]",
+        "the topological loss counts holes with GUDHI",
+        "choose another loss",
+    )
+    return gudhi.CubicalComplex
 
 
 def topology_loss(

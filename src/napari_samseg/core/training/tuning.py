@@ -10,8 +10,6 @@ import shutil
 import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +17,6 @@ import torch
 
 from napari_samseg.core.chosen_model import model_steps
 from napari_samseg.core.errors import OutputError
-from napari_samseg.core.models.families import MODEL_FAMILIES
 from napari_samseg.core.models.sam import SamModel
 from napari_samseg.core.models.weights import TUNED_FILE
 from napari_samseg.core.settings import (
@@ -29,51 +26,49 @@ from napari_samseg.core.settings import (
 from napari_samseg.core.steps import run_steps
 from napari_samseg.core.training.batches import BatchSource, TuneLoss, split_batch
 from napari_samseg.core.training.distributed import ALONE, join_ranks
+from napari_samseg.core.training.estimate import estimate_steps, time_training
+from napari_samseg.core.training.images import count_sides, describe_sides, divide
 from napari_samseg.core.training.learning import learning_parts
 from napari_samseg.core.training.logs import (
     LogRow,
     LogStart,
     TrainingLog,
-    check_loggers,
+    load_loggers,
 )
-from napari_samseg.core.training.loop import Score, TrainingLoop
-from napari_samseg.core.training.lora import (
-    add_lora,
-    drop_out,
-    has_lora,
-    lora_state,
-    merge_lora,
-)
+from napari_samseg.core.training.loop import TrainingLoop
+from napari_samseg.core.training.lora import add_lora, drop_out
 from napari_samseg.core.training.losses import read_loss
 from napari_samseg.core.training.prepare import prepare_steps
 from napari_samseg.core.training.presets import TuningPlan
 from napari_samseg.core.training.result import (
     TuneResult,
     digest_weights,
-    write_tensors,
-    write_weights,
+    write_tuned,
 )
-from napari_samseg.core.training.topology import load_cubical_complex
+from napari_samseg.core.training.schedule import Score
+from napari_samseg.core.training.survey import survey_steps
 from napari_samseg.core.training.unfinished import (
+    LAST,
     STATE,
     WORK,
     TuningRecipe,
+    check_resumed,
+    check_training_folder,
+    drop_state,
     is_unfinished,
     write_recipe,
 )
-from napari_samseg.core.training.validation import Validation, ValidationScores
-from napari_samseg.core.training.views import ViewSet
-from napari_samseg.core.types import Progress
+from napari_samseg.core.training.validation import SCORING, Validation, ValidationScores
+from napari_samseg.core.training.views import ViewSet, drop_views, has_views
+from napari_samseg.core.types import Progress, Remark, TrainingProgress
 
 if TYPE_CHECKING:
     from segment_anything.modeling import Sam
 
     from napari_samseg.core.training.batches import ObjectBatch
-    from napari_samseg.core.training.images import LabelledImage
+    from napari_samseg.core.training.images import LabelledImage, LabelledPlane
 
 __all__ = ["TuningJob"]
-
-LAST = "last.safetensors"
 
 
 class TuningJob:
@@ -96,6 +91,8 @@ class TuningJob:
         Where downloaded models lie.
     loggers : sequence of str
         Services that get the figures too; see `napari_samseg.core.training.logs`.
+    estimates : bool
+        Say what it will take before anything is encoded.
 
     Attributes
     ----------
@@ -119,6 +116,7 @@ class TuningJob:
         stores: Sequence[str] = (),
         models_folder: Path | None = None,
         loggers: Sequence[str] = (),
+        estimates: bool = False,
     ) -> None:
         self.images = tuple(images)
         self.folder = folder
@@ -132,6 +130,9 @@ class TuningJob:
         self._stores = stores
         self._models_folder = models_folder
         self._loggers = tuple(loggers)
+        self._estimates = estimates
+        self._loaded: SamModel | None = None
+        self._step = 0  # of the best weights
         self._base: dict[str, str] = {}
         self._started = 0.0
         self._ranks = ALONE
@@ -142,9 +143,12 @@ class TuningJob:
         return is_unfinished(self.folder)
 
     def run_steps(
-        self, *, resume: bool = False
+        self, *, resume: bool = False, overwrite: bool = False
     ) -> Generator[Progress, None, TuneResult]:
         """Train; yields `TrainingProgress` at each step, once it has begun.
+
+        Before that, a `Remark` says what is trained on, and another one how good the
+        model is that it starts from.
 
         Closing the generator keeps the best weights, writes the last, and leaves what
         is needed to resume. Of several processes that torchrun has started, the first
@@ -153,7 +157,10 @@ class TuningJob:
         Parameters
         ----------
         resume : bool
-            Go on with the training in the folder.
+            Go on with the training in the folder. One that was stopped before its
+            first step begins anew, with what was encoded.
+        overwrite : bool
+            Replace a model in the folder, and a training that is not over.
 
         Raises
         ------
@@ -163,43 +170,51 @@ class TuningJob:
             If a loss is no number, or another process of the training has ended; the
             weights before are kept.
         OutputError
-            If a training is in the folder that is not to be resumed.
+            If a model is in the folder that is not to be replaced, or a training that
+            is not to be resumed.
+        MissingFileError
+            If there is nothing to resume.
+        SettingsError
+            If what is resumed was started with other settings that must not change.
         """
         with join_ranks() as self._ranks:
             self._check_settings()
             if self._ranks.is_first:
-                return (yield from self._lead_steps(resume=resume))
+                steps = self._lead_steps(resume=resume, overwrite=overwrite)
+                return (yield from steps)
             return self._help(resume=resume)
 
-    def _lead_steps(self, *, resume: bool) -> Generator[Progress, None, TuneResult]:
+    def _lead_steps(
+        self, *, resume: bool, overwrite: bool
+    ) -> Generator[Progress, None, TuneResult]:
         """Train; and do what is done once, however many processes train."""
         work = self.folder / WORK
-        self._check_folder(resume=resume)
+        self._check_folder(resume=resume, overwrite=overwrite)
+        is_prepared = resume and has_views(work)
+        planes = [] if is_prepared else (yield from self._survey_steps())
         model = yield from self._model_steps()
         _choose_learning(model.sam, self.plan)
-        if resume:
+        if self._recipe is not None:
+            write_recipe(self.folder, self._recipe)
+        if is_prepared:
             views = ViewSet.load(work)
         else:
-            if isinstance(self._model, ModelSettings):
-                write_recipe(self.folder, TuningRecipe(self._model, self.plan))
-            tune = self.plan.tune
-            views = yield from prepare_steps(
-                self.images,
-                model,
-                work,
-                tune,
-                augmenting=self.plan.augment,
-                tiles=self.plan.tiles,
-                seed=self.plan.loop.seed,
-                stores=self._stores,
-            )
+            views = yield from self._prepare_steps(model, planes)
         self._ranks.meet("prepared")
         loop = self._make_loop(model, views)
-        yield Progress("scoring the model")
-        self._score_before(model)
-        if resume:
+        yield Progress(SCORING)
+        yield from self._score_before_steps(model)
+        if is_prepared and is_unfinished(self.folder):
             loop.resume(work / STATE)
             self._after = self._read_after()
+        elif self.before is not None:
+            # whoever learns nothing from here on has the model that was there before
+            self._after = self.before
+            loop.begin_at(self.before.score)
+            self._write(TUNED_FILE, model, 0, self.before)
+        drop_out(model.sam, on=True)
+        if self.before is not None:
+            yield Remark(SCORING, detail=f"before: {self.before}")
         try:
             self._ranks.check_alike((self._base, self.plan, loop.step))
             yield from self._follow(loop)
@@ -210,10 +225,6 @@ class TuningJob:
             self._write_last(loop, model)
             raise
         self._write_last(loop, model)
-        if not self.validation:
-            # the last is the best there is
-            with loop.averaged_weights():
-                self._write(TUNED_FILE, model, loop.step)
         result = self._ranks.from_first(self.result(views.split))
         shutil.rmtree(work, ignore_errors=True)
         return result
@@ -227,7 +238,7 @@ class TuningJob:
         views = ViewSet.load(work)
         loop = self._make_loop(model, views)
         drop_out(model.sam, on=True)
-        if resume:
+        if resume and is_unfinished(self.folder):
             loop.resume(work / STATE)
         self._ranks.check_alike((self._base, self.plan, loop.step))
         for _ in loop.run():
@@ -244,23 +255,63 @@ class TuningJob:
             self.before,
             self._after,
             split,
+            self._step,
         )
 
     def _check_settings(self) -> None:
         """Tell what is wrong with settings before anything is encoded."""
         read_loss(self.plan.tune.loss)
-        if "topology" in self.plan.tune.loss:
-            load_cubical_complex()
-        check_loggers(self._loggers)
+        load_loggers(self._loggers)
         self._ranks.check(self.plan.loop)
 
-    def _check_folder(self, *, resume: bool) -> None:
-        if resume or not is_unfinished(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            return
-        raise OutputError(
-            f"a training that is not over lies in {self.folder}: resume it, or choose "
-            "another folder"
+    def _check_folder(self, *, resume: bool, overwrite: bool) -> None:
+        """Refuse the folder; let go of a training in it that is not resumed."""
+        work = self.folder / WORK
+        check_training_folder(self.folder, resume=resume, overwrite=overwrite)
+        if not resume:
+            drop_state(self.folder)
+            drop_views(work)
+        elif self._recipe is not None and has_views(work):
+            check_resumed(self.folder, self._recipe)
+
+    @property
+    def _recipe(self) -> TuningRecipe | None:
+        """What it is started with; None of a model that was loaded before."""
+        if isinstance(self._model, ModelSettings):
+            return TuningRecipe(self._model, self.plan)
+        return None
+
+    def _survey_steps(self) -> Generator[Progress, None, list[LabelledPlane]]:
+        """Find the planes that have objects, and say how they are divided."""
+        tune = self.plan.tune
+        planes = yield from survey_steps(self.images, tune.min_area)
+        training, validation, split = divide(planes, tune, self.plan.loop.seed)
+        counts = count_sides(training, validation)
+        yield Remark("looking for objects", detail=describe_sides(*counts, split))
+        return planes
+
+    def _prepare_steps(
+        self, model: SamModel, planes: Sequence[LabelledPlane]
+    ) -> Generator[Progress, None, ViewSet]:
+        """Encode what the planes show."""
+        plan = self.plan
+        if self._estimates and self._loaded is not None:
+            estimate = yield from estimate_steps(
+                self.images, planes, self._loaded, plan, self.folder
+            )
+            yield Remark("estimating", detail=str(estimate))
+        return (
+            yield from prepare_steps(
+                self.images,
+                planes,
+                model,
+                self.folder / WORK,
+                plan.tune,
+                augmenting=plan.augment,
+                tiles=plan.tiles,
+                seed=plan.loop.seed,
+                stores=self._stores,
+            )
         )
 
     def _model_steps(self) -> Generator[Progress, None, SamModel]:
@@ -270,6 +321,7 @@ class TuningJob:
                 self._ranks.place(loaded), self._models_folder
             )
         yield Progress("looking at the model")
+        self._loaded = loaded
         self._base = {"name": loaded.name, "weights": digest_weights(loaded.sam)}
         return _own_copy(loaded, self.plan.tune)
 
@@ -283,41 +335,49 @@ class TuningJob:
         is_first = self._ranks.is_first
         self.validation = Validation(views, plan.tune, loop.seed)
         self._epochs = loop.accumulate / source.per_epoch
-        return TrainingLoop(
+        self._objects_per_step = source.mean_size * loop.accumulate
+        made = TrainingLoop(
             model.sam,
             source,
             TuneLoss(model, plan.tune, read_loss(plan.tune.loss)),
             loop,
-            validate=(lambda _: self._validate(model))
+            validate=(lambda _: self._validate_steps(model))
             if is_first and len(self.validation)
             else None,
-            on_best=lambda _, score: self._keep_best(model),
+            on_best=lambda _, score: self._keep_best(model, made.step),
             split=split_batch,
+            weigh=source.weigh,
             checkpoint=views.folder / STATE if is_first else None,
             ranks=self._ranks,
         )
+        return made
 
-    def _score_before(self, model: SamModel) -> None:
+    def _score_before_steps(self, model: SamModel) -> Generator[Progress]:
         assert self.validation is not None
         self._started = time.monotonic()
         if len(self.validation):
-            self.before = self.validation(model)
-        drop_out(model.sam, on=True)
+            self.before = yield from self.validation.score_steps(model)
 
-    def _validate(self, model: SamModel) -> Score:
+    def _validate_steps(self, model: SamModel) -> Generator[Progress, None, Score]:
         assert self.validation is not None
         drop_out(model.sam, on=False)
-        self.now = self.validation(model)
-        drop_out(model.sam, on=True)
-        return Score(self.now.score, self.now.error)
+        try:
+            self.now = yield from self.validation.score_steps(model)
+        finally:
+            drop_out(model.sam, on=True)
+        return Score(self.now.score, self.now.per_object)
 
-    def _keep_best(self, model: SamModel) -> None:
-        self._after = self.now
-        self._write(TUNED_FILE, model, None)
+    def _keep_best(self, model: SamModel, step: int) -> None:
+        self._after, self._step = self.now, step
+        self._write(TUNED_FILE, model, step, self.now)
 
     def _write_last(self, loop: TrainingLoop[ObjectBatch], model: SamModel) -> None:
         with loop.averaged_weights():
-            self._write(LAST, model, loop.step)
+            self._write(LAST, model, loop.step, self.now)
+            if not self.validation:
+                # the last is the best there is
+                self._step = loop.step
+                self._write(TUNED_FILE, model, loop.step, None)
 
     def _follow(
         self, loop: TrainingLoop[ObjectBatch]
@@ -325,8 +385,15 @@ class TuningJob:
         start = LogStart(self.folder, self.plan.as_dict(), loop.step)
         with TrainingLog(start, self._loggers) as log, closing(loop.run()) as steps:
             self.history = [row.as_dict() for row in log.earlier]
+            assert self._loaded is not None  # it has been copied
+            timed = time_training(
+                steps, self._loaded, self.plan.tune, self._objects_per_step
+            )
             self._started -= log.seconds
-            for progress in steps:
+            for progress in timed:
+                if not isinstance(progress, TrainingProgress):
+                    yield progress
+                    continue
                 epoch = loop.step * self._epochs
                 figures = {"loss": progress.train_loss, "rate": loop.rate}
                 figures |= loop.figures
@@ -346,42 +413,45 @@ class TuningJob:
         path = (self.folder / TUNED_FILE).with_suffix(".json")
         kinds = ("box", "point", "box_dice", "point_dice")
         try:
-            scores = json.loads(path.read_text(encoding="utf-8"))["scores"]["after"]
-            found = {kind: float(scores.get(kind, math.nan)) for kind in kinds}
+            card = json.loads(path.read_text(encoding="utf-8"))
+            scores = card["scores"]["after"]
+            box, point, box_dice, point_dice = (
+                float(scores.get(kind, math.nan)) for kind in kinds
+            )
+            self._step = int(card["step"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
         n_objects = len(self.validation)
-        return ValidationScores(**found, error=math.nan, n_objects=n_objects)
+        return ValidationScores(
+            box, point, box_dice, point_dice, error=math.nan, n_objects=n_objects
+        )
 
-    def _write(self, name: str, model: SamModel, step: int | None) -> None:
-        sam = model.sam
-        if has_lora(sam):
-            adapters = self.folder / name.replace(".", "_lora.")
-            write_tensors(adapters, lora_state(sam), {})
-            sam = copy.deepcopy(sam)
-            merge_lora(sam)
-        describe = MODEL_FAMILIES[model.family].metadata
-        metadata = {} if describe is None else describe(sam)
-        write_weights(self.folder / name, sam, metadata, self._card(model, sam, step))
-
-    def _card(self, model: SamModel, sam: Sam, step: int | None) -> dict[str, Any]:
-        return {
-            "name": self.folder.name,
-            "family": model.family,
+    def _write(
+        self, name: str, model: SamModel, step: int, scores: ValidationScores | None
+    ) -> None:
+        assert self.validation is not None
+        card = {
             "base": self._base,
-            "made": datetime.now(UTC).isoformat(timespec="seconds"),
-            "plugin_version": version("napari-samseg"),
             "step": step,
             "images": [
                 {"name": image.name, "group": image.group} for image in self.images
             ],
+            "objects": {
+                "training": self.validation.n_learning,
+                "validation": len(self.validation),
+            },
             "settings": self.plan.as_dict(),
             "scores": {
                 "before": None if self.before is None else self.before.as_dict(),
-                "after": None if self._after is None else self._after.as_dict(),
+                "after": None if scores is None else scores.as_dict(),
             },
-            "weights": digest_weights(sam),
+            "errors": {
+                "before": None if self.before is None else self.before.errors(),
+                "after": None if scores is None else scores.errors(),
+                "change": None if scores is None else scores.errors(self.before),
+            },
         }
+        write_tuned(self.folder / name, model, card)
 
 
 def _own_copy(model: SamModel, settings: TuneSettings) -> SamModel:

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import json
+import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from napari_samseg.core.errors import CheckpointError, OutputError
-from napari_samseg.core.models.weights import tuned_folder
+from napari_samseg.core.errors import (
+    CheckpointError,
+    MissingFileError,
+    OutputError,
+    SettingsError,
+)
+from napari_samseg.core.models.weights import TUNED_FILE, tuned_folder
 from napari_samseg.core.settings import ModelSettings
 from napari_samseg.core.training.presets import PLAN_PARTS, TuningPlan
 
 __all__ = [
+    "LAST",
     "STATE",
     "WORK",
     "TuningRecipe",
+    "check_resumed",
+    "check_training_folder",
+    "drop_state",
     "is_unfinished",
     "read_recipe",
     "unfinished_trainings",
@@ -24,6 +34,20 @@ __all__ = [
 
 # Beside the state of the training, and gone with it.
 WORK, STATE, RECIPE = "work", "state.pt", "recipe.json"
+# The weights of the last step, beside the best.
+LAST = "last.safetensors"
+# What the views in the folder were made with, or what learns: another value would not
+# fit what is there.
+FIXED = {
+    "model": ("model", "input_size"),
+    "tune": ("train", "validation", "held_out", "min_area", "balance"),
+    "loop": ("seed", "optimizer"),
+    "augment": (),
+    "lora": (),
+    "tiles": (),
+}
+# What follows from where it runs.
+MACHINE = ("device", "precision")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,3 +124,100 @@ def unfinished_trainings(folder: Path | None = None) -> dict[str, Path]:
         for path in found
         if path.with_name(RECIPE).is_file()
     }
+
+
+def check_training_folder(
+    folder: Path, *, resume: bool = False, overwrite: bool = False
+) -> None:
+    """Refuse to begin where a model would be lost, and to resume where nothing is.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the training; need not exist.
+    resume : bool
+        Go on with the training in the folder.
+    overwrite : bool
+        Replace the model in the folder, and the training.
+
+    Raises
+    ------
+    SettingsError
+        If both are asked for.
+    OutputError
+        If a model, or a training that is not over, is in the folder, and neither is.
+    MissingFileError
+        If there is nothing to resume.
+    """
+    if resume and overwrite:
+        raise SettingsError(
+            "--resume goes on with a training and --overwrite starts anew: choose one"
+        )
+    has_begun = (folder / WORK).is_dir()
+    kept = [name for name in (TUNED_FILE, LAST) if (folder / name).is_file()]
+    if resume and not has_begun:
+        why = "the one whose model is there is over" if kept else "leave out --resume"
+        raise MissingFileError(f"there is no training to resume in {folder}: {why}")
+    if resume or overwrite:
+        return
+    ways = "another name (--out), or --overwrite to replace it"
+    if is_unfinished(folder):
+        raise OutputError(
+            f"a training that is not over lies in {folder}: --resume goes on with it; "
+            f"or choose {ways}"
+        )
+    if kept:
+        more = "; --resume goes on with the training there" if has_begun else ""
+        raise OutputError(
+            f"there is a model {folder.name!r} already ({folder / kept[0]}): choose "
+            f"{ways}{more}"
+        )
+
+
+def drop_state(folder: Path) -> None:
+    """Let go of a training in a folder, so that nobody resumes it."""
+    (folder / WORK / STATE).unlink(missing_ok=True)
+
+
+def check_resumed(folder: Path, now: TuningRecipe) -> None:
+    """Tell in what a training that is resumed differs from what it was started with.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the training; one that was started with a loaded model has no recipe.
+    now : TuningRecipe
+
+    Warns
+    -----
+    UserWarning
+        If settings differ that may: they count from now on.
+
+    Raises
+    ------
+    SettingsError
+        If the data in the folder, or what learns, was made with other ones.
+    """
+    if not (folder / WORK / RECIPE).is_file():
+        return
+    recipes = (read_recipe(folder), now)
+    old, new = ({"model": asdict(r.model), **r.plan.as_dict()} for r in recipes)
+    fixed: list[str] = []
+    free: list[str] = []
+    for part, values in old.items():
+        for name, value in values.items():
+            if value == new[part][name] or name in MACHINE:
+                continue
+            is_fixed = name in FIXED[part] or not FIXED[part]
+            told = f"{part}.{name} was {value!r}, now {new[part][name]!r}"
+            (fixed if is_fixed else free).append(told)
+    if fixed:
+        raise SettingsError(
+            f"the training was started with other settings: {'; '.join(fixed)}. Put "
+            "them back, or start anew under another name or with --overwrite"
+        )
+    if free:
+        warnings.warn(
+            f"from here on with other settings than at the start: {'; '.join(free)}",
+            stacklevel=2,
+        )

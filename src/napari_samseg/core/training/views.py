@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -20,15 +21,16 @@ import zarr
 
 from napari_samseg.core.cache.memory import MemoryCache
 from napari_samseg.core.cache.zarr_store import EmbeddingStore
-from napari_samseg.core.errors import CacheError, MissingFileError
+from napari_samseg.core.errors import CacheError, CheckpointError, MissingFileError
 from napari_samseg.core.models.frame import resize_plane
 from napari_samseg.core.training.packed import PackedObjects
+from napari_samseg.core.training.writing import telling_what_failed
 
 if TYPE_CHECKING:
     from napari_samseg.core.cache.entry import StackEntry
     from napari_samseg.core.types import FloatArray, PlaneEmbedding
 
-__all__ = ["FrameWriter", "View", "ViewSet", "open_store"]
+__all__ = ["FrameWriter", "View", "ViewSet", "drop_views", "has_views", "open_store"]
 
 # Embeddings that stay in memory between their turns, in bytes.
 HELD_BYTES = 1 << 29
@@ -158,7 +160,17 @@ class ViewSet:
         return self._entries[digest]
 
     def save(self) -> None:
-        """Write the table of views, so that `load` finds them."""
+        """Write the table of views, so that `load` finds them.
+
+        Raises
+        ------
+        OutputError
+            If it cannot be written.
+        """
+        with telling_what_failed(self.folder / TABLE):
+            self._write()
+
+    def _write(self) -> None:
         objects = self.objects
         np.savez(
             self.folder / OBJECTS,
@@ -181,17 +193,38 @@ class ViewSet:
         ------
         MissingFileError
             If nothing was.
+        CheckpointError
+            If a file of it is gone or damaged.
         """
-        if not (folder / TABLE).is_file():
+        if not has_views(folder):
             raise MissingFileError(f"there is no training to resume in {folder}")
+        try:
+            return cls._read(folder)
+        except (OSError, ValueError, KeyError, TypeError, BadZipFile) as error:
+            raise CheckpointError(
+                f"what the training in {folder} learns from is damaged ({error}): "
+                "start it anew, with --overwrite or under another name"
+            ) from error
+
+    @classmethod
+    def _read(cls, folder: Path) -> ViewSet:
         table = json.loads((folder / TABLE).read_text())
         views = [_read_view(values) for values in table["views"]]
-        with np.load(folder / OBJECTS, allow_pickle=False) as arrays:
+        # numpy leaves a damaged file open that it has opened itself
+        with (
+            (folder / OBJECTS).open("rb") as file,
+            np.load(file, allow_pickle=False) as arrays,
+        ):
             fields: dict[str, npt.NDArray[Any]] = dict(arrays)
         bits: npt.NDArray[np.uint8] = np.zeros(0, np.uint8)
         if (folder / BITS).stat().st_size:
             bits = np.memmap(folder / BITS, np.uint8, "r")
-        return cls(folder, views, PackedObjects(**fields, bits=bits), table["split"])
+        objects = PackedObjects(**fields, bits=bits)
+        if len(bits) != objects.n_bytes:
+            raise ValueError(
+                f"{BITS} has {len(bits)} bytes in place of {objects.n_bytes}"
+            )
+        return cls(folder, views, objects, table["split"])
 
 
 class FrameWriter:
@@ -208,13 +241,15 @@ class FrameWriter:
     """
 
     def __init__(self, folder: Path, side: int) -> None:
-        self._frames = zarr.create_array(
-            folder / FRAMES,
-            shape=(0, side, side, 3),
-            chunks=(1, side, side, 3),
-            dtype="uint8",
-            overwrite=True,
-        )
+        self._path = folder / FRAMES
+        with telling_what_failed(self._path):
+            self._frames = zarr.create_array(
+                self._path,
+                shape=(0, side, side, 3),
+                chunks=(1, side, side, 3),
+                dtype="uint8",
+                overwrite=True,
+            )
 
     def add(self, pixels: FloatArray) -> int:
         """Write the pixels (Y, X, 3) of a view and return their number."""
@@ -223,9 +258,20 @@ class FrameWriter:
         frame = np.zeros((side, side, 3), np.uint8)
         height, width = resized.shape[:2]
         frame[:height, :width] = np.rint(resized.clip(0, 255))
-        self._frames.resize((number + 1, *self._frames.shape[1:]))
-        self._frames[number] = frame
+        with telling_what_failed(self._path):
+            self._frames.resize((number + 1, *self._frames.shape[1:]))
+            self._frames[number] = frame
         return number
+
+
+def has_views(folder: Path) -> bool:
+    """Tell whether the views of a training are in its folder, all of them."""
+    return (folder / TABLE).is_file()
+
+
+def drop_views(folder: Path) -> None:
+    """Forget which views there are; their embeddings stay, to be used again."""
+    (folder / TABLE).unlink(missing_ok=True)
 
 
 def open_store(folder: Path) -> EmbeddingStore:
