@@ -42,7 +42,8 @@ def test_a_real_picture_comes_back(run, shared_data, tmp_path, folder, size, str
     status, output, errors = run(*asked)
     assert status == 0, errors
     names = sorted(path.name for path in folder.glob("*.png"))
-    assert f"wrote {len(names)} patch" in output
+    patches = "1 patch " if len(names) == 1 else f"{len(names)} patches "
+    assert f"wrote {patches}" in output
     assert names == json.loads((folder / "patches.json").read_text())["files"]
     sides = [int(n) for n in (size.split(",") * 2)[:2]]
     assert {imread(folder / name).shape for name in names} == {(*sides, 3)}

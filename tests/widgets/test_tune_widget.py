@@ -12,11 +12,13 @@ from qtpy.QtWidgets import QApplication, QComboBox, QPushButton
 from scipy.ndimage import distance_transform_edt
 from skimage import io
 from skimage.measure import label
+from skimage.morphology import disk, erosion
 from skimage.segmentation import expand_labels, watershed
 from widgets import canvas
 from widgets.test_segment_widget import save_screenshot
 
 from napari_samseg.core.cache.memory import MemoryCache
+from napari_samseg.core.models import device
 from napari_samseg.core.models.sam import SamModel
 from napari_samseg.core.predict import Predictor
 from napari_samseg.core.settings import (
@@ -39,6 +41,8 @@ pytestmark = pytest.mark.skipif(
 @pytest.fixture
 def viewer(make_napari_viewer, qtbot, model, monkeypatch, tmp_path):
     monkeypatch.setenv("SAMSEG_MODELS", str(tmp_path / "models"))
+    # a tuned model is loaded in the arithmetic of `model`, whatever the processor
+    monkeypatch.setattr(device, "_has_native_bfloat16", lambda device: False)
     loaded = Predictor(model, MemoryCache(2**28))
     monkeypatch.setitem(LOADED, (ModelSettings(), 0), loaded)
     monkeypatch.setenv("NAPARI_ENSURE_PLUGIN_MAIN_THREAD", "1")
@@ -152,8 +156,9 @@ def test_annotate_train_and_segment(
     assert ids
     assert ids <= set(np.unique(nuclei[1]))
     assert (shown.data != first.data).any()
-    true = np.isin(nuclei[1], list(ids))
-    assert ((first.data > 0) & true).sum() > 0.5 * true.sum(), "they lie elsewhere"
+    # what was outlined is wider than the nuclei that the model knows
+    true = np.isin(erosion(nuclei[1], disk(2)), list(ids))
+    assert ((first.data > 0) & true).sum() > 0.7 * true.sum(), "they lie elsewhere"
 
     # the new model is in all lists at once, and the plane is not encoded again
     assert segment._model_box.findData("drawn-tuned") >= 0

@@ -125,6 +125,11 @@ def test_each_object_has_the_same_weight(model: SamModel, tmp_path: Path) -> Non
     assert sorted(map(len, batches)) == [1, 1, 8]
     each = {source.weigh(batch) / len(batch) for batch in batches}
     assert len(each) == 1
+    # an epoch takes each object once, whichever variant it is cut from
+    for epoch in range(3):
+        drawn = [source(epoch * source.per_epoch + n) for n in range(source.per_epoch)]
+        taken = [(b.view.image, *box) for b in drawn for box in b.boxes_yx.tolist()]
+        assert len(set(taken)) == len(taken) == 10
     assert sum(map(source.weigh, batches)) == pytest.approx(len(batches))
 
 

@@ -81,15 +81,14 @@ def test_a_tuned_model_is_better_and_whole(
 ) -> None:
     encoder = {k: v.clone() for k, v in model.sam.state_dict().items()}
     out = tmp_path / "coins"
-    result = tune([labelled(coin_labels)], model, out, plan(steps=60, variants=4))
+    result = tune([labelled(coin_labels)], model, out, plan(steps=120, variants=4))
     assert result.split == "objects"
     assert result.before is not None
     assert result.after is not None
-    # there is one object to validate on, and a model that knows nothing yet
-    assert result.after.score > result.before.score + 0.05
+    assert result.after.score > result.before.score + 0.2
     assert result.history[-1]["loss"] < 0.7 * result.history[0]["loss"]
-    assert len(result.history) == 15
-    assert result.history[-1]["step"] == 60
+    assert len(result.history) == 30
+    assert result.history[-1]["step"] == 120
     # the model in use stays as it was
     for name, value in model.sam.state_dict().items():
         assert torch.equal(value, encoder[name])
