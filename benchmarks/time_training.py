@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
-from segment_anything import sam_model_registry
+from timing import random_vit
 
 from napari_samseg.core.images import open_image
 from napari_samseg.core.models.sam import SamModel
@@ -38,6 +38,7 @@ from napari_samseg.core.training.batches import BatchSource, ObjectBatch, TuneLo
 from napari_samseg.core.training.images import LabelledImage
 from napari_samseg.core.training.losses import read_loss
 from napari_samseg.core.training.prepare import prepare_steps
+from napari_samseg.core.training.survey import survey_steps
 from napari_samseg.core.training.views import ViewSet
 
 CACHED, OURS, THEIRS = "embeddings", "napari-samseg", "segment_anything"
@@ -61,12 +62,6 @@ def main() -> None:
         options.json.write_text(json.dumps(report, indent=1) + "\n")
 
 
-def random_model() -> SamModel:
-    """Return vit_b with seeded random weights."""
-    torch.manual_seed(0)
-    return SamModel(sam_model_registry["vit_b"](), name="vit_b", family="sam")
-
-
 def discs(number: int, size: int) -> LabelledImage:
     """Draw an image with eight discs, and its labels."""
     rng = np.random.default_rng(number)
@@ -82,66 +77,79 @@ def discs(number: int, size: int) -> LabelledImage:
     return LabelledImage(f"discs {number}", image, labels)
 
 
-def prepare(n_images: int, size: int, folder: Path, model: SamModel) -> ViewSet:
+def prepare(
+    n_images: int, size: int, folder: Path, model: SamModel, settings: TuneSettings
+) -> ViewSet:
     """Encode drawn images for a training."""
+    images = [discs(i, size) for i in range(n_images)]
     return run_steps(
         prepare_steps(
-            [discs(i, size) for i in range(n_images)],
+            images,
+            run_steps(survey_steps(images, settings.min_area)),
             model,
             folder,
-            TuneSettings(validation=0),
+            settings,
             augmenting=AugmentSettings(),
             tiles=TileSettings(tiling="whole"),
         )
     )
 
 
+class Step:
+    """A step of the mask decoder on a batch, the same in all ways."""
+
+    def __init__(self, model: SamModel, settings: TuneSettings) -> None:
+        decoder = model.sam.mask_decoder.requires_grad_(True)
+        rate = LoopSettings().learning_rate
+        self._optimizer = torch.optim.AdamW(decoder.parameters(), lr=rate)
+        self._sam = model.sam
+        self._loss = TuneLoss(model, settings, read_loss(settings.loss))
+
+    def __call__(self, batch: ObjectBatch, number: int) -> None:
+        self._optimizer.zero_grad(set_to_none=True)
+        total, _ = self._loss(self._sam, batch, number)
+        total.backward()
+        self._optimizer.step()
+
+
+def encoders(
+    model: SamModel, n_images: int, size: int
+) -> dict[str, Callable[[ObjectBatch], None]]:
+    """Return what each way does to the image of a batch before its step."""
+    planes = {
+        image.name: np.repeat(image.source.levels[0][..., None], 3, axis=2)
+        for image in (discs(i, size) for i in range(n_images))
+    }
+
+    def ours(batch: ObjectBatch) -> None:
+        model.encode(planes[batch.view.image].astype(np.float32))
+
+    def theirs(batch: ObjectBatch) -> None:
+        pixels = torch.from_numpy(planes[batch.view.image])
+        square = pixels.permute(2, 0, 1)[None].float()
+        square = torch.nn.functional.interpolate(square, (1024, 1024))
+        with torch.no_grad():
+            model.sam.image_encoder(model.sam.preprocess(square))
+
+    return {CACHED: lambda batch: None, OURS: ours, THEIRS: theirs}
+
+
 def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """Time steps of all three, taking turns."""
-    model = random_model()
+    """Time the epochs of all three, taking turns in each step."""
+    model = SamModel(random_vit("vit_b"), name="vit_b", family="sam")
     settings = TuneSettings(objects=OBJECTS, validation=0, surroundings=1.0)
+    ways = encoders(model, options.images, options.size)
+    seconds: dict[str, list[float]] = {way: [] for way in ways}
+    loading, steps = [], []
     with tempfile.TemporaryDirectory() as folder:
-        views = prepare(options.images, options.size, Path(folder), model)
+        views = prepare(options.images, options.size, Path(folder), model, settings)
         source = BatchSource(views, settings, seed=0)
-        model.sam.mask_decoder.requires_grad_(True)
-        learning = list(model.sam.mask_decoder.parameters())
-        optimizer = torch.optim.AdamW(learning, lr=LoopSettings().learning_rate)
-        loss = TuneLoss(model, settings, read_loss(settings.loss))
-        pixels = {
-            f"discs {i}": discs(i, options.size).source.levels[0]
-            for i in range(options.images)
-        }
-
-        def step(batch: ObjectBatch, number: int) -> None:
-            optimizer.zero_grad(set_to_none=True)
-            total, _ = loss(model.sam, batch, number)
-            total.backward()
-            optimizer.step()
-
-        def encode_ours(batch: ObjectBatch) -> None:
-            plane = np.repeat(pixels[batch.view.image][..., None], 3, axis=2)
-            model.encode(plane.astype(np.float32))
-
-        def encode_theirs(batch: ObjectBatch) -> None:
-            plane = np.repeat(pixels[batch.view.image][..., None], 3, axis=2)
-            square = torch.from_numpy(plane).permute(2, 0, 1)[None].float()
-            square = torch.nn.functional.interpolate(square, (1024, 1024))
-            with torch.no_grad():
-                model.sam.image_encoder(model.sam.preprocess(square))
-
-        ways: dict[str, Callable[[ObjectBatch], None]] = {
-            CACHED: lambda batch: None,
-            OURS: encode_ours,
-            THEIRS: encode_theirs,
-        }
-        seconds: dict[str, list[float]] = {way: [] for way in ways}
-        loading, steps = [], []
+        step = Step(model, settings)
         step(source(0), 0)  # warm up
         for epoch in range(options.repeats):
+            numbers = np.arange(source.per_epoch) + epoch * source.per_epoch
             sums = dict.fromkeys(ways, 0.0)
-            for number in range(
-                epoch * source.per_epoch, (epoch + 1) * source.per_epoch
-            ):
+            for number in numbers.tolist():
                 for way, encode in ways.items():
                     start = time.perf_counter()
                     batch = source(number)

@@ -84,7 +84,7 @@ PRESETS: Mapping[str, TuningPlan] = {
         "Whole: the encoder too, for kinds of image that a small model never saw",
         TuneSettings(train="everything", surroundings=1.0, box=0.5),
         LoopSettings(
-            steps=300,
+            steps=450,
             learning_rate=2e-4,
             warmup_steps=10,
             accumulate=2,
