@@ -60,6 +60,9 @@ def test_lower_precision_gives_the_same_masks(
     exact = predictor.predict(plane, prompts).masks
     low = Predictor(load_model("default", device="cpu", precision=precision))
     assert low.key(plane).precision == precision
+    features = [p.encode(plane).features["image_embed"] for p in (low, predictor)]
+    error = np.linalg.norm(features[0] - features[1]) / np.linalg.norm(features[1])
+    assert 0 < error < 0.02
     masks = low.predict(plane, prompts).masks
     assert not np.array_equal(masks, exact)
     overlap = (masks & exact).sum(axis=(1, 2)) / (masks | exact).sum(axis=(1, 2))

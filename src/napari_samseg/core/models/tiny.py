@@ -143,7 +143,14 @@ class _ConvNorm(nn.Module):
         return x if self.norm is None else self.norm(x)
 
     def unshuffled(self, x: torch.Tensor, stride: int) -> torch.Tensor:
-        """Convolve 1 x 1 after `pixel_unshuffle` by `stride`, without its copy."""
+        """Convolve 1 x 1 after `pixel_unshuffle` by `stride`, without its copy.
+
+        In bfloat16 the copy is made: on processors with AMX, torch 2.15 returns wrong
+        values for kernels of 4 and strides of 4 on 16 or 24 channels.
+        """
+        if x.dtype == torch.bfloat16:
+            unshuffled: torch.Tensor = self(functional.pixel_unshuffle(x, stride))
+            return unshuffled
         weight = self.conv.weight.view(self.conv.out_channels, -1, stride, stride)
         x = functional.conv2d(x, weight, self.conv.bias, stride)
         return x if self.norm is None else self.norm(x)
