@@ -14,17 +14,16 @@ from napari_samseg.core.models.mobile_sam import TinyViTConfig, build_mobile_sam
 from napari_samseg.core.models.sam import SamModel
 from napari_samseg.core.settings import LoraSettings
 from napari_samseg.core.training.lora import (
-    LORA_TARGETS,
-    LoraLayer,
     add_lora,
     has_lora,
     load_lora,
     lora_parameters,
     lora_state,
-    matching_targets,
     merge_lora,
     remove_lora,
 )
+from napari_samseg.core.training.lora_layer import LoraLayer
+from napari_samseg.core.training.lora_targets import LORA_TARGETS, matching_targets
 
 SIDE = 64
 CONVOLUTIONAL = {"encoder.pointwise"}
