@@ -149,7 +149,7 @@ def test_trained_exported_and_loaded(
     assert model.embedding_shape == (32, 64, 64)
     from napari_samseg.core.models.tiny import fold_batch_norm
 
-    with loop.averaged_weights() as module:
+    with loop.averaged.in_module() as module:
         trained = fold_batch_norm(module.sam)
     image = torch.rand(1, 3, 64, 64)
     with torch.no_grad():

@@ -372,7 +372,7 @@ class TuningJob:
         self._write(TUNED_FILE, model, step, self.now)
 
     def _write_last(self, loop: TrainingLoop[ObjectBatch], model: SamModel) -> None:
-        with loop.averaged_weights():
+        with loop.averaged.in_module():
             self._write(LAST, model, loop.step, self.now)
             if not self.validation:
                 # the last is the best there is
