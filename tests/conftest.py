@@ -108,23 +108,12 @@ def tiny_sam() -> Sam:
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """File of a small model of the embedded family with random weights."""
-    import torch
     from safetensors.torch import save_file
+    from small_models import build_small, small_config
 
-    from napari_samseg.core.models.tiny import METADATA_KEY, TinyConfig, build_tiny
+    from napari_samseg.core.models.tiny import METADATA_KEY
 
-    config = TinyConfig(
-        input_size=64,
-        embed_dim=32,
-        widths=(4, 8, 8, 16, 16),
-        depths=(0, 1, 1, 1, 1),
-        decoder_heads=2,
-        mlp_dim=32,
-        mask_channels=8,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        sam = build_tiny(config)
     path = tmp_path_factory.mktemp("models") / "small.safetensors"
-    save_file(sam.state_dict(), path, metadata={METADATA_KEY: config.to_json()})
+    metadata = {METADATA_KEY: small_config().to_json()}
+    save_file(build_small().state_dict(), path, metadata=metadata)
     return path

@@ -3,23 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from skimage.data import coins
 from skimage.filters import threshold_otsu
 from skimage.measure import label
+from small_models import build_small
 
 from napari_samseg.core.models.sam import SamModel
-from napari_samseg.core.models.tiny import TinyConfig, build_tiny, prompt_prior
-
-CONFIG = TinyConfig(
-    input_size=128,
-    embed_dim=32,
-    widths=(8, 16, 16, 16, 16),
-    depths=(0, 0, 0, 0, 0),
-    decoder_heads=4,
-    mlp_dim=32,
-    mask_channels=4,
-)
+from napari_samseg.core.models.tiny import prompt_prior
 
 
 def labelled_coins() -> tuple[np.ndarray, np.ndarray]:
@@ -32,7 +22,11 @@ def labelled_coins() -> tuple[np.ndarray, np.ndarray]:
 
 def tiny_model() -> SamModel:
     """The model, with the same random weights each time."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        sam = build_tiny(CONFIG)
+    sam = build_small(
+        input_size=128,
+        widths=(8, 16, 16, 16, 16),
+        depths=(0, 0, 0, 0, 0),
+        decoder_heads=4,
+        mask_channels=4,
+    )
     return SamModel(sam, name="test", family="tiny", prior=prompt_prior)

@@ -246,7 +246,8 @@ def _print_prediction(
 @models_app.command("list")
 def print_models() -> None:
     """List the embedded model and those that can be downloaded."""
-    from napari_samseg.core.models.weights import ZOO, list_models, models_folder
+    from napari_samseg.core.models.weights import list_models, models_folder
+    from napari_samseg.core.models.zoo import ZOO
 
     folder = models_folder()
     table = Table("name", "here", "description")
@@ -263,11 +264,8 @@ def print_model(
     name: Annotated[str, typer.Argument(help="A name from `models list`.")],
 ) -> None:
     """Say where a model comes from, its licence, and how to cite it."""
-    from napari_samseg.core.models.weights import (
-        find_model,
-        models_folder,
-        tuned_models,
-    )
+    from napari_samseg.core.models.weights import models_folder, tuned_models
+    from napari_samseg.core.models.zoo import find_model
 
     tuned = tuned_models()
     if name in tuned:

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 import napari_samseg
 from napari_samseg.cli import app
 from napari_samseg.core.io.prompt_writer import write_prompts
-from napari_samseg.core.models import weights
+from napari_samseg.core.models import zoo
 from napari_samseg.core.prompts.from_labels import sample_planes
 from napari_samseg.core.settings import PromptSettings
 from napari_samseg.core.tiled import TiledPlane
@@ -251,19 +251,19 @@ def test_what_cannot_or_must_not_be_written_is_refused_at_once(
 
 def test_models_are_listed_with_what_is_here(run, monkeypatch, tmp_path):
     monkeypatch.setenv("SAMSEG_MODELS", str(tmp_path))
-    (tmp_path / weights.ZOO["vit_t"].checkpoint.file_name).touch()
+    (tmp_path / zoo.ZOO["vit_t"].checkpoint.file_name).touch()
     status, output, _ = run("models", "list")
     assert status == 0
     cells = [line.split("│") for line in output.splitlines() if "│" in line]
     here = {row[1].strip(): row[2].strip() for row in cells}
-    assert set(here) == {"default", *weights.ZOO}
+    assert set(here) == {"default", *zoo.ZOO}
     assert {name for name, value in here.items() if value} == {"default", "vit_t"}
     assert f"folder: {tmp_path}" in output
 
 
-@pytest.mark.parametrize("name", list(weights.ZOO))
+@pytest.mark.parametrize("name", list(zoo.ZOO))
 def test_info_says_where_from_which_licence_and_whom_to_cite(run, name):
-    entry = weights.ZOO[name]
+    entry = zoo.ZOO[name]
     status, output, _ = run("models", "info", name)
     assert status == 0
     for text in (entry.licence, entry.citation, entry.checkpoint.url):
@@ -274,13 +274,13 @@ def test_info_says_where_from_which_licence_and_whom_to_cite(run, name):
 def test_a_download_that_cannot_be_says_where_to_put_the_file(
     run, monkeypatch, tmp_path
 ):
-    entry = weights.ZOO["vit_t"]
-    unreachable = weights.RemoteFile("m.pt", "http://127.0.0.1:9/m.pt", "md5:0")
+    entry = zoo.ZOO["vit_t"]
+    unreachable = zoo.RemoteFile("m.pt", "http://127.0.0.1:9/m.pt", "md5:0")
     monkeypatch.setenv("SAMSEG_MODELS", str(tmp_path))
     monkeypatch.setitem(
-        weights.ZOO,
+        zoo.ZOO,
         "vit_t",
-        weights.PretrainedModel(
+        zoo.PretrainedModel(
             "vit_t", "mobile_sam", "", unreachable, entry.licence, entry.citation
         ),
     )

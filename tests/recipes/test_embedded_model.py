@@ -11,23 +11,15 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+from small_models import small_config
 
 from napari_samseg.core.models import load_model
-from napari_samseg.core.models.tiny import TinyConfig
 from napari_samseg.core.settings import LoopSettings, TileSettings
 from napari_samseg.core.training.loop import TrainingLoop
 from napari_samseg.core.types import TrainingProgress
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "embedded_model"
-CONFIG = TinyConfig(
-    embed_dim=32,
-    widths=(8, 8, 8, 8, 8),
-    depths=(0, 0, 0, 0, 0),
-    decoder_depth=1,
-    decoder_heads=4,
-    mlp_dim=16,
-    mask_channels=4,
-)
+CONFIG = small_config(input_size=512)
 
 
 @pytest.fixture
@@ -157,7 +149,7 @@ def test_trained_exported_and_loaded(
     assert model.embedding_shape == (32, 64, 64)
     from napari_samseg.core.models.tiny import fold_batch_norm
 
-    with loop.averaged_weights() as module:
+    with loop.averaged.in_module() as module:
         trained = fold_batch_norm(module.sam)
     image = torch.rand(1, 3, 64, 64)
     with torch.no_grad():

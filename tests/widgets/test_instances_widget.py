@@ -23,7 +23,8 @@ from napari_samseg.adapters import layer_edit
 from napari_samseg.adapters.prompt_layers import is_own_layer
 from napari_samseg.adapters.write_layers import array_on_disk
 from napari_samseg.core.instances import volume_job
-from napari_samseg.core.instances.methods import Seeds, find_instances
+from napari_samseg.core.instances.methods import find_instances
+from napari_samseg.core.instances.seed_points import Seeds
 from napari_samseg.core.settings import InstanceSettings
 from napari_samseg.core.steps import run_steps as run_to_end
 from napari_samseg.widgets import instance_job, instance_steps, sliced_steps

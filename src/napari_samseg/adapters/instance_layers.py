@@ -11,7 +11,7 @@ from napari_samseg.adapters.prompt_layers import OWN
 from napari_samseg.adapters.read_layers import ImageView, data_matrix
 from napari_samseg.adapters.write_layers import check_editable, place_of, space_of
 from napari_samseg.core.errors import LayerError
-from napari_samseg.core.instances.methods import Seeds
+from napari_samseg.core.instances.seed_points import Seeds
 from napari_samseg.core.io import placement
 from napari_samseg.core.painting import Box, PlaneKey
 

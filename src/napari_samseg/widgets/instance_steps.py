@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_samseg.core.instances.class_source import ClassSource, open_classes_steps
-from napari_samseg.core.instances.methods import Seeds, find_instances_steps
+from napari_samseg.core.instances.methods import find_instances_steps
+from napari_samseg.core.instances.seed_points import Seeds
 from napari_samseg.core.instances.tidy import count_pixels, narrow_labels
 from napari_samseg.core.instances.volume_job import (
     SizedInstances,

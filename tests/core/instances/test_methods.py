@@ -13,9 +13,9 @@ from napari_samseg.core.instances.membranes import boundaries_of
 from napari_samseg.core.instances.methods import (
     INSTANCE_METHODS,
     SEMANTIC_METHODS,
-    Seeds,
     find_instances,
 )
+from napari_samseg.core.instances.seed_points import Seeds
 from napari_samseg.core.settings import InstanceSettings, describe
 
 

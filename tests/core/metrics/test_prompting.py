@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from small_models import build_small
 
 from napari_samseg.core.errors import InvalidLabelsError
 from napari_samseg.core.metrics.prompting import (
@@ -14,22 +15,12 @@ from napari_samseg.core.metrics.prompting import (
     watershed_components,
 )
 from napari_samseg.core.models.sam import SamModel
-from napari_samseg.core.models.tiny import TinyConfig, build_tiny, prompt_prior
+from napari_samseg.core.models.tiny import prompt_prior
 from napari_samseg.core.predict import Predictor
 from napari_samseg.core.settings import TileSettings
 
 if TYPE_CHECKING:
     from napari_samseg.core.types import FloatArray
-
-CONFIG = TinyConfig(
-    input_size=64,
-    embed_dim=32,
-    widths=(8, 8, 8, 8, 8),
-    depths=(0, 0, 0, 0, 0),
-    decoder_heads=4,
-    mlp_dim=32,
-    mask_channels=4,
-)
 
 
 def two_discs() -> tuple[FloatArray, np.ndarray]:
@@ -45,11 +36,7 @@ def two_discs() -> tuple[FloatArray, np.ndarray]:
 
 @pytest.fixture
 def predictor() -> Predictor:
-    import torch
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        sam = build_tiny(CONFIG)
+    sam = build_small()
     return Predictor(SamModel(sam, name="test", family="tiny", prior=prompt_prior))
 
 

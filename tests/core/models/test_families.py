@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from small_models import small_config
 
 from napari_samseg.core.errors import InvalidImageError, InvalidPromptError
 from napari_samseg.core.models import MODEL_FAMILIES
 from napari_samseg.core.models.families import detect_family
 from napari_samseg.core.models.mobile_sam import TinyViTConfig, build_mobile_sam
 from napari_samseg.core.models.sam import SamModel
-from napari_samseg.core.models.tiny import TinyConfig, build_tiny
+from napari_samseg.core.models.tiny import build_tiny
 from napari_samseg.core.types import PlanePrompts
 
 SMALL_TINY_VIT = TinyViTConfig(
@@ -21,15 +22,6 @@ SMALL_TINY_VIT = TinyViTConfig(
     windows=(3, 3, 3, 3),
     out_channels=32,
     classes=4,
-)
-SMALL_TINY = TinyConfig(
-    input_size=64,
-    embed_dim=32,
-    widths=(4, 8, 8, 16, 16),
-    depths=(0, 1, 1, 1, 1),
-    decoder_heads=2,
-    mlp_dim=32,
-    mask_channels=8,
 )
 
 
@@ -43,7 +35,7 @@ def model(request, make_tiny_sam):
     builders = {
         "sam": make_tiny_sam,
         "mobile_sam": lambda: build_mobile_sam(64, SMALL_TINY_VIT),
-        "tiny": lambda: build_tiny(SMALL_TINY),
+        "tiny": lambda: build_tiny(small_config()),
     }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

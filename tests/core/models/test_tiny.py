@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_models import small_config
 
 from napari_samseg.core.errors import CheckpointError
 from napari_samseg.core.models.tiny import (
@@ -19,9 +20,8 @@ from napari_samseg.core.models.tiny import (
     tiny_config,
 )
 
-SMALL = TinyConfig(
-    input_size=64,
-    embed_dim=32,
+# each width and depth another one: none is taken for its neighbour
+SMALL = small_config(
     widths=(8, 12, 16, 20, 24),
     depths=(0, 1, 0, 2, 1),
     decoder_depth=1,

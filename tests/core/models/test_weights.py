@@ -11,14 +11,9 @@ import torch
 import xxhash
 
 from napari_samseg.core.errors import DownloadError, UnknownNameError
-from napari_samseg.core.models import MODEL_FAMILIES, list_models, load_model, weights
-from napari_samseg.core.models.weights import (
-    ZOO,
-    PretrainedModel,
-    RemoteFile,
-    download,
-    models_folder,
-)
+from napari_samseg.core.models import list_models, load_model
+from napari_samseg.core.models.weights import download, models_folder
+from napari_samseg.core.models.zoo import ZOO, PretrainedModel, RemoteFile
 
 CONTENT = bytes(range(256)) * 8192  # 2 MiB, several chunks
 HASH = "xxh128:" + xxhash.xxh128(CONTENT).hexdigest()
@@ -274,7 +269,7 @@ def test_load_model_downloads_and_tells_progress(model, server, monkeypatch, tmp
     torch.save({"layer": torch.ones(2)}, tmp_path / "file.pt")
     server.content = (tmp_path / "file.pt").read_bytes()
     digest = "xxh128:" + xxhash.xxh128(server.content).hexdigest()
-    entry = weights.ZOO[model]
+    entry = ZOO[model]
     file = RemoteFile("model.pt", server.url, digest)
     monkeypatch.setitem(
         ZOO, model, PretrainedModel("local", "sam", "", file, entry.licence, "")
@@ -286,7 +281,7 @@ def test_load_model_downloads_and_tells_progress(model, server, monkeypatch, tmp
     assert stages[-1] == "loading local"
 
 
-# -- the zoo ---------------------------------------------------------------------
+# -- what there is ----------------------------------------------------------------
 
 
 def test_the_folder_of_models(monkeypatch, tmp_path):
@@ -294,32 +289,6 @@ def test_the_folder_of_models(monkeypatch, tmp_path):
     assert models_folder() == tmp_path
     monkeypatch.delenv("SAMSEG_MODELS")
     assert models_folder().parts[-2:] == ("napari-samseg", "models")
-
-
-@pytest.mark.parametrize("name", list(ZOO))
-def test_an_entry_is_complete(name):
-    entry = ZOO[name]
-    assert entry.name == name
-    assert entry.family in MODEL_FAMILIES
-    assert entry.licence
-    assert entry.citation
-    assert "\n" not in entry.description
-    for file in filter(None, (entry.checkpoint, entry.instance_decoder)):
-        assert file.url.startswith("https://")
-        assert re.fullmatch(r"xxh128:[0-9a-f]{32}", file.hash)
-        assert file.file_name.endswith((".pt", ".pth"))
-
-
-def test_files_and_hashes_are_all_different():
-    files = [
-        file
-        for entry in ZOO.values()
-        for file in (entry.checkpoint, entry.instance_decoder)
-        if file is not None
-    ]
-    assert len(files) == 24
-    for field in ("file_name", "url", "hash"):
-        assert len({getattr(file, field) for file in files}) == len(files)
 
 
 def test_models_are_listed_without_torch():

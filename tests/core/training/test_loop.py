@@ -115,7 +115,7 @@ def test_resumed_run_is_the_undisturbed_one(tmp_path: Path) -> None:
         assert rest == losses[stop:]
         for ours, theirs in (
             (resumed.module.state_dict(), whole.module.state_dict()),
-            (resumed.averaged, whole.averaged),
+            (resumed.averaged.values, whole.averaged.values),
         ):
             for name, value in theirs.items():
                 assert torch.equal(ours[name], value), name
@@ -147,11 +147,11 @@ def test_average_follows_the_weights() -> None:
     loop = make_loop(ema_decay=0.0)
     list(loop.run())
     for name, value in loop.module.state_dict().items():
-        assert torch.equal(loop.averaged[name], value)
+        assert torch.equal(loop.averaged.values[name], value)
     slow = make_loop(ema_decay=0.9)
     list(slow.run())
     weight = "3.weight"
-    gap = slow.module.state_dict()[weight] - slow.averaged[weight]
+    gap = slow.module.state_dict()[weight] - slow.averaged.values[weight]
     assert gap.abs().max() > 0
 
 
@@ -219,7 +219,7 @@ def test_the_best_weights_are_handed_out_and_training_goes_on_from_its_own() -> 
     def keep(module: nn.Module, score: float) -> None:
         state = {n: t.clone() for n, t in module.state_dict().items()}
         kept.append((score, state))
-        assert all(torch.equal(t, loop.averaged[n]) for n, t in state.items())
+        assert all(torch.equal(t, loop.averaged.values[n]) for n, t in state.items())
 
     loop._validate = scoring(lambda: Score(next(scores)))
     loop._on_best = keep

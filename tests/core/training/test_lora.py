@@ -7,42 +7,30 @@ import copy
 import numpy as np
 import pytest
 import torch
+from small_models import build_small
 
 from napari_samseg.core.errors import CheckpointError, SettingsError
 from napari_samseg.core.models.mobile_sam import TinyViTConfig, build_mobile_sam
 from napari_samseg.core.models.sam import SamModel
-from napari_samseg.core.models.tiny import TinyConfig, build_tiny
 from napari_samseg.core.settings import LoraSettings
 from napari_samseg.core.training.lora import (
-    LORA_TARGETS,
-    LoraLayer,
     add_lora,
     has_lora,
     load_lora,
     lora_parameters,
     lora_state,
-    matching_targets,
     merge_lora,
     remove_lora,
 )
+from napari_samseg.core.training.lora_layer import LoraLayer
+from napari_samseg.core.training.lora_targets import LORA_TARGETS, matching_targets
 
 SIDE = 64
 CONVOLUTIONAL = {"encoder.pointwise"}
 
 
 def build_embedded():
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        config = TinyConfig(
-            input_size=SIDE,
-            embed_dim=32,
-            widths=(4, 8, 8, 16, 16),
-            depths=(0, 1, 1, 1, 1),
-            decoder_heads=2,
-            mlp_dim=32,
-            mask_channels=8,
-        )
-        return build_tiny(config).eval()
+    return build_small(input_size=SIDE).eval()
 
 
 def build_mobile():

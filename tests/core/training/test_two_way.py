@@ -51,6 +51,21 @@ def test_a_token_counts_as_often_as_it_is_said_to(
     torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.parametrize("precision", [torch.float32, torch.float64])
+def test_counts_of_any_precision_in_mixed_precision(
+    transformer: TwoWayTransformer, precision: torch.dtype
+) -> None:
+    keys, places = torch.randn(1, 6, 32), torch.randn(1, 6, 32)
+    tokens = torch.randn(1, 3, 32)
+    counts = torch.tensor([[1, 3, 0, 1, 2, 0]]).log()
+    expected, _ = two_way(transformer, keys, places, tokens, counts)
+    with torch.autocast("cpu", torch.bfloat16):
+        found, _ = two_way(transformer, keys, places, tokens, counts.to(precision))
+    assert found.dtype == torch.bfloat16
+    # eight bits of precision, values up to 3
+    torch.testing.assert_close(found.float(), expected, atol=0.05, rtol=0)
+
+
 @pytest.mark.parametrize("sample", [sample_random_point, sample_jittered_box])
 def test_surroundings_with_a_coarse_rest_are_almost_the_whole(
     sample, monkeypatch: pytest.MonkeyPatch

@@ -10,17 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_samseg.core.amounts import count_things
-from napari_samseg.core.errors import (
-    InvalidPromptError,
-    SettingsError,
-    UnknownNameError,
-)
+from napari_samseg.core.errors import SettingsError, UnknownNameError
 from napari_samseg.core.instances.components import check_semantic, label_components
 from napari_samseg.core.instances.membranes import (
     cells_from_membranes,
     instances_from_contours,
     membranes_of,
 )
+from napari_samseg.core.instances.seed_points import Seeds, grow_points
 from napari_samseg.core.instances.seeds import pixel_side
 from napari_samseg.core.instances.tidy import (
     count_pixels,
@@ -34,7 +31,6 @@ from napari_samseg.core.instances.watershed import (
     check_spacing,
     grow_seeds,
     split_touching,
-    watershed_from_points,
 )
 from napari_samseg.core.settings import InstanceSettings
 from napari_samseg.core.steps import run_steps
@@ -46,7 +42,6 @@ __all__ = [
     "SEMANTIC_METHODS",
     "TIDY_SETTINGS",
     "Instances",
-    "Seeds",
     "find_instances",
     "find_instances_steps",
     "seed_options",
@@ -61,22 +56,6 @@ class Found(NamedTuple):
     labels: npt.NDArray[np.uint32]
     n_unassigned: int = 0
     notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Seeds:
-    """Points that objects grow from.
-
-    Attributes
-    ----------
-    points : (N, D) float
-        In pixels of the labels; an integer is the centre of one.
-    ids : (N,) int64
-        Object of each, from 1; several may have the same.
-    """
-
-    points: npt.NDArray[np.float64]
-    ids: npt.NDArray[np.int64]
 
 
 Method = Callable[[npt.NDArray[Any], InstanceSettings, Spacing, Seeds | None], Found]
@@ -311,53 +290,7 @@ def _points(
     spacing: Spacing,
     seeds: Seeds | None,
 ) -> Found:
-    """Grow points into everything that is not background."""
-    if seeds is None:
-        raise InvalidPromptError(
-            "the method points grows objects from points: give a file with --seeds, or "
-            "a Points layer"
-        )
-    if seeds.points.shape[1:] != (classes.ndim,):
-        raise InvalidPromptError(
-            f"points with {seeds.points.shape[-1]} coordinates do not lie in labels of "
-            f"shape {classes.shape}"
-        )
-    last = np.array(classes.shape) - 0.5
-    is_inside = np.all((seeds.points >= -0.5) & (seeds.points <= last), axis=1)
-    if not is_inside.all():
-        first = np.flatnonzero(~is_inside)[0]
-        raise InvalidPromptError(
-            f"{np.count_nonzero(~is_inside)} of {len(seeds.points)} points lie outside "
-            f"labels of shape {classes.shape}, such as {seeds.points[first].tolist()}: "
-            "are they points of another image, or in micrometres?"
-        )
-    labels, n_unassigned = watershed_from_points(
-        classes, seeds.points, ids=seeds.ids, spacing=spacing
-    )
-    return Found(labels, n_unassigned, _seed_notes(classes, seeds, labels))
-
-
-def _seed_notes(
-    classes: npt.NDArray[Any], seeds: Seeds, labels: npt.NDArray[Any]
-) -> tuple[str, ...]:
-    places = np.rint(seeds.points).astype(np.int64)
-    places = np.clip(places, 0, np.array(classes.shape) - 1)
-    is_off = classes[tuple(places.T)] == 0
-    n_off = int(np.count_nonzero(is_off))
-    ids = np.unique(seeds.ids[~is_off])
-    n_lost = len(np.setdiff1d(ids, count_pixels(labels)[0]))
-    notes = []
-    if n_off:
-        notes.append(
-            f"{n_off} of {len(places)} points lie on background, where nothing grows: "
-            "put each on its object"
-        )
-    if n_lost:
-        notes.append(
-            f"{n_lost} of {len(ids)} objects got no pixels: points of others lie at "
-            "the same place, and the first counts"
-        )
-    return tuple(notes)
+    return Found(*grow_points(classes, seeds, spacing))
 
 
 def _mask(

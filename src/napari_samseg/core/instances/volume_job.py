@@ -23,10 +23,10 @@ from napari_samseg.core.instances.blockwise_watershed import split_blockwise
 from napari_samseg.core.instances.class_source import ClassSource
 from napari_samseg.core.instances.methods import (
     Instances,
-    Seeds,
     find_instances_steps,
     seed_options,
 )
+from napari_samseg.core.instances.seed_points import Seeds
 from napari_samseg.core.instances.tidy import count_pixels
 from napari_samseg.core.instances.watershed import check_spacing
 from napari_samseg.core.memory import free_memory

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from napari_samseg.core.errors import InvalidPromptError
-from napari_samseg.core.instances.methods import Seeds
+from napari_samseg.core.instances.seed_points import Seeds
 from napari_samseg.core.io.prompt_planes import read_plane_rows
 from napari_samseg.core.io.prompt_rows import (
     POINT_COLUMNS,

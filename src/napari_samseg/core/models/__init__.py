@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from napari_samseg.core.models.weights import ZOO, PretrainedModel, list_models
+from napari_samseg.core.models.weights import list_models
+from napari_samseg.core.models.zoo import ZOO, PretrainedModel
 
 if TYPE_CHECKING:
     from napari_samseg.core.models.families import (

@@ -38,6 +38,7 @@ from napari_samseg.core.models.tiny import (
     tiny_config,
     tiny_metadata,
 )
+from napari_samseg.core.models.zoo import ZOO
 from napari_samseg.core.steps import run_steps
 from napari_samseg.core.types import Progress
 
@@ -239,7 +240,7 @@ def _find_checkpoint(
         # The package is always unpacked: napari needs its manifest as a file.
         embedded = resources.files("napari_samseg") / "data" / weights.EMBEDDED_FILE
         return "default", Path(str(embedded))
-    if isinstance(name_or_path, str) and name_or_path in weights.ZOO:
+    if isinstance(name_or_path, str) and name_or_path in ZOO:
         path = yield from weights.download(name_or_path, folder)
         return name_or_path, path
     tuned = weights.tuned_models(folder)

@@ -138,9 +138,7 @@ def estimate_steps(
     n_views += sum(_count_tiles(images, validation, model, plan))
     per_view = yield from _encode_seconds(model)
     per_epoch, n_objects = _count_batches(training, tiles, tune.objects)
-    n_steps = plan.loop.steps
-    if tune.epochs:
-        n_steps = max(1, tune.epochs * per_epoch // plan.loop.accumulate)
+    n_steps = plan.count_steps(per_epoch)
     n_batches = n_steps * plan.loop.accumulate
     known = recall_speed(model, what=_speed_of(tune))
     whole = _assumed(model)

@@ -20,6 +20,7 @@ from napari_samseg.core.errors import CheckpointError, TrainingError
 from napari_samseg.core.memory import is_memory_error, warn_fallback
 from napari_samseg.core.settings import LoopSettings
 from napari_samseg.core.training.ahead import BatchesAhead
+from napari_samseg.core.training.averaging import AveragedWeights
 from napari_samseg.core.training.checkpoint import (
     read_training_state,
     write_training_state,
@@ -107,7 +108,7 @@ class TrainingLoop(Generic[Batch]):
 
     Attributes
     ----------
-    averaged : dict of str to tensor
+    averaged : AveragedWeights
         Running means of what learns, and of the buffers.
     figures : dict of str to float
         Of the last step.
@@ -134,7 +135,7 @@ class TrainingLoop(Generic[Batch]):
         self.step = 0
         self.figures: dict[str, float] = {}
         self.rate = 0.0
-        self.averaged = {n: t.detach().clone() for n, t in self._learning().items()}
+        self.averaged = AveragedWeights(module, settings.ema_decay)
         self._batch_at = batch_at
         self._compute_loss = compute_loss
         self._validate = validate
@@ -232,7 +233,7 @@ class TrainingLoop(Generic[Batch]):
                 "learning rate. What was learned before is kept"
             )
         self._optimizer.step()
-        self._average()
+        self.averaged.update(self.step)
         self.rate = rate
         total = figures.pop("loss")
         self.figures = figures
@@ -315,42 +316,6 @@ class TrainingLoop(Generic[Batch]):
                 )
         return loss, {**figures, "loss": float(loss.detach())}
 
-    def _learning(self) -> dict[str, torch.Tensor]:
-        """Return what training changes: parameters that learn, and buffers."""
-        state = self.module.state_dict(keep_vars=True)
-        return {
-            name: tensor
-            for name, tensor in state.items()
-            if tensor.requires_grad or not isinstance(tensor, nn.Parameter)
-        }
-
-    @torch.no_grad()
-    def _average(self) -> None:
-        """Move the averaged weights; early steps count more, so the start fades."""
-        decay = min(self.settings.ema_decay, (1 + self.step) / (10 + self.step))
-        for name, now in self._learning().items():
-            mean = self.averaged[name]
-            if mean.dtype.is_floating_point and self.settings.ema_decay:
-                mean.lerp_(now, 1 - decay)
-            else:
-                mean.copy_(now)
-
-    @contextmanager
-    def averaged_weights(self) -> Iterator[nn.Module]:
-        """Put the averaged weights into the module, until the ``with`` block ends."""
-        learning = self._learning()
-        now = {name: tensor.detach().clone() for name, tensor in learning.items()}
-        try:
-            self._put(self.averaged)
-            yield self.module
-        finally:
-            self._put(now)
-
-    @torch.no_grad()
-    def _put(self, values: Mapping[str, torch.Tensor]) -> None:
-        for name, tensor in self._learning().items():
-            tensor.copy_(values[name])
-
     def _score_steps(self) -> Generator[Progress, None, float | None]:
         due = self.step % self.settings.validate_every == 0
         if not (due or self.step == self.settings.steps):
@@ -362,7 +327,7 @@ class TrainingLoop(Generic[Batch]):
     def _validate_steps(self) -> Generator[Progress, None, float | None]:
         if self._validate is None:
             return None
-        with self.averaged_weights() as module:
+        with self.averaged.in_module() as module:
             score = yield from self._validate(module)
             is_kept = self._scores.note(score, self.step, self.settings)
             if is_kept and self._on_best is not None:
@@ -376,8 +341,8 @@ class TrainingLoop(Generic[Batch]):
         scores = self._scores
         state: dict[str, Any] = {
             "step": self.step,
-            "module": {n: t.detach() for n, t in self._learning().items()},
-            "averaged": self.averaged,
+            "module": {n: t.detach() for n, t in self.averaged.learning().items()},
+            "averaged": self.averaged.values,
             "optimizer": self._optimizer.state_dict(),
             "scores": {name: getattr(scores, name) for name in scores.__slots__},
             "unscored": self._unscored,
@@ -395,10 +360,10 @@ class TrainingLoop(Generic[Batch]):
             If there is no readable state, or it is of another module.
         """
         state = read_training_state(checkpoint, self.device)
-        _check_state(state, self._learning(), checkpoint)
+        _check_state(state, self.averaged.learning(), checkpoint)
         try:
-            self._put(state["module"])
-            self.averaged = dict(state["averaged"])
+            self.averaged.put(state["module"])
+            self.averaged.values = dict(state["averaged"])
             self._optimizer.load_state_dict(state["optimizer"])
             self._scores = ScoreBoard(**state["scores"])
             self.step = int(state["step"])

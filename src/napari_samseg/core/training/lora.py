@@ -1,189 +1,43 @@
-"""Low-rank adapters: tune a large model by a few numbers beside its frozen weights.
+"""Adapters of a model: added, trained, kept apart from it, merged into it.
 
-Hu et al. 2021, LoRA, arXiv:2106.09685: y = W x + (alpha / r) B A x, where A and B have
-rank r and B starts at zero, so that nothing changes at first.
-
-The encoders of SAM and TinyViT make queries, keys and values in one linear layer: they
-are rows of its output, and each has its own A and B here. An adapted layer answers for
-`weight` with the sum, so whatever reads weights, as
-`napari_samseg.core.models.attention` does, sees the adapted ones.
+A large model is tuned by a few numbers beside its frozen weights:
+`napari_samseg.core.training.lora_layer` says how, and
+`napari_samseg.core.training.lora_targets` which of its layers get them.
 """
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Mapping
-from types import MappingProxyType
 
 import torch
-from segment_anything.modeling import ImageEncoderViT, Sam
+from segment_anything.modeling import Sam
 from torch import nn
 
 from napari_samseg.core.errors import CheckpointError, SettingsError
-from napari_samseg.core.models.mobile_sam import TinyViT, WindowAttention
 from napari_samseg.core.settings import LoraSettings
+from napari_samseg.core.training.lora_layer import LoraLayer, LoraPart
+from napari_samseg.core.training.lora_targets import (
+    choose_parts,
+    is_target,
+    plain_layers,
+    rows_of,
+)
 
 __all__ = [
-    "LORA_TARGETS",
     "TRAINED_KEY",
-    "LoraLayer",
     "add_lora",
     "drop_out",
     "has_lora",
     "load_lora",
     "lora_parameters",
     "lora_state",
-    "matching_targets",
     "merge_lora",
     "remove_lora",
 ]
 
-# The name of a part that is a whole layer.
-WHOLE = "all"
 # In the header of a file of adapters: what was trained, as in the settings.
 TRAINED_KEY = "trained"
-# Each target: which layers (their names in the model), and which part of them.
-LORA_TARGETS: Mapping[str, tuple[str, str]] = MappingProxyType(
-    {
-        "encoder.q": (r"image_encoder\..*\.attn\.qkv", "q"),
-        "encoder.k": (r"image_encoder\..*\.attn\.qkv", "k"),
-        "encoder.v": (r"image_encoder\..*\.attn\.qkv", "v"),
-        "encoder.proj": (r"image_encoder\..*\.attn\.proj", WHOLE),
-        "encoder.lin1": (r"image_encoder\..*\.mlp\.(lin1|fc1)", WHOLE),
-        "encoder.lin2": (r"image_encoder\..*\.mlp\.(lin2|fc2)", WHOLE),
-        # 1 x 1 convolutions of the embedded family
-        "encoder.pointwise": (
-            r"image_encoder\.(up_\d+\.conv|side_\d+\.conv|neck)",
-            WHOLE,
-        ),
-        "decoder.q": (r"mask_decoder\..*\.q_proj", WHOLE),
-        "decoder.k": (r"mask_decoder\..*\.k_proj", WHOLE),
-        "decoder.v": (r"mask_decoder\..*\.v_proj", WHOLE),
-        "decoder.out": (r"mask_decoder\..*\.out_proj", WHOLE),
-        "decoder.mlp": (r"mask_decoder\..*\.mlp\.lin[12]", WHOLE),
-        "hypernetworks": (r"mask_decoder\.output_hypernetworks_mlps\..*", WHOLE),
-        "iou_head": (r"mask_decoder\.iou_prediction_head\..*", WHOLE),
-    }
-)
-# What "auto" means: as in MSSegSAM, or where an encoder has no attention.
-USUAL_TARGETS = (
-    ("encoder.q", "encoder.v", "encoder.lin1", "encoder.lin2"),
-    ("encoder.pointwise", "decoder.q", "decoder.v"),
-)
-
-
-class LoraPart(nn.Module):
-    """The matrices A and B of a layer, or of some rows of its output.
-
-    Attributes
-    ----------
-    a : (r, inputs) parameter
-        Kaiming-uniform as a linear layer's weight (a = sqrt 5).
-    b : (rows, r) parameter
-        Zero.
-    scale : () float tensor
-        alpha / r; stored with the matrices, which mean nothing without it.
-    """
-
-    scale: torch.Tensor
-
-    def __init__(self, a: torch.Tensor, b: torch.Tensor, scale: torch.Tensor) -> None:
-        super().__init__()
-        self.a = nn.Parameter(a)
-        self.b = nn.Parameter(b)
-        self.register_buffer("scale", scale)
-
-    def delta(self) -> torch.Tensor:
-        """Return what is added to the weight, (rows, inputs)."""
-        return self.scale * (self.b @ self.a)
-
-
-class LoraLayer(nn.Module):
-    """A linear layer, or a 1 x 1 convolution, with adapters beside it.
-
-    Parameters
-    ----------
-    base : nn.Linear or nn.Conv2d
-        It is frozen.
-    rows : mapping of name to (n,) int64 tensor, or to None
-        Rows of the output that each part adds to; None for all.
-    parts : mapping of name to LoraPart
-    dropout : float
-    """
-
-    def __init__(
-        self,
-        base: nn.Linear | nn.Conv2d,
-        rows: Mapping[str, torch.Tensor | None],
-        parts: Mapping[str, LoraPart],
-        dropout: float = 0.0,
-    ) -> None:
-        super().__init__()
-        self.base = base.requires_grad_(False)
-        self.lora = nn.ModuleDict(parts)
-        self.dropout = nn.Dropout(dropout)
-        for name in parts:
-            self.register_buffer(f"rows_{name}", rows[name], persistent=False)
-
-    @property
-    def weight(self) -> torch.Tensor:
-        """Weight with adapters, of the form of the layer's own."""
-        weight: torch.Tensor = self.base.weight
-        flat = weight.flatten(1)
-        for rows, part in self._parts():
-            delta = part.delta().to(flat.dtype)
-            flat = flat + delta if rows is None else flat.index_add(0, rows, delta)
-        return flat.view_as(weight)
-
-    @property
-    def bias(self) -> torch.Tensor | None:
-        """Bias of the layer."""
-        return self.base.bias
-
-    @property
-    def out_channels(self) -> int:
-        """Channels that come out of a convolution."""
-        return len(self.base.weight)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map as the layer does, plus what the adapters add."""
-        is_conv = isinstance(self.base, nn.Conv2d)
-        y: torch.Tensor = self.base(x)
-        x = self.dropout(x)
-        if is_conv:
-            x = x.movedim(1, -1)
-        added = torch.zeros((), dtype=y.dtype, device=y.device)
-        for rows, part in self._parts():
-            delta = part.scale * nn.functional.linear(
-                nn.functional.linear(x, part.a), part.b
-            )
-            if rows is None:
-                added = added + delta
-            else:
-                y = y.index_add(-1, rows, delta.to(y.dtype))
-        return y + (added.movedim(-1, 1) if is_conv else added)
-
-    def merged(self) -> nn.Linear | nn.Conv2d:
-        """Return the layer alone, its weight the sum."""
-        with torch.no_grad():
-            self.base.weight.copy_(self.weight)
-        return self.base
-
-    def _parts(self) -> Iterator[tuple[torch.Tensor | None, LoraPart]]:
-        for name, part in self.lora.items():
-            yield getattr(self, f"rows_{name}"), part  # type: ignore[misc]
-
-
-def matching_targets(sam: Sam) -> dict[str, tuple[str, ...]]:
-    """Return the targets that a model has, each with the names of its layers."""
-    layers = _plain_layers(sam)
-    found = {}
-    for target, (pattern, _) in LORA_TARGETS.items():
-        names = tuple(name for name in layers if re.fullmatch(pattern, name))
-        if names:
-            found[target] = names
-    return found
 
 
 def add_lora(
@@ -215,30 +69,11 @@ def add_lora(
             "this model has adapters already: merge or remove them before others are "
             "added"
         )
-    known = matching_targets(sam)
-    targets = settings.target_names
-    if targets == ("auto",):
-        targets = next(usual for usual in USUAL_TARGETS if set(usual) <= set(known))
-    unknown = [name for name in targets if name not in LORA_TARGETS]
-    if unknown:
-        raise SettingsError(
-            f"no layers are called {', '.join(unknown)}; there are "
-            f"{', '.join(LORA_TARGETS)}"
-        )
-    missing = [name for name in targets if name not in known]
-    if missing:
-        raise SettingsError(
-            f"this model has no layers for {', '.join(missing)}; it has "
-            f"{', '.join(known)}"
-        )
-    wanted: dict[str, list[str]] = {}
-    for target in targets:
-        for name in known[target]:
-            wanted.setdefault(name, []).append(LORA_TARGETS[target][1])
-    layers = {n: layer for n, layer in _plain_layers(sam).items() if n in wanted}
+    wanted = choose_parts(sam, settings.target_names)
+    layers = {n: layer for n, layer in plain_layers(sam).items() if n in wanted}
     for name, layer in layers.items():
         made = {
-            part: _draw_part(layer, _rows(sam, name, part), settings, generator)
+            part: _draw_part(layer, rows_of(sam, name, part), settings, generator)
             for part in wanted[name]
         }
         _adapt(sam, name, made, settings.dropout)
@@ -285,7 +120,7 @@ def load_lora(sam: Sam, state: Mapping[str, torch.Tensor]) -> tuple[str, ...]:
         the model is then as it was.
     """
     parts = _read_parts(state)
-    layers = _plain_layers(sam)
+    layers = plain_layers(sam)
     if has_lora(sam):
         _check_same(sam, state)
         for name, part in _named_parts(sam):
@@ -313,22 +148,6 @@ def remove_lora(sam: Sam) -> None:
         _replace(sam, name, layer.base)
 
 
-def _plain_layers(sam: nn.Module) -> dict[str, nn.Linear | nn.Conv2d]:
-    """Layers that can be adapted and are not, by name."""
-    return {
-        name: module
-        for name, module in sam.named_modules()
-        if isinstance(module, nn.Linear)
-        or (
-            isinstance(module, nn.Conv2d)
-            and module.kernel_size == (1, 1)
-            and module.stride == (1, 1)
-            and module.groups == 1
-        )
-        if ".lora." not in name and not name.endswith(".base")
-    }
-
-
 def _adapted_layers(sam: nn.Module) -> dict[str, LoraLayer]:
     return {n: m for n, m in sam.named_modules() if isinstance(m, LoraLayer)}
 
@@ -337,23 +156,6 @@ def _named_parts(sam: nn.Module) -> Iterator[tuple[str, LoraPart]]:
     for name, module in sam.named_modules():
         if isinstance(module, LoraPart):
             yield name, module
-
-
-def _rows(sam: Sam, name: str, part: str) -> torch.Tensor | None:
-    """Rows of a layer's output that are queries, keys or values; None for all."""
-    if part == WHOLE:
-        return None
-    attention = sam.get_submodule(name.rpartition(".")[0])
-    layer = attention.qkv
-    rows = torch.arange(len(layer.weight), device=layer.weight.device)
-    place = "qkv".index(part)
-    if isinstance(sam.image_encoder, TinyViT) and isinstance(
-        attention, WindowAttention
-    ):
-        # there, each head has its own queries, keys and values side by side
-        return rows.view(attention.heads, 3, -1)[:, place].flatten()
-    assert isinstance(sam.image_encoder, ImageEncoderViT)
-    return rows.view(3, -1)[place].clone()
 
 
 def _draw_part(
@@ -377,7 +179,7 @@ def _draw_part(
 def _adapt(sam: Sam, name: str, parts: Mapping[str, LoraPart], dropout: float) -> None:
     layer = sam.get_submodule(name)
     assert isinstance(layer, nn.Linear | nn.Conv2d)
-    rows = {part: _rows(sam, name, part) for part in parts}
+    rows = {part: rows_of(sam, name, part) for part in parts}
     adapted = LoraLayer(layer, rows, parts, dropout).to(layer.weight.device)
     _replace(sam, name, adapted.train(layer.training))
 
@@ -431,16 +233,12 @@ def _check_fits(
     found: LoraPart,
 ) -> None:
     layer = layers.get(name)
-    fits = layer is not None and any(
-        re.fullmatch(pattern, name) and part == known
-        for pattern, known in LORA_TARGETS.values()
-    )
-    if not fits or layer is None:
+    if layer is None or not is_target(name, part):
         raise CheckpointError(
             f"there is no layer '{name}' with a part '{part}' in this model: the "
             "adapters are of another one"
         )
-    rows = _rows(sam, name, part)
+    rows = rows_of(sam, name, part)
     n_rows = len(layer.weight) if rows is None else len(rows)
     rank = found.a.shape[0]
     expected = (rank, layer.weight.flatten(1).shape[1]), (n_rows, rank)

@@ -23,7 +23,8 @@ from napari_samseg.core.errors import SettingsError
 from napari_samseg.core.models import packaged
 from napari_samseg.core.models.packaged import PackagedSam, package_arguments
 from napari_samseg.core.models.tuned_card import card_scores, read_card
-from napari_samseg.core.models.weights import UNSTATED, ZOO, tuned_models
+from napari_samseg.core.models.weights import tuned_models
+from napari_samseg.core.models.zoo import UNSTATED, ZOO
 from napari_samseg.core.optional import import_optional
 from napari_samseg.core.overlay import draw_overlay
 from napari_samseg.core.predict import predict_masks

@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 
 from napari_samseg.core.errors import SettingsError
-from napari_samseg.core.models.weights import ZOO, tuned_folder
+from napari_samseg.core.models.weights import tuned_folder
+from napari_samseg.core.models.zoo import ZOO
 
 __all__ = ["training_folder"]
 

@@ -53,6 +53,18 @@ class TuningPlan:
         """Return all settings, by group."""
         return {part: asdict(getattr(self, part)) for part in PLAN_PARTS}
 
+    def count_steps(self, per_epoch: int) -> int:
+        """Return how many steps the training has.
+
+        Parameters
+        ----------
+        per_epoch : int
+            Batches in one pass over all objects.
+        """
+        if not self.tune.epochs:
+            return self.loop.steps
+        return max(1, self.tune.epochs * per_epoch // self.loop.accumulate)
+
 
 # What a person may expect of other images of the kind, of the same instrument.
 VARIED = AugmentSettings(

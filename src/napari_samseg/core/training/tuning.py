@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
-import json
-import math
 import shutil
 import time
 from collections.abc import Generator, Mapping, Sequence
@@ -13,22 +10,17 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from napari_samseg.core.chosen_model import model_steps
 from napari_samseg.core.errors import OutputError
 from napari_samseg.core.models.sam import SamModel
-from napari_samseg.core.models.weights import TUNED_FILE
-from napari_samseg.core.settings import (
-    ModelSettings,
-    TuneSettings,
-)
+from napari_samseg.core.settings import ModelSettings
 from napari_samseg.core.steps import run_steps
 from napari_samseg.core.training.batches import BatchSource, TuneLoss, split_batch
 from napari_samseg.core.training.distributed import ALONE, join_ranks
 from napari_samseg.core.training.estimate import estimate_steps, time_training
 from napari_samseg.core.training.images import count_sides, describe_sides, divide
-from napari_samseg.core.training.learning import learning_parts
+from napari_samseg.core.training.kept import KeptWeights
+from napari_samseg.core.training.learning import choose_learning, copy_model
 from napari_samseg.core.training.logs import (
     LogRow,
     LogStart,
@@ -36,19 +28,14 @@ from napari_samseg.core.training.logs import (
     load_loggers,
 )
 from napari_samseg.core.training.loop import TrainingLoop
-from napari_samseg.core.training.lora import add_lora, drop_out
+from napari_samseg.core.training.lora import drop_out
 from napari_samseg.core.training.losses import read_loss
 from napari_samseg.core.training.prepare import prepare_steps
 from napari_samseg.core.training.presets import TuningPlan
-from napari_samseg.core.training.result import (
-    TuneResult,
-    digest_weights,
-    write_tuned,
-)
+from napari_samseg.core.training.result import TuneResult, digest_weights
 from napari_samseg.core.training.schedule import Score
 from napari_samseg.core.training.survey import survey_steps
 from napari_samseg.core.training.unfinished import (
-    LAST,
     STATE,
     WORK,
     TuningRecipe,
@@ -63,8 +50,6 @@ from napari_samseg.core.training.views import ViewSet, drop_views, has_views
 from napari_samseg.core.types import Progress, Remark, TrainingProgress
 
 if TYPE_CHECKING:
-    from segment_anything.modeling import Sam
-
     from napari_samseg.core.training.batches import ObjectBatch
     from napari_samseg.core.training.images import LabelledImage, LabelledPlane
 
@@ -96,14 +81,10 @@ class TuningJob:
 
     Attributes
     ----------
-    before : ValidationScores or None
-        Of the model that it starts from.
     history : list of dict
         A row for each validation so far.
     validation : Validation or None
         Once the views are there.
-    now : ValidationScores or None
-        Of the last validation.
     """
 
     def __init__(
@@ -121,21 +102,27 @@ class TuningJob:
         self.images = tuple(images)
         self.folder = folder
         self.plan = TuningPlan() if plan is None else plan
-        self.before: ValidationScores | None = None
         self.history: list[Mapping[str, float]] = []
         self.validation: Validation | None = None
-        self.now: ValidationScores | None = None
-        self._after: ValidationScores | None = None
         self._model = model
         self._stores = stores
         self._models_folder = models_folder
         self._loggers = tuple(loggers)
         self._estimates = estimates
         self._loaded: SamModel | None = None
-        self._step = 0  # of the best weights
-        self._base: dict[str, str] = {}
+        self._kept = KeptWeights(folder, self.images, self.plan)
         self._started = 0.0
         self._ranks = ALONE
+
+    @property
+    def before(self) -> ValidationScores | None:
+        """Scores of the model that it starts from."""
+        return self._kept.before
+
+    @property
+    def now(self) -> ValidationScores | None:
+        """Scores of the last validation."""
+        return self._kept.now
 
     @property
     def can_resume(self) -> bool:
@@ -193,7 +180,7 @@ class TuningJob:
         is_prepared = resume and has_views(work)
         planes = [] if is_prepared else (yield from self._survey_steps())
         model = yield from self._model_steps()
-        _choose_learning(model.sam, self.plan)
+        choose_learning(model.sam, self.plan)
         if self._recipe is not None:
             write_recipe(self.folder, self._recipe)
         if is_prepared:
@@ -206,25 +193,23 @@ class TuningJob:
         yield from self._score_before_steps(model)
         if is_prepared and is_unfinished(self.folder):
             loop.resume(work / STATE)
-            self._after = self._read_after()
+            self._kept.take_up()
         elif self.before is not None:
-            # whoever learns nothing from here on has the model that was there before
-            self._after = self.before
             loop.begin_at(self.before.score)
-            self._write(TUNED_FILE, model, 0, self.before)
+            self._kept.keep_start(model)
         drop_out(model.sam, on=True)
         if self.before is not None:
             yield Remark(SCORING, detail=f"before: {self.before}")
         try:
-            self._ranks.check_alike((self._base, self.plan, loop.step))
+            self._ranks.check_alike((self._kept.base, self.plan, loop.step))
             yield from self._follow(loop)
         except OutputError:
             raise  # there is no room for the last weights either
         except BaseException:
             # also when it is stopped: nothing that was learned is lost
-            self._write_last(loop, model)
+            self._keep_last(loop, model)
             raise
-        self._write_last(loop, model)
+        self._keep_last(loop, model)
         result = self._ranks.from_first(self.result(views.split))
         shutil.rmtree(work, ignore_errors=True)
         return result
@@ -234,29 +219,20 @@ class TuningJob:
         work = self.folder / WORK
         self._ranks.meet("waiting until it is prepared")
         model = run_steps(self._model_steps())
-        _choose_learning(model.sam, self.plan)
+        choose_learning(model.sam, self.plan)
         views = ViewSet.load(work)
         loop = self._make_loop(model, views)
         drop_out(model.sam, on=True)
         if resume and is_unfinished(self.folder):
             loop.resume(work / STATE)
-        self._ranks.check_alike((self._base, self.plan, loop.step))
+        self._ranks.check_alike((self._kept.base, self.plan, loop.step))
         for _ in loop.run():
             pass  # the first process tells
         return self._ranks.from_first(self.result(views.split))
 
     def result(self, split: str) -> TuneResult:
         """Return what there is so far."""
-        best, last = self.folder / TUNED_FILE, self.folder / LAST
-        return TuneResult(
-            best if best.exists() else last,
-            last,
-            tuple(self.history),
-            self.before,
-            self._after,
-            split,
-            self._step,
-        )
+        return self._kept.result(self.history, split)
 
     def _check_settings(self) -> None:
         """Tell what is wrong with settings before anything is encoded."""
@@ -322,18 +298,19 @@ class TuningJob:
             )
         yield Progress("looking at the model")
         self._loaded = loaded
-        self._base = {"name": loaded.name, "weights": digest_weights(loaded.sam)}
-        return _own_copy(loaded, self.plan.tune)
+        digest = digest_weights(loaded.sam)
+        self._kept.base = {"name": loaded.name, "weights": digest}
+        return copy_model(loaded, self.plan.tune)
 
     def _make_loop(self, model: SamModel, views: ViewSet) -> TrainingLoop[ObjectBatch]:
         plan = self.plan
         source = BatchSource(views, plan.tune, plan.loop.seed)
-        loop = plan.loop
-        if plan.tune.epochs:
-            n_steps = max(1, plan.tune.epochs * source.per_epoch // loop.accumulate)
-            loop = dataclasses.replace(loop, steps=n_steps)
+        n_steps = plan.count_steps(source.per_epoch)
+        loop = dataclasses.replace(plan.loop, steps=n_steps)
         is_first = self._ranks.is_first
         self.validation = Validation(views, plan.tune, loop.seed)
+        self._kept.n_training = self.validation.n_learning
+        self._kept.n_validation = len(self.validation)
         self._epochs = loop.accumulate / source.per_epoch
         self._objects_per_step = source.mean_size * loop.accumulate
         made = TrainingLoop(
@@ -344,7 +321,7 @@ class TuningJob:
             validate=(lambda _: self._validate_steps(model))
             if is_first and len(self.validation)
             else None,
-            on_best=lambda _, score: self._keep_best(model, made.step),
+            on_best=lambda _, score: self._kept.keep_best(model, made.step),
             split=split_batch,
             weigh=source.weigh,
             checkpoint=views.folder / STATE if is_first else None,
@@ -356,28 +333,21 @@ class TuningJob:
         assert self.validation is not None
         self._started = time.monotonic()
         if len(self.validation):
-            self.before = yield from self.validation.score_steps(model)
+            self._kept.before = yield from self.validation.score_steps(model)
 
     def _validate_steps(self, model: SamModel) -> Generator[Progress, None, Score]:
         assert self.validation is not None
         drop_out(model.sam, on=False)
         try:
-            self.now = yield from self.validation.score_steps(model)
+            now = yield from self.validation.score_steps(model)
         finally:
             drop_out(model.sam, on=True)
-        return Score(self.now.score, self.now.per_object)
+        self._kept.now = now
+        return Score(now.score, now.per_object)
 
-    def _keep_best(self, model: SamModel, step: int) -> None:
-        self._after, self._step = self.now, step
-        self._write(TUNED_FILE, model, step, self.now)
-
-    def _write_last(self, loop: TrainingLoop[ObjectBatch], model: SamModel) -> None:
-        with loop.averaged_weights():
-            self._write(LAST, model, loop.step, self.now)
-            if not self.validation:
-                # the last is the best there is
-                self._step = loop.step
-                self._write(TUNED_FILE, model, loop.step, None)
+    def _keep_last(self, loop: TrainingLoop[ObjectBatch], model: SamModel) -> None:
+        with loop.averaged.in_module():
+            self._kept.keep_last(model, loop.step)
 
     def _follow(
         self, loop: TrainingLoop[ObjectBatch]
@@ -406,76 +376,3 @@ class TuningJob:
                 if row.is_validation:
                     self.history.append(row.as_dict())
                 yield dataclasses.replace(progress, epoch=int(epoch))
-
-    def _read_after(self) -> ValidationScores | None:
-        """Return the scores of the best weights of a training that was stopped."""
-        assert self.validation is not None
-        path = (self.folder / TUNED_FILE).with_suffix(".json")
-        kinds = ("box", "point", "box_dice", "point_dice")
-        try:
-            card = json.loads(path.read_text(encoding="utf-8"))
-            scores = card["scores"]["after"]
-            box, point, box_dice, point_dice = (
-                float(scores.get(kind, math.nan)) for kind in kinds
-            )
-            self._step = int(card["step"])
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            return None
-        n_objects = len(self.validation)
-        return ValidationScores(
-            box, point, box_dice, point_dice, error=math.nan, n_objects=n_objects
-        )
-
-    def _write(
-        self, name: str, model: SamModel, step: int, scores: ValidationScores | None
-    ) -> None:
-        assert self.validation is not None
-        card = {
-            "base": self._base,
-            "step": step,
-            "images": [
-                {"name": image.name, "group": image.group} for image in self.images
-            ],
-            "objects": {
-                "training": self.validation.n_learning,
-                "validation": len(self.validation),
-            },
-            "settings": self.plan.as_dict(),
-            "scores": {
-                "before": None if self.before is None else self.before.as_dict(),
-                "after": None if scores is None else scores.as_dict(),
-            },
-            "errors": {
-                "before": None if self.before is None else self.before.errors(),
-                "after": None if scores is None else scores.errors(),
-                "change": None if scores is None else scores.errors(self.before),
-            },
-        }
-        write_tuned(self.folder / name, model, card)
-
-
-def _own_copy(model: SamModel, settings: TuneSettings) -> SamModel:
-    """Copy what learns; the rest is shared with the model that is in use."""
-    memo: dict[int, Any] = {}
-    if not settings.needs_pixels:
-        encoder = model.sam.image_encoder
-        memo[id(encoder)] = encoder
-    sam: Sam = copy.deepcopy(model.sam, memo)
-    return SamModel(
-        sam,
-        name=model.name,
-        family=model.family,
-        device=model.device,
-        dtype=model.dtype,
-        prior=model.prior,
-    )
-
-
-def _choose_learning(sam: Sam, plan: TuningPlan) -> None:
-    sam.requires_grad_(False)
-    for part in learning_parts(sam, plan.tune.train):
-        part.requires_grad_(True)
-    if plan.tune.train.startswith("lora"):
-        add_lora(
-            sam, plan.lora, generator=torch.Generator().manual_seed(plan.loop.seed)
-        )

@@ -35,6 +35,7 @@ def two_way(
         Output tokens and prompts.
     log_counts : (N, K) float tensor, optional
         Logarithm of how many tokens of the image each one stands for; -inf for none.
+        Of any precision.
 
     Returns
     -------
@@ -86,6 +87,9 @@ def _attend(
         x.unflatten(2, (heads, -1)).transpose(1, 2)
         for x in (layer.q_proj(q), layer.k_proj(k), layer.v_proj(v))
     )
+    if mask is not None:
+        # the projections give what autocast chose, which a mask must agree with
+        mask = mask.to(q.dtype)
     mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     found: torch.Tensor = layer.out_proj(mixed.transpose(1, 2).flatten(2))
     return found
