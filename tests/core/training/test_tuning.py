@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from tiny_coins import tiny_model
 
 from napari_samseg.core.cache.zarr_store import EmbeddingStore
 from napari_samseg.core.embed.api import embed
@@ -137,6 +138,28 @@ def test_a_stopped_training_is_resumed_as_if_nothing_had_been(
         for name, value in load_model(other, device="cpu").sam.state_dict().items():
             assert torch.equal(value, expected[name]), name
     assert not job.can_resume
+
+
+def test_a_training_does_not_go_on_from_other_weights(
+    coin_labels, model: SamModel, tmp_path: Path
+) -> None:
+    out = tmp_path / "halted"
+    job = TuningJob([labelled(coin_labels)], model, out, plan())
+    for step in (steps := job.run_steps()):
+        if isinstance(step, TrainingProgress) and step.done == 2:
+            break
+    steps.close()
+    state = (out / "work/state.pt").read_bytes()
+    other = tiny_model()
+    with torch.no_grad():
+        next(other.sam.image_encoder.parameters()).add_(1)
+    with pytest.raises(SettingsError, match=r"other weights than 'test' has now"):
+        run_steps(TuningJob([], other, out, plan()).run_steps(resume=True))
+    assert (out / "work/state.pt").read_bytes() == state
+    (out / "work/base.json").write_text("{")
+    with pytest.raises(CheckpointError, match=r"base\.json does not say"):
+        run_steps(TuningJob([], model, out, plan()).run_steps(resume=True))
+    assert job.can_resume
 
 
 def test_a_model_is_not_replaced_unasked(

@@ -39,10 +39,12 @@ from napari_samseg.core.training.unfinished import (
     STATE,
     WORK,
     TuningRecipe,
+    check_base,
     check_resumed,
     check_training_folder,
     drop_state,
     is_unfinished,
+    write_base,
     write_recipe,
 )
 from napari_samseg.core.training.validation import SCORING, Validation, ValidationScores
@@ -162,7 +164,10 @@ class TuningJob:
         MissingFileError
             If there is nothing to resume.
         SettingsError
-            If what is resumed was started with other settings that must not change.
+            If what is resumed was started with other settings that must not change,
+            or from other weights.
+        CheckpointError
+            If the model cannot be read, or what is resumed is damaged.
         """
         with join_ranks() as self._ranks:
             self._check_settings()
@@ -180,6 +185,10 @@ class TuningJob:
         is_prepared = resume and has_views(work)
         planes = [] if is_prepared else (yield from self._survey_steps())
         model = yield from self._model_steps()
+        if is_prepared:
+            check_base(self.folder, self._kept.base)
+        else:
+            write_base(self.folder, self._kept.base)
         choose_learning(model.sam, self.plan)
         if self._recipe is not None:
             write_recipe(self.folder, self._recipe)

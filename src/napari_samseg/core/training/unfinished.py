@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,17 +24,19 @@ __all__ = [
     "STATE",
     "WORK",
     "TuningRecipe",
+    "check_base",
     "check_resumed",
     "check_training_folder",
     "drop_state",
     "is_unfinished",
     "read_recipe",
     "unfinished_trainings",
+    "write_base",
     "write_recipe",
 ]
 
 # Beside the state of the training, and gone with it.
-WORK, STATE, RECIPE = "work", "state.pt", "recipe.json"
+WORK, STATE, RECIPE, BASE = "work", "state.pt", "recipe.json", "base.json"
 # The weights of the last step, beside the best.
 LAST = "last.safetensors"
 # What the views in the folder were made with, or what learns: another value would not
@@ -73,7 +76,54 @@ def write_recipe(folder: Path, recipe: TuningRecipe) -> None:
         If that is not possible.
     """
     content = {"model": asdict(recipe.model), "plan": recipe.plan.as_dict()}
-    path = folder / WORK / RECIPE
+    _write_json(folder / WORK / RECIPE, content)
+
+
+def write_base(folder: Path, base: Mapping[str, str]) -> None:
+    """Write into the folder of a training which weights it starts from.
+
+    Parameters
+    ----------
+    folder : Path
+    base : mapping
+        Name of the model, and the hash of its weights.
+
+    Raises
+    ------
+    OutputError
+        If that is not possible.
+    """
+    _write_json(folder / WORK / BASE, base)
+
+
+def check_base(folder: Path, base: Mapping[str, str]) -> None:
+    """Refuse to go on from other weights than those that a training started from.
+
+    What was encoded, and what has been learned, fit those alone.
+
+    Raises
+    ------
+    SettingsError
+        If the model of that name has other weights now.
+    CheckpointError
+        If it cannot be read which they were.
+    """
+    path = folder / WORK / BASE
+    try:
+        first = json.loads(path.read_text(encoding="utf-8"))["weights"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{path} does not say from which weights the training started ({error}): "
+            "start anew under another name or with --overwrite"
+        ) from error
+    if first != base["weights"]:
+        raise SettingsError(
+            f"the training was started from other weights than {base['name']!r} has "
+            "now: put them back, or start anew under another name or with --overwrite"
+        )
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(content, indent=1), encoding="utf-8")
