@@ -32,6 +32,9 @@ FREEZE_NORM = 0.75  # from this share on the running statistics stay
 LATE = 0.6  # from this share on the dense targets matter less
 MOST_CLICKS = 2  # corrections, as often as one and none
 LOSS = weighted_sum({"dice_bce": 1})
+# squared errors of IoU are small beside the losses of masks, and the choice among three
+# masks goes by them
+IOU_WEIGHT = 3.0
 
 
 class TrainedModel(nn.Module):
@@ -150,6 +153,7 @@ class Objective:
             LOSS,
             rng,
             windows=windows,
+            iou_weight=IOU_WEIGHT,
             corrections=clicks,
         )
 

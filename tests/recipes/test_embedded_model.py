@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import importlib
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -273,6 +274,30 @@ def test_a_training_that_was_stopped_is_the_one_that_was_not(
     for name, tensor in ends[0]["averaged"].items():
         torch.testing.assert_close(ends[1]["averaged"][name], tensor, rtol=0, atol=0)
     assert ends[0]["scores"] == ends[1]["scores"]
+
+
+def test_a_training_that_is_told_to_end_writes_its_state(
+    recipe: Callable[[str], ModuleType],
+    begun: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    train = recipe("train")
+    before = signal.getsignal(signal.SIGTERM)
+
+    class Ending(train.Validation):
+        """The training is told to end while it validates, after its second step."""
+
+        def __call__(self, module: torch.nn.Module) -> Any:
+            if signal.getsignal(signal.SIGTERM) is not before:
+                signal.raise_signal(signal.SIGTERM)
+            return super().__call__(module)
+
+    monkeypatch.setattr(train, "Validation", Ending)
+    train.main([*begun, "--out", str(tmp_path / "run")])
+    state = torch.load(tmp_path / "run" / "state.pt", weights_only=True)
+    assert state["step"] == 2
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_steps_made_again_after_a_crash_stand_once_in_the_curve(
