@@ -12,31 +12,35 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
+from first_prompts import FINE, CropObjects, PromptGroup, draw_groups
 from pack import PackedImage
 from scipy import ndimage
 from torch.nn import functional
 
-from napari_samseg.core.training.targets import ObjectTargets
+from napari_samseg.core.prompts.object_index import index_objects
 
-CANVAS = 512
-WINDOW_SAMPLES = 48
 # how often each set is drawn; within a set every image is equally likely
 SHARES = {
-    "dsb2018/dark_background_gray": 0.24,
+    "dsb2018/dark_background_gray": 0.20,
     "dsb2018/color_stained": 0.11,
-    "dsb2018/bright_background_gray": 0.06,
-    "axon_sem": 0.24,
-    "em_fib25": 0.07,
+    "dsb2018/bright_background_gray": 0.05,
+    "axon_sem": 0.20,
+    "em_fib25": 0.10,
     "mri_lesions": 0.03,
-    "laptrack_cells": 0.04,
+    "laptrack_cells": 0.03,
     "generated/cells": 0.06,
-    "generated/capsules": 0.03,
-    "generated/rings": 0.04,
-    "generated/reliefs": 0.05,
-    "generated/tissue": 0.03,
+    "generated/capsules": 0.02,
+    "generated/rings": 0.03,
+    "generated/reliefs": 0.02,
+    "generated/tissue": 0.05,
+    "generated/neurites": 0.03,
+    "generated/organelles": 0.03,
+    "generated/fluid": 0.04,
 }
 # of images whose objects nest, how often the outer ones are prompted
-OUTER_SHARE = 0.3
+OUTER_SHARE = 0.35
+# least pixels of an object that a crop shows, and least share of the whole object
+LEAST_AREA, LEAST_SHARE = 6, 0.3
 
 Random = np.random.Generator
 
@@ -58,31 +62,37 @@ class CropBatch:
     ----------
     pixels : (B, 3, S, S) float32 in 0..255, and `valid` (B, 1, S, S), 0 off the image
     labels : (B, S/2, S/2) int64, for the dense targets
-    image_index : (N,) int64
-        Crop of each object.
-    boxes_xyxy, points_xy, point_labels
-        Prompts in pixels of the crop, as SAM counts them: (N, 4), (N, 3, 2), (N, 3).
-    targets : ObjectTargets
-    offset_xy : (int, int)
+    groups : list of PromptGroup
+        Objects that are prompted and decoded together.
+    offset_yx : (int, int)
         Place of the crops on the canvas, in pixels, multiples of 8.
+    seed : int
+        Of the correction clicks.
     """
 
     pixels: torch.Tensor
     valid: torch.Tensor
     labels: torch.Tensor
-    image_index: torch.Tensor
-    boxes_xyxy: torch.Tensor
-    points_xy: torch.Tensor
-    point_labels: torch.Tensor
-    targets: ObjectTargets
-    offset_xy: tuple[int, int]
+    groups: list[PromptGroup]
+    offset_yx: tuple[int, int]
+    seed: int
 
 
 class CropSource:
-    """Draws crops from the training images of a pack."""
+    """Draws crops from the training images of a pack.
 
-    def __init__(self, images: list[PackedImage], *, seed: int) -> None:
-        self.seed = seed
+    Parameters
+    ----------
+    images : list of PackedImage
+    seed : int
+    canvas : int
+        Side of the square that the model sees, in pixels.
+    """
+
+    def __init__(
+        self, images: list[PackedImage], *, seed: int, canvas: int = 512
+    ) -> None:
+        self.seed, self.canvas = seed, canvas
         self.images = [i for i in images if i.split == "train"]
         by_source: dict[str, list[int]] = {}
         for i, image in enumerate(self.images):
@@ -98,28 +108,20 @@ class CropSource:
         """Draw the batch of a step."""
         rng = np.random.default_rng((self.seed, step))
         crops = [self._crop(rng, plan) for _ in range(plan.crops)]
-        offset = tuple(
-            int(v) * 8 for v in rng.integers(0, (CANVAS - plan.size) // 8 + 1, 2)
-        )
-        prompts = [
-            o for b, crop in enumerate(crops) for o in _prompt(rng, crop, b, plan)
-        ]
-        if not prompts:  # no crop shows an object: draw again, still from the seed
+        places = (self.canvas - plan.size) // 8 + 1
+        y, x = (int(v) * 8 for v in rng.integers(0, places, 2))
+        shown = [_choose(rng, crop, plan.objects) for crop in crops]
+        groups = draw_groups(rng, shown, plan.size, (y, x), self.canvas)
+        if not groups:  # no crop shows an object: draw again, still from the seed
             return self.batch_at(step + 1_000_003, plan)
         fine = np.stack([crop.labels for crop in crops])
         return CropBatch(
             pixels=torch.stack([crop.pixels for crop in crops]),
             valid=torch.stack([crop.valid for crop in crops]),
             labels=torch.from_numpy(fine[:, 2::4, 2::4].astype(np.int64)),
-            image_index=torch.tensor([p.crop for p in prompts]),
-            boxes_xyxy=torch.from_numpy(np.stack([p.box for p in prompts])),
-            points_xy=torch.from_numpy(np.stack([p.points for p in prompts])),
-            point_labels=torch.from_numpy(np.stack([p.labels for p in prompts])),
-            targets=ObjectTargets(
-                torch.from_numpy(np.stack([p.window for p in prompts])),
-                torch.from_numpy(np.stack([p.mask for p in prompts])),
-            ),
-            offset_xy=(offset[0], offset[1]),
+            groups=groups,
+            offset_yx=(y, x),
+            seed=int(rng.integers(2**32)),
         )
 
     def _crop(self, rng: Random, plan: CropPlan) -> _Crop:
@@ -133,19 +135,20 @@ class CropSource:
             return self._crop(rng, plan)
         height, width = labels.shape
         anchor = objects[rng.integers(len(objects))]
-        natural = CANVAS / max(height, width)
-        scale = natural * np.exp(rng.normal(0, 0.35))
+        natural = self.canvas / max(height, width)
+        # large planes are seen whole and in tiles, at any scale up to their own
+        usual = natural ** rng.random() if natural < 1 else natural
+        scale = usual * np.exp(rng.normal(0, 0.35))
         if rng.random() < 0.2:
-            wanted = np.exp(rng.uniform(np.log(8), np.log(0.7 * plan.size)))
+            wanted = np.exp(rng.uniform(np.log(8), np.log(0.8 * plan.size)))
             scale = wanted / np.sqrt(anchor[2])
-        scale = float(np.clip(scale, natural / 3, natural * 5))
+        scale = float(np.clip(scale, natural / 3, max(natural, 1) * 5))
         centre = anchor[:2] + rng.uniform(-0.35, 0.35, 2) * plan.size / scale
         half = plan.size / scale / 2
         extent = np.array([height, width])
         if rng.random() < 0.8:  # keep the window on the image where it fits
-            centre = np.where(
-                extent > 2 * half, np.clip(centre, half, extent - half), centre
-            )
+            inside = np.clip(centre, half, np.maximum(extent - half, half))
+            centre = np.where(extent > 2 * half, inside, centre)
         turn = rng.integers(4) * np.pi / 2
         if rng.random() < 0.35:
             turn += rng.uniform(-np.pi / 4, np.pi / 4)
@@ -163,19 +166,17 @@ class CropSource:
 class _Crop:
     pixels: torch.Tensor
     valid: torch.Tensor
-    labels: npt.NDArray[np.int32]  # twice as fine as the pixels
+    labels: npt.NDArray[np.int32]  # FINE times as fine as the pixels
     areas: npt.NDArray[np.float32]  # whole area of each object, in crop pixels
     scale: float
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Prompt:
-    crop: int
-    box: npt.NDArray[np.float32]
-    points: npt.NDArray[np.float32]
-    labels: npt.NDArray[np.int64]
-    window: npt.NDArray[np.float32]
-    mask: npt.NDArray[np.float32]
+def _choose(rng: Random, crop: _Crop, count: int) -> CropObjects:
+    """Choose some of the objects that a crop shows."""
+    found = index_objects(crop.labels, min_area=LEAST_AREA * FINE**2)
+    visible = found.areas / FINE**2
+    rows = np.flatnonzero(visible >= LEAST_SHARE * crop.areas[found.object_ids])
+    return CropObjects(found.select(rng.permutation(rows)[:count]), crop.scale)
 
 
 def _pyramid(pixels: npt.NDArray[np.uint8]) -> list[torch.Tensor]:
@@ -256,77 +257,12 @@ def _warp_labels(
     centre: npt.NDArray[np.float64],
     size: int,
 ) -> npt.NDArray[np.int32]:
-    y, x = _source_yx(matrix, centre, size, 2 * size)
+    y, x = _source_yx(matrix, centre, size, FINE * size)
     # truncation is the floor for what is inside, and -0.5 is caught by its sign
     iy, ix = y.astype(np.int32), x.astype(np.int32)
     inside = (y >= 0) & (x >= 0) & (iy < labels.shape[0]) & (ix < labels.shape[1])
     index = np.where(inside, iy * np.int32(labels.shape[1]) + ix, 0)
     return labels.ravel()[index].astype(np.int32) * inside
-
-
-def _prompt(rng: Random, crop: _Crop, index: int, plan: CropPlan) -> list[_Prompt]:
-    """Prompt some of the objects that a crop shows."""
-    visible = np.bincount(crop.labels.ravel(), minlength=len(crop.areas)) / 4
-    visible[0] = 0
-    wanted = (visible >= 6) & (visible >= 0.3 * crop.areas[: len(visible)])
-    ids = np.flatnonzero(wanted)
-    ids = rng.permutation(ids)[: plan.objects]
-    if not len(ids):
-        return []
-    slices = ndimage.find_objects(crop.labels, int(ids.max()))
-    return [_prompt_object(rng, crop, index, int(i), slices[i - 1]) for i in ids]
-
-
-def _prompt_object(
-    rng: Random, crop: _Crop, index: int, object_id: int, part: tuple[slice, slice]
-) -> _Prompt:
-    size = crop.labels.shape[0] // 2
-    mask = crop.labels[part] == object_id
-    y0, x0 = part[0].start / 2, part[1].start / 2
-    y1, x1 = part[0].stop / 2, part[1].stop / 2
-    h, w = y1 - y0, x1 - x0
-    jitter = rng.uniform(-0.1, 0.1, 4) * (rng.random() < 0.85)
-    # boxes are cut at the border, as they are in a whole image
-    bx0, by0 = max(x0 + jitter[0] * w, 0), max(y0 + jitter[1] * h, 0)
-    bx1, by1 = min(x1 + jitter[2] * w, size), min(y1 + jitter[3] * h, size)
-    # SAM counts pixels of the original: the last one ends one scaled pixel earlier
-    s = crop.scale
-    box = np.array([bx0, by0, bx1 - s, by1 - s], np.float32)
-    points, labels = _points(rng, crop, mask, (part[0].start, part[1].start), object_id)
-    margin = 0.35 * max(h, w) + 3
-    window = np.array([x0 - margin, y0 - margin, x1 + margin, y1 + margin])
-    window = np.clip(window, 0, size)
-    k = WINDOW_SAMPLES
-    steps = (np.arange(k) + 0.5) / k
-    yy = (2 * (window[1] + steps * (window[3] - window[1]))).astype(int)
-    xx = (2 * (window[0] + steps * (window[2] - window[0]))).astype(int)
-    target = (crop.labels[np.ix_(yy, xx)] == object_id).astype(np.float32)
-    fractions = (window / size).astype(np.float32)
-    return _Prompt(index, box, points, labels, fractions, target)
-
-
-def _points(
-    rng: Random,
-    crop: _Crop,
-    mask: npt.NDArray[np.bool_],
-    corner: tuple[int, int],
-    object_id: int,
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-    """One point anywhere inside, one more inside or outside, and one beside a box."""
-    inside = np.argwhere(mask) + corner
-    first = inside[rng.integers(len(inside))]
-    second, label = inside[rng.integers(len(inside))], 1
-    reach = max(mask.shape)
-    low = np.clip(np.array(corner) - reach // 2, 0, None)
-    high = np.array(corner) + np.array(mask.shape) + reach // 2
-    near = crop.labels[low[0] : high[0], low[1] : high[1]] != object_id
-    if rng.random() < 0.5 and near.any():
-        outside = np.argwhere(near) + low
-        second, label = outside[rng.integers(len(outside))], 0
-    yx = (np.stack([first, second]) + rng.uniform(0, 1, (2, 2))) / 2
-    # an integer is the centre of an original pixel, as large as the scale
-    xy = yx[:, ::-1] - 0.5 * crop.scale
-    return xy.astype(np.float32), np.array([1, label], np.int64)
 
 
 def augment_pixels(

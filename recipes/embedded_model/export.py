@@ -1,4 +1,4 @@
-"""Write the averaged weights of a run as the file the wheel carries.
+"""Write weights as the file the wheel carries, and put the best of a run there.
 
 `python recipes/embedded_model/export.py --run runs/tiny`
 """
@@ -6,34 +6,32 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
+import shutil
 from importlib import resources
 from pathlib import Path
 
 import torch
-from objective import TrainedModel
 from safetensors.torch import save_file
+from segment_anything.modeling import Sam
 
-from napari_samseg.core.models.tiny import METADATA_KEY, TinyConfig, fold_batch_norm
+from napari_samseg.core.models import load_model
+from napari_samseg.core.models.tiny import (
+    fold_batch_norm,
+    tiny_metadata,
+)
 from napari_samseg.core.models.weights import EMBEDDED_FILE
-from napari_samseg.core.training.checkpoint import read_training_state
 
 
-def export(state: Path, out: Path, config: TinyConfig) -> int:
-    """Fold, halve and write the weights; returns the size in bytes.
-
-    `config` is that of the shipped model, without its batch normalisation.
-    """
-    training = read_training_state(state)
-    module = TrainedModel(dataclasses.replace(config, batch_norm=True))
-    module.load_state_dict(training["averaged"])
+def write_weights(sam: Sam, out: Path, steps: int) -> int:
+    """Fold, halve and write the weights; returns the size in bytes."""
+    folded = fold_batch_norm(sam)
     tensors = {
-        name: tensor.to(torch.float16).contiguous()
-        for name, tensor in fold_batch_norm(module.sam).state_dict().items()
+        name: tensor.to("cpu", torch.float16).contiguous()
+        for name, tensor in folded.state_dict().items()
     }
     metadata = {
-        METADATA_KEY: config.to_json(),
-        "training_steps": str(training["step"]),
+        **tiny_metadata(folded),
+        "training_steps": str(steps),
         "licence": "BSD-3-Clause",
     }
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -44,14 +42,17 @@ def export(state: Path, out: Path, config: TinyConfig) -> int:
 
 
 def main() -> None:
-    """Export a run."""
+    """Put the best weights of a run into the package."""
     embedded = Path(str(resources.files("napari_samseg"))) / "data" / EMBEDDED_FILE
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", type=Path, default=Path("runs/tiny"))
     parser.add_argument("--out", type=Path, default=embedded)
     options = parser.parse_args()
-    size = export(options.run / "state.pt", options.out, TinyConfig())
-    print(f"{options.out}: {size / 1e6:.1f} MB")
+    best = options.run / "best.safetensors"
+    model = load_model(best, device="cpu")  # it must be readable
+    shutil.copyfile(best, options.out)
+    size = options.out.stat().st_size / 1e6
+    print(f"{options.out}: {model.name}, {size:.1f} MB")
 
 
 if __name__ == "__main__":

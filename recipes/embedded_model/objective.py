@@ -1,66 +1,161 @@
 """What a step of the embedded model is trained for: dense targets, then prompts.
 
 The encoder starts on dense targets (object, boundary, offset to the object's centre),
-which teach it what an object is, through a head that is thrown away in the end.
+which teach it what an object is, through a head that is thrown away in the end. The
+loss of prompted objects and their corrections is the package's own, the one that it is
+tuned with.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from crops import CropBatch
+from first_prompts import PromptGroup
+from segment_anything.modeling import Sam
 from torch import nn
 from torch.nn import functional
 
-from napari_samseg.core.models.tiny import TinyConfig, build_tiny, prompt_prior
-from napari_samseg.core.training.losses import dice_loss
-from napari_samseg.core.training.objective import decode_objects, object_loss
+from napari_samseg.core.models.sam import SamModel
+from napari_samseg.core.models.tiny import prompt_prior
+from napari_samseg.core.training.cutting import TokenWindows, surround
+from napari_samseg.core.training.losses import dice_loss, weighted_sum
+from napari_samseg.core.training.prompted import PromptedLoss, prompted_loss
 
 DENSE_CHANNELS = 4  # object, boundary, offset y, offset x
+STRIDE = 8  # pixels of a token of the embedding
 WARMUP = 0.06  # share of the steps on dense targets alone
 FREEZE_NORM = 0.75  # from this share on the running statistics stay
 LATE = 0.6  # from this share on the dense targets matter less
-MIXED_EVERY = 5  # every so many steps, prompts of several parts
+MOST_CLICKS = 2  # corrections, as often as one and none
+LOSS = weighted_sum({"dice_bce": 1})
+# squared errors of IoU are small beside the losses of masks, and the choice among three
+# masks goes by them
+IOU_WEIGHT = 3.0
 
 
 class TrainedModel(nn.Module):
     """The model and the dense head that is thrown away in the end."""
 
-    def __init__(self, config: TinyConfig) -> None:
+    def __init__(self, sam: Sam) -> None:
         super().__init__()
-        self.sam = build_tiny(config)
-        self.dense = nn.Conv2d(config.embed_dim, DENSE_CHANNELS * 16, 1)
+        self.sam = sam
+        channels = sam.prompt_encoder.embed_dim
+        self.dense = nn.Conv2d(channels, DENSE_CHANNELS * (STRIDE // 2) ** 2, 1)
         self.to(memory_format=torch.channels_last)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class Objective:
-    """The loss of a step, as `TrainingLoop` takes it."""
+    """The loss of a step, as `TrainingLoop` takes it.
 
-    def __init__(self, steps: int) -> None:
-        self.steps = steps
+    Attributes
+    ----------
+    module : TrainedModel
+        What learns; already on its device.
+    steps : int
+        Length of the training, that its parts are shares of.
+    knows : bool
+        Whether it starts from a trained model: the dense head then learns alone at
+        first, and prompts are trained from the first step.
+    model : SamModel
+        The same weights, as the package's loss takes them.
+    """
+
+    module: TrainedModel
+    steps: int
+    knows: bool
+    model: SamModel
+
+    @classmethod
+    def of(cls, module: TrainedModel, steps: int, *, knows: bool = False) -> Objective:
+        """Make the objective of a module, whose parameters all learn."""
+        device = next(module.parameters()).device
+        model = SamModel(
+            module.sam, name="trained", family="tiny", device=device, prior=prompt_prior
+        )
+        module.requires_grad_(True)
+        return cls(module, steps, knows, model)
 
     def __call__(
         self, module: nn.Module, batch: CropBatch, step: int
     ) -> tuple[torch.Tensor, Mapping[str, float]]:
         """Return the loss and the figures for the log."""
-        if not isinstance(module, TrainedModel):
-            raise TypeError(f"expected a TrainedModel, got {type(module).__name__}")
-        sam, progress = module.sam, step / self.steps
-        sam.image_encoder.train(progress < FREEZE_NORM)
-        device = sam.pixel_mean.device
+        del module  # it is its own
+        progress = step / self.steps
+        self.module.sam.image_encoder.train(progress < FREEZE_NORM)
+        features = self._encode(batch)
+        with torch.autocast(features.device.type, enabled=False):
+            is_warm = progress >= WARMUP
+            dense = self.module.dense(
+                features.detach() if self.knows and not is_warm else features
+            )
+            cost = dense_loss(dense, batch.labels.to(features.device))
+            figures = {"dense": float(cost.detach())}
+            if not is_warm and not self.knows:
+                return cost, figures
+            loss, ious = self._prompted(features, batch)
+        weight = 0.03 if self.knows or progress > LATE else 0.1
+        return loss + weight * cost, figures | ious
+
+    def _encode(self, batch: CropBatch) -> torch.Tensor:
+        sam, device = self.module.sam, self.model.device
         pixels = (batch.pixels.to(device) - sam.pixel_mean) / sam.pixel_std
         pixels = pixels * batch.valid.to(device)
         pixels = pixels.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            features = sam.image_encoder(pixels)
-        features = features.float()
-        dense = dense_loss(module.dense(features), batch.labels.to(device))
-        figures = {"dense": float(dense.detach())}
-        if progress < WARMUP:
-            return dense, figures
-        loss, ious = prompted_loss(sam, features, batch, step)
-        return loss + (0.1 if progress < LATE else 0.03) * dense, figures | ious
+        features: torch.Tensor = sam.image_encoder(pixels)
+        return features.float()
+
+    def _prompted(
+        self, features: torch.Tensor, batch: CropBatch
+    ) -> tuple[torch.Tensor, dict[str, float]]:
+        rng = np.random.default_rng(batch.seed)
+        count = sum(len(group.crops) for group in batch.groups)
+        total = features.new_zeros(())
+        ious: dict[str, list[torch.Tensor]] = {}
+        for group in batch.groups:
+            clicks = int(rng.integers(MOST_CLICKS + 1))
+            found = self._decode(features, group, batch.offset_yx, rng, clicks)
+            total = total + found.total * (len(group.crops) / count)
+            ious.setdefault(group.kind, []).append(found.first_iou)
+            if clicks:
+                ious.setdefault("corrected", []).append(found.last_iou)
+        return total, {k: float(torch.cat(v).mean()) for k, v in ious.items()}
+
+    def _decode(
+        self,
+        features: torch.Tensor,
+        group: PromptGroup,
+        offset_yx: tuple[int, int],
+        rng: np.random.Generator,
+        clicks: int,
+    ) -> PromptedLoss:
+        device = features.device
+        targets = group.targets.to(device)
+        tokens, side = self.model.embedding_shape[1], features.shape[-1]
+        windows: TokenWindows | None
+        if side == tokens:
+            # a whole canvas of one image: closely around the objects
+            rows = features[group.crops[:1].to(device)]
+            windows = surround(targets, tokens)
+        else:
+            rows = features[group.crops.to(device)]
+            origin = torch.tensor(offset_yx, device=device) // STRIDE
+            windows = TokenWindows(origin.expand(len(rows), 2), side, tokens)
+        return prompted_loss(
+            self.model,
+            rows,
+            group.prompts.to(device),
+            targets,
+            LOSS,
+            rng,
+            windows=windows,
+            iou_weight=IOU_WEIGHT,
+            corrections=clicks,
+        )
 
 
 def dense_targets(labels: torch.Tensor) -> torch.Tensor:
@@ -104,66 +199,3 @@ def dense_loss(prediction: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     offset = (offset.sum(1) * inside).sum() / inside.sum().clamp(min=1)
     overlap = dice_loss(maps[:, 0], inside).mean()
     return cost + overlap + 0.7 * edge + offset
-
-
-def prompted_loss(
-    sam: nn.Module, features: torch.Tensor, batch: CropBatch, step: int
-) -> tuple[torch.Tensor, dict[str, float]]:
-    """Loss of boxes and lone points, or every few steps of prompts of several parts.
-
-    One half of the objects has a box, the other points; what is prompted alike has
-    the same number of tokens as it has in the plugin.
-    """
-    device = features.device
-    size, n = batch.pixels.shape[-1], len(batch.image_index)
-    by_box = torch.arange(n) % 2 == step // MIXED_EVERY % 2
-    mixed = step % MIXED_EVERY == 0
-    sparse, prior = _encode_prompts(sam, batch, by_box, mixed=mixed)
-    x, y = (v // 8 for v in batch.offset_xy)
-    positions = sam.prompt_encoder.get_dense_pe()
-    positions = positions[..., y : y + size // 8, x : x + size // 8]
-    logits, quality = decode_objects(
-        sam.mask_decoder,
-        features[batch.image_index.to(device)],
-        positions,
-        sparse,
-        sam.prompt_encoder.mask_downscaling(prior),
-    )
-    targets = batch.targets.to(device)
-    clear = (by_box | mixed).to(device)
-    one = object_loss(logits[:, :1], quality[:, :1], targets)
-    # the single mask must be fair for a lone point too, if somebody asks for it
-    weight = torch.where(clear, 1.0, 0.2)
-    loss = ((one.mask + one.iou_error) * weight).sum() / n
-    figures = {"mixed" if mixed else "box": one.iou[clear]}
-    if not clear.all():
-        three = object_loss(logits[~clear, 1:], quality[~clear, 1:], targets[~clear])
-        loss = loss + (three.mask + three.iou_error).sum() / n
-        figures["point"] = three.iou
-    return loss, {k: float(v.mean()) for k, v in figures.items() if len(v)}
-
-
-def _encode_prompts(
-    sam: nn.Module, batch: CropBatch, by_box: torch.Tensor, *, mixed: bool
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Sparse embeddings (N, T, C) and priors (N, 1, S/2, S/2) of a batch."""
-    device = sam.pixel_mean.device
-    size, n = batch.pixels.shape[-1], len(batch.image_index)
-    shift = torch.tensor(batch.offset_xy, dtype=torch.float32)
-    sparse = torch.empty(n, 3 if mixed else 2, sam.prompt_encoder.embed_dim)
-    sparse = sparse.to(device)
-    prior = torch.empty(n, 1, size // 2, size // 2, device=device)
-    for rows, boxed in ((by_box, True), (~by_box, False)):
-        # beside a box stands the second point, which may be a background one
-        chosen = slice(1, 1 + mixed) if boxed else slice(0, 1 + mixed)
-        points, labels = batch.points_xy[rows, chosen], batch.point_labels[rows, chosen]
-        boxes = batch.boxes_xyxy[rows] if boxed else None
-        given = (points, labels) if points.shape[1] else (None, None)
-        prior[rows] = prompt_prior(*given, boxes, size // 2, size).to(device)
-        on_canvas = ((points + shift).to(device), labels.to(device))
-        sparse[rows], _ = sam.prompt_encoder(
-            points=on_canvas if points.shape[1] else None,
-            boxes=None if boxes is None else (boxes + shift.repeat(2)).to(device),
-            masks=None,
-        )
-    return sparse, prior

@@ -25,7 +25,10 @@ from napari_samseg.core.contrast import normalise_plane
 Labels = npt.NDArray[np.uint16]
 
 AXON_VALIDATION, AXON_TEST = "sub-rat6", "sub-rat8"
-FIB_TRAIN_STOP = 190
+MRI_TRAIN, MRI_TEST = "patient07", "patient19"
+FIB_TRAIN_STOP, FIB_VALIDATION = 190, (193, 197)
+# seeds of drawn images that are for validation begin here
+HELD_OUT_SEED, HELD_OUT_IMAGES = 1_000_000, 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,30 +95,42 @@ def read_axon_sem(folder: Path, splits: tuple[str, ...]) -> Iterator[PackedImage
 
 
 def read_em_fib25(folder: Path) -> Iterator[PackedImage]:
-    """Every second section below the split of FIB-SEM bodies (attribution)."""
+    """Sections of FIB-SEM bodies (attribution), along all axes: voxels are cubes.
+
+    Those across the others end at the split too. Between it and the sections that are
+    scored lie those of the validation.
+    """
     raw = imread(folder / "raw.tif")
     bodies = imread(folder / "gt_bodies.tif")
-    for z in range(0, FIB_TRAIN_STOP, 2):
-        plane = label(bodies[z], connectivity=1, background=0).astype(np.uint16)
-        yield PackedImage(
-            f"z{z:03d}", "em_fib25", "train", _normalise(raw[z]), (plane,)
-        )
+    sections = [
+        *(("z", 0, k, "train") for k in range(0, FIB_TRAIN_STOP, 3)),
+        *(("y", 1, k, "train") for k in range(0, raw.shape[1], 8)),
+        *(("x", 2, k, "train") for k in range(0, raw.shape[2], 8)),
+        *(("z", 0, k, "val") for k in FIB_VALIDATION),
+    ]
+    for axis, number, k, split in sections:
+        stop = None if split == "val" else FIB_TRAIN_STOP
+        plane, found = (v[:stop].take(k, axis=number) for v in (raw, bodies))
+        labels = label(found, connectivity=1, background=0).astype(np.uint16)
+        name = f"{axis}{k:03d}"
+        yield PackedImage(name, "em_fib25", split, _normalise(plane), (labels,))
 
 
-def read_mri(folder: Path) -> Iterator[PackedImage]:
+def read_mri(folder: Path, patient: str) -> Iterator[PackedImage]:
     """Axial planes with lesions of one patient (CC BY)."""
     import nibabel
 
-    image = np.asarray(
-        nibabel.load(folder / "patient07_FLAIR_MNI.nii.gz").dataobj, np.float32
+    image, mask = (
+        np.asarray(nibabel.load(folder / f"{patient}_{what}_MNI.nii.gz").dataobj)
+        for what in ("FLAIR", "lesions")
     )
-    mask = np.asarray(nibabel.load(folder / "patient07_lesions_MNI.nii.gz").dataobj) > 0
+    split = "test" if patient == MRI_TEST else "train"
     for k in range(image.shape[2]):
-        lesions = label(mask[..., k], connectivity=1)
+        lesions = label(mask[..., k] > 0, connectivity=1)
         if np.bincount(lesions.ravel())[1:].max(initial=0) >= 20:
-            plane = _normalise(np.clip(image[..., k], 0, None))
+            plane = _normalise(np.clip(image[..., k].astype(np.float32), 0, None))
             labels = (lesions.astype(np.uint16),)
-            yield PackedImage(f"k{k:03d}", "mri_lesions", "train", plane, labels)
+            yield PackedImage(f"k{k:03d}", "mri_lesions", split, plane, labels)
 
 
 def read_laptrack_cells(folder: Path) -> Iterator[PackedImage]:
@@ -128,11 +143,13 @@ def read_laptrack_cells(folder: Path) -> Iterator[PackedImage]:
 
 
 def read_generated(count: int, size: int = 320) -> Iterator[PackedImage]:
-    """Drawn images, seeds 0 to `count`."""
-    for seed in range(count):
+    """Drawn images, seeds 0 to `count`, and some for validation."""
+    held_out = range(HELD_OUT_SEED, HELD_OUT_SEED + HELD_OUT_IMAGES)
+    for seed in (*range(count), *held_out):
         image, labels, kind = generate_image(seed, size)
         name, source = f"s{seed:05d}", f"generated/{kind}"
-        yield PackedImage(name, source, "train", _normalise(image), labels)
+        split = "val" if seed in held_out else "train"
+        yield PackedImage(name, source, split, _normalise(image), labels)
 
 
 def read_training_sets(data: Path, generated: int) -> Iterator[PackedImage]:
@@ -141,7 +158,7 @@ def read_training_sets(data: Path, generated: int) -> Iterator[PackedImage]:
     yield from read_dsb2018(data / "dsb2018", splits)
     yield from read_axon_sem(data / "axon_sem", splits)
     yield from read_em_fib25(data / "em_fib25_neuroproof")
-    yield from read_mri(data / "mri_ms_lesions")
+    yield from read_mri(data / "mri_ms_lesions", MRI_TRAIN)
     yield from read_laptrack_cells(data / "track_laptrack_small")
     yield from read_generated(generated)
 

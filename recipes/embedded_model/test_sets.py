@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from pack import AXON_TEST, axon_labels, read_dsb2018
+from pack import AXON_TEST, MRI_TEST, axon_labels, read_dsb2018, read_mri
 from skimage.io import imread
 from skimage.measure import label
 
@@ -71,6 +71,12 @@ def read_em_fib25_test(data: Path) -> Iterator[Plane]:
         yield f"z{z}", normalise_plane(raw[z]), labels
 
 
+def read_mri_lesions(data: Path) -> Iterator[Plane]:
+    """Lesions in FLAIR of the test patient."""
+    for image in read_mri(data / "mri_ms_lesions", MRI_TEST):
+        yield image.name, normalise_plane(image.pixels), image.labels[0]
+
+
 def read_he_monuseg(data: Path) -> Iterator[Plane]:
     """Nuclei in stained tissue."""
     folder = data / "he_monuseg"
@@ -96,6 +102,15 @@ def read_isbi_cells(data: Path) -> Iterator[Plane]:
         yield f"z{z}", normalise_plane(raw[z]), label(cells[z] > 0, connectivity=1)
 
 
+def read_gala_bodies(data: Path) -> Iterator[Plane]:
+    """Bodies in another FIB-SEM volume, components of each section."""
+    folder = data / "em_gala_mini"
+    raw, bodies = imread(folder / "train_raw.tif"), imread(folder / "train_gt.tif")
+    for z in range(0, len(raw), 10):
+        labels = label(bodies[z], connectivity=1, background=0)
+        yield f"z{z}", normalise_plane(raw[z]), labels
+
+
 def read_oct_fluid(data: Path) -> Iterator[Plane]:
     """Fluid in retinal OCT, components."""
     folder = data / "oct_dme_fluid"
@@ -118,9 +133,11 @@ TEST_SETS: dict[str, TestSet] = {
     "axons": TestSet("axon_sem test animal: axons", True, read_axons),
     "fibres": TestSet("axon_sem test animal: fibres", True, read_fibres),
     "em_fib25": TestSet("em_fib25 z >= 200: bodies", True, read_em_fib25_test),
+    "mri": TestSet("mri_ms_lesions test patient: lesions", True, read_mri_lesions),
     "he_monuseg": TestSet("he_monuseg: nuclei", False, read_he_monuseg),
     "em_vnc": TestSet("em_vnc_sstem: mitochondria", False, read_vnc_mitochondria),
     "em_isbi": TestSet("em_isbi2012: neurites", False, read_isbi_cells),
+    "em_gala": TestSet("em_gala_mini: bodies", False, read_gala_bodies),
     "oct_fluid": TestSet("oct_dme_fluid: fluid", False, read_oct_fluid),
     "laptrack": TestSet("track_laptrack: nuclei", False, read_laptrack_nuclei),
 }

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import csv
+import dataclasses
 import importlib
+import signal
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
+from skimage.io import imread
 from small_models import small_config
 
+from napari_samseg.core.metrics.prompting import PromptScores, draw_prompts
 from napari_samseg.core.models import load_model
+from napari_samseg.core.models.mobile_sam import build_mobile_sam
+from napari_samseg.core.models.tiny import build_tiny, fold_batch_norm
+from napari_samseg.core.predict import Predictor
 from napari_samseg.core.settings import LoopSettings, TileSettings
 from napari_samseg.core.training.loop import TrainingLoop
-from napari_samseg.core.types import TrainingProgress
+from napari_samseg.core.types import MaskPrediction, TrainingProgress
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "embedded_model"
 CONFIG = small_config(input_size=512)
@@ -32,7 +43,7 @@ def recipe(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], ModuleTy
         del sys.modules[name]
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(8))
 def test_a_drawn_image_follows_from_its_seed(
     recipe: Callable[[str], ModuleType], seed: int
 ) -> None:
@@ -40,21 +51,54 @@ def test_a_drawn_image_follows_from_its_seed(
     image, labels, kind = generate(seed, 96)
     again, _, _ = generate(seed, 96)
     np.testing.assert_array_equal(image, again)
-    assert image.dtype == np.uint8
     assert image.shape[:2] == (96, 96)
     assert image.std() > 1
     assert len(labels) == (2 if kind == "rings" else 1)
     for one in labels:
         assert one.shape == (96, 96)
-        assert len(np.unique(one)) > 2
+        assert one.dtype == np.uint16
+        assert one.max() > 0
     if kind == "rings":
         inner, whole = labels
         np.testing.assert_array_equal(whole[inner > 0], inner[inner > 0])
 
 
+@pytest.mark.parametrize(("bits", "dtype"), [(8, np.uint8), (16, np.uint16)])
+def test_a_drawn_image_has_the_bits_asked_for(
+    recipe: Callable[[str], ModuleType], bits: int, dtype: type
+) -> None:
+    generate = recipe("generate").generate_image
+    images = [generate(seed, 64, bits=bits)[0] for seed in range(8)]
+    assert all(image.dtype == dtype for image in images)
+    if bits == 16:
+        assert max(image.max() for image in images) > 4000
+
+
+def test_harder_images_show_the_same_objects_with_less_contrast(
+    recipe: Callable[[str], ModuleType],
+) -> None:
+    generate = recipe("generate")
+    for kind in generate.SCENES:
+        spans: dict[float, list[float]] = {0.1: [], 0.9: []}
+        drawn = []
+        for seed in range(6):
+            for difficulty, found in spans.items():
+                image, labels, _ = generate.generate_image(
+                    seed, 96, kind=kind, difficulty=difficulty, bits=8
+                )
+                grey = image if image.ndim == 2 else image.mean(axis=2)
+                # without the noise, which is contrast of no use
+                smooth = ndimage.gaussian_filter(grey.astype(float), 1.5)
+                found.append(float(np.ptp(np.percentile(smooth, [5, 95]))))
+                drawn.append(labels[-1])
+            np.testing.assert_array_equal(drawn[-1], drawn[-2])
+        assert np.mean(spans[0.9]) < 0.7 * np.mean(spans[0.1]), kind
+
+
 def test_pack_comes_back(recipe: Callable[[str], ModuleType], tmp_path: Path) -> None:
     pack = recipe("pack")
     images = list(pack.read_generated(3, 64))
+    assert [i.split for i in images] == ["train"] * 3 + ["val"] * 16
     pack.write_pack(tmp_path / "pack.npz", iter(images))
     for one, other in zip(pack.read_pack(tmp_path / "pack.npz"), images, strict=True):
         assert (one.name, one.source, one.split) == (
@@ -66,33 +110,59 @@ def test_pack_comes_back(recipe: Callable[[str], ModuleType], tmp_path: Path) ->
         np.testing.assert_array_equal(one.labels[-1], other.labels[-1])
 
 
-def test_crops_and_their_prompts_agree(recipe: Callable[[str], ModuleType]) -> None:
+@pytest.mark.parametrize("canvas", [96, 512])
+def test_crops_and_their_prompts_agree(
+    recipe: Callable[[str], ModuleType], canvas: int
+) -> None:
     pack, crops = recipe("pack"), recipe("crops")
-    source = crops.CropSource(list(pack.read_generated(5, 128)), seed=1)
-    plan = crops.CropPlan(96, 4, 3)
+    images = list(pack.read_generated(8, 128))
+    source = crops.CropSource(images, seed=1, canvas=canvas)
+    plan = crops.CropPlan(96, 4, 6)
+    kinds = set()
     for step in range(6):
-        batch = source.batch_at(step, plan)
-        again = source.batch_at(step, plan)
+        batch, again = source.batch_at(step, plan), source.batch_at(step, plan)
         assert torch.equal(batch.pixels, again.pixels)
-        assert torch.equal(batch.boxes_xyxy, again.boxes_xyxy)
         assert batch.pixels.shape == (4, 3, 96, 96)
-        assert set(batch.image_index.tolist()) <= set(range(4))
-        assert (batch.boxes_xyxy[:, 2:] > batch.boxes_xyxy[:, :2] - 4).all()
-        for i in range(len(batch.image_index)):
-            window = batch.targets.windows_xyxy[i].numpy() * 96
-            x, y = batch.points_xy[i, 0].numpy()
-            # the first point is on the object: the target has it near that place
-            column, row = (
-                int(np.clip(48 * (v - low) / (high - low), 0, 47))
-                for v, low, high in ((x, *window[[0, 2]]), (y, *window[[1, 3]]))
-            )
-            mask = batch.targets.masks[i].numpy()
-            reach = 6
-            near = mask[
-                max(row - reach, 0) : row + reach + 1,
-                max(column - reach, 0) : column + reach + 1,
-            ]
-            assert near.any()
+        assert batch.seed == again.seed
+        for group, same in zip(batch.groups, again.groups, strict=True):
+            kinds.add(group.kind)
+            assert torch.equal(group.targets.masks, same.targets.masks)
+            assert torch.equal(group.prompts.points_xy, same.prompts.points_xy)
+            assert set(group.crops.tolist()) <= set(range(4))
+            # where the canvas is full, objects of one image are decoded together
+            assert canvas > 96 or len(set(group.crops.tolist())) == 1
+            windows = group.targets.windows_xyxy * canvas
+            low = torch.tensor(batch.offset_yx[::-1])
+            assert (windows[:, :2] >= low - 1e-3).all()
+            assert (windows[:, 2:] <= low + 96 + 1e-3).all()
+            for i in range(len(group.crops)):
+                _check_prompt(group, i, windows[i].numpy())
+    assert kinds == {"box", "point"}
+
+
+def _check_prompt(group: Any, i: int, window: np.ndarray) -> None:
+    """The prompt of an object lies where its target says that the object is."""
+    is_object = group.targets.is_object[i].numpy()
+    side = (window[2:] - window[:2]) / 48
+    if group.kind == "point":
+        x, y = group.prompts.points_xy[i, 0].numpy()
+        column, row = ((np.array([x, y]) - window[:2]) / side).astype(int)
+        # a point stands for a pixel of the image, which may be some cells wide
+        reach = 8
+        near = is_object[
+            max(row - reach, 0) : row + reach + 1,
+            max(column - reach, 0) : column + reach + 1,
+        ]
+        assert near.any()
+        return
+    rows, columns = (np.flatnonzero(is_object.any(axis=a)) for a in (1, 0))
+    tight = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
+    tight = tight * np.tile(side, 2) + np.tile(window[:2], 2)
+    length = (tight[2:] - tight[:2]).max()
+    box = group.prompts.boxes_xyxy[i].numpy()
+    # a tenth off, and the last pixel counts to its beginning
+    assert np.abs(box[:2] - tight[:2]).max() < 0.2 * length + 8
+    assert np.abs(box[2:] - tight[2:]).max() < 0.2 * length + 8
 
 
 def test_dense_targets_point_at_the_centre(
@@ -117,21 +187,20 @@ def test_trained_exported_and_loaded(
 ) -> None:
     pack, crops = recipe("pack"), recipe("crops")
     objective, export = recipe("objective"), recipe("export")
-    import dataclasses
-
-    source = crops.CropSource(list(pack.read_generated(5, 128)), seed=0)
+    source = crops.CropSource(list(pack.read_generated(8, 128)), seed=0)
     steps = 30
     settings = LoopSettings(
         steps=steps, learning_rate=4e-3, warmup_steps=3, ema_decay=0.5
     )
     torch.manual_seed(0)
-    state = tmp_path / "state.pt"
+    module = objective.TrainedModel(
+        build_tiny(dataclasses.replace(CONFIG, batch_norm=True))
+    )
     loop = TrainingLoop(
-        objective.TrainedModel(dataclasses.replace(CONFIG, batch_norm=True)),
+        module,
         lambda step: source.batch_at(step, crops.CropPlan(64, 4, 3)),
-        objective.Objective(steps),
+        objective.Objective.of(module, steps),
         settings,
-        checkpoint=state,
     )
     figures: dict[str, list[float]] = {}
     for progress in loop.run():
@@ -139,18 +208,16 @@ def test_trained_exported_and_loaded(
             continue
         for name, value in loop.figures.items():
             figures.setdefault(name, []).append(value)
-    assert {"dense", "box", "point", "mixed"} == set(figures)
+    assert {"dense", "box", "point", "corrected"} == set(figures)
     assert np.mean(figures["dense"][-5:]) < 0.9 * np.mean(figures["dense"][:3])
 
     out = tmp_path / "model.safetensors"
-    assert export.export(state, out, CONFIG) == out.stat().st_size
+    with loop.averaged.in_module():
+        assert export.write_weights(module.sam, out, steps) == out.stat().st_size
+        trained = fold_batch_norm(module.sam)
     model = load_model(out, device="cpu", precision="exact")
     assert model.family == "tiny"
     assert model.embedding_shape == (32, 64, 64)
-    from napari_samseg.core.models.tiny import fold_batch_norm
-
-    with loop.averaged.in_module() as module:
-        trained = fold_batch_norm(module.sam)
     image = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
         expected = trained.image_encoder(image)
@@ -159,24 +226,272 @@ def test_trained_exported_and_loaded(
     torch.testing.assert_close(found, expected, rtol=2e-2, atol=2e-2)
 
 
-def test_scores_of_a_set_are_printed_as_a_row(
+@pytest.fixture
+def begun(recipe: Callable[[str], ModuleType], tmp_path: Path) -> list[str]:
+    """Return arguments of a short training that starts from a small model."""
+    pack, export = recipe("pack"), recipe("export")
+    images = list(pack.read_generated(8, 96))[:10]  # two are for validation
+    pack.write_pack(tmp_path / "pack.npz", iter(images))
+    torch.manual_seed(3)
+    small = build_tiny(dataclasses.replace(CONFIG, input_size=192))
+    export.write_weights(small, tmp_path / "small.safetensors", 0)
+    return [
+        *("--pack", str(tmp_path / "pack.npz")),
+        *("--init", str(tmp_path / "small.safetensors")),
+        *("--steps", "4", "--validate-every", "2", "--val-objects", "1"),
+        *("--learning-rate", "1e-3", "--device", "cpu"),
+    ]
+
+
+def test_a_training_that_was_stopped_is_the_one_that_was_not(
+    recipe: Callable[[str], ModuleType], begun: list[str], tmp_path: Path
+) -> None:
+    train = recipe("train")
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    train.main([*begun, "--out", str(whole)])
+    # a limit of no time: it stops after each step
+    train.main([*begun, "--out", str(parts), "--minutes", "1e-9"])
+    state = torch.load(parts / "state.pt", weights_only=True)
+    assert state["step"] == 1
+    train.main([*begun, "--out", str(parts), "--minutes", "1e-9", "--resume"])
+    train.main([*begun, "--out", str(parts), "--resume"])
+
+    rows = [_read_curve(folder / "log.csv") for folder in (whole, parts)]
+    assert rows[0] == rows[1]
+    steps = {step for step, _, _ in rows[0]}
+    assert steps == {"1", "2", "3", "4"}
+    assert {"loss", "rate", "val_generated_point"} <= {name for _, name, _ in rows[0]}
+    ends = [
+        torch.load(folder / "state.pt", weights_only=True) for folder in (whole, parts)
+    ]
+    for name, tensor in ends[0]["averaged"].items():
+        torch.testing.assert_close(ends[1]["averaged"][name], tensor, rtol=0, atol=0)
+    assert ends[0]["scores"] == ends[1]["scores"]
+
+
+def test_a_training_that_is_told_to_end_writes_its_state(
+    recipe: Callable[[str], ModuleType],
+    begun: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    train = recipe("train")
+    before = signal.getsignal(signal.SIGTERM)
+
+    class Ending(train.Validation):
+        """The training is told to end while it validates, after its second step."""
+
+        def __call__(self, module: torch.nn.Module) -> Any:
+            if signal.getsignal(signal.SIGTERM) is not before:
+                signal.raise_signal(signal.SIGTERM)
+            return super().__call__(module)
+
+    monkeypatch.setattr(train, "Validation", Ending)
+    train.main([*begun, "--out", str(tmp_path / "run")])
+    state = torch.load(tmp_path / "run" / "state.pt", weights_only=True)
+    assert state["step"] == 2
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_steps_made_again_after_a_crash_stand_once_in_the_curve(
+    recipe: Callable[[str], ModuleType], tmp_path: Path
+) -> None:
+    train, log = recipe("train"), tmp_path / "log.csv"
+    with closing(train.Curve(log, 0)) as curve:
+        for step in (1, 2, 3):
+            curve.write(step, {"loss": step / 10})
+    # the state that was written last is that of step 1
+    with closing(train.Curve(log, 1)) as curve:
+        curve.write(2, {"loss": 0.7})
+    assert _read_curve(log) == [("1", "loss", "0.1000"), ("2", "loss", "0.7000")]
+    with closing(train.Curve(log, 0)):
+        pass
+    assert _read_curve(log) == []
+
+
+def _read_curve(path: Path) -> list[tuple[str, str, str]]:
+    with path.open(newline="") as file:
+        return [
+            (row["step"], row["name"], row["value"]) for row in csv.DictReader(file)
+        ]
+
+
+def test_the_best_weights_of_a_training_are_kept(
+    recipe: Callable[[str], ModuleType], begun: list[str], tmp_path: Path
+) -> None:
+    train = recipe("train")
+    out = tmp_path / "run"
+    train.main([*begun, "--out", str(out)])
+    scores = torch.load(out / "state.pt", weights_only=True)["scores"]
+    best = out / "best.safetensors"
+    # only weights better than the first ones are worth keeping
+    assert best.exists() == (scores["best"] > scores["start"])
+    assert scores["start"] > -1
+    if best.exists():
+        assert load_model(best, device="cpu").embedding_shape == (32, 24, 24)
+
+
+def test_a_training_begins_with_a_model_of_the_family_only(
+    recipe: Callable[[str], ModuleType],
+    begun: list[str],
+    tmp_path: Path,
+) -> None:
+    other = tmp_path / "mobile_sam.pt"
+    torch.save(build_mobile_sam().state_dict(), other)
+    with pytest.raises(SystemExit, match="of family mobile_sam: take a tiny one"):
+        recipe("train").main([*begun, "--init", str(other)])
+
+
+def test_designs_are_compared_on_the_same_batches(
+    recipe: Callable[[str], ModuleType],
+    begun: list[str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    compare = recipe("compare_encoders")
+    options = ["--pack", begun[1], "--encoders", "residual", "separable"]
+    options += ["--input-sizes", "192", "--steps", "1", "--val-objects", "1"]
+    compare.main([*options, "--device", "cpu"])
+    lines = capsys.readouterr().out.splitlines()
+    header, _, *rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in lines
+    ]
+    table = [dict(zip(header, row, strict=True)) for row in rows]
+    assert [row["encoder"] for row in table] == ["residual", "separable"]
+    residual, separable = table
+    # half precision: two bytes each
+    size, count = (float(residual[k]) for k in ("float16 MB", "million parameters"))
+    assert size == pytest.approx(2 * count, rel=0.03)
+    assert float(separable["million parameters"]) < count
+    for row in table:
+        assert float(row["encode ms"]) > 0
+        assert 0 <= float(row["3 corrections"]) <= 1
+
+
+def test_a_click_goes_deep_into_the_largest_error(
+    recipe: Callable[[str], ModuleType],
+) -> None:
+    true = np.zeros((20, 30), bool)
+    mask = true.copy()
+    true[2:11, 2:11] = True  # all missing, 81 pixels
+    mask[12:14, :28] = True  # too much, 56 pixels
+    assert recipe("scoring").deepest_error(mask, true) == (6, 6)
+    mask[2:11, 2:11] = True
+    y, x = recipe("scoring").deepest_error(mask, true)
+    assert y in (12, 13)
+    assert mask[y, x]
+
+
+def test_corrections_improve_a_mask_until_nothing_is_wrong(
     recipe: Callable[[str], ModuleType], shared_data: Path
 ) -> None:
-    from napari_samseg.core.predict import Predictor
-
-    evaluate, test_sets = recipe("evaluate"), recipe("test_sets")
-    whole = test_sets.TEST_SETS["laptrack"]
-
-    def first_plane(data: Path) -> Iterator[object]:
-        yield next(iter(whole.read(data)))
-
-    small = test_sets.TestSet(whole.title, whole.seen, first_plane)
-    predictor = Predictor(load_model("default"))
-    scores = evaluate.score_set(
-        predictor, small, shared_data, max_objects=4, tiles=TileSettings("whole")
+    scoring, test_sets = recipe("scoring"), recipe("test_sets")
+    _, plane, labels = next(iter(test_sets.TEST_SETS["laptrack"].read(shared_data)))
+    found = scoring.score_plane(
+        Predictor(load_model("default")),
+        plane,
+        labels,
+        0,
+        max_objects=6,
+        tiles=TileSettings("whole"),
+        clicks=(1, 3),
     )
-    row = evaluate.table_row(small.title, scores)
-    cells = [cell.strip() for cell in row.strip("|").split("|")]
-    assert cells[:2] == ["track_laptrack: nuclei", "4"]
-    assert float(cells[2]) == pytest.approx(scores.box.mean(), abs=5e-4)
-    assert len(cells) == evaluate.HEADER.splitlines()[0].count("|") - 1
+    assert found.clicks.shape == (6, 2)
+    assert found.clicks[:, 1].mean() >= found.prompts.point.mean() - 0.02
+    # a mask without error is asked for no more: its prompts stay as they are
+    objects, _, points = draw_prompts(labels, (0, 0), 6)
+    true = MaskPrediction(
+        objects.object_ids,
+        tuple(
+            labels[y0:y1, x0:x1] == i
+            for i, (y0, x0, y1, x1) in zip(
+                objects.object_ids, objects.boxes_yx, strict=True
+            )
+        ),
+        objects.boxes_yx,
+        labels.shape,
+        np.ones(6, np.float32),
+        np.zeros((6, 4, 4), np.float32),
+    )
+    after = scoring.add_clicks(points, true, objects)
+    np.testing.assert_array_equal(after.n_points, points.n_points)
+
+
+@pytest.fixture
+def evaluate_model(
+    recipe: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[ModuleType]:
+    """Import the recipe that lies one folder above."""
+    monkeypatch.syspath_prepend(str(RECIPE.parent))
+    yield recipe("evaluate_model")
+    del sys.modules["evaluate_model"]
+
+
+def test_a_model_is_scored_on_sets_it_knows_and_others(
+    evaluate_model: ModuleType,
+    shared_data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    options = ["--data", str(shared_data), "--sets", "laptrack", "mri"]
+    options += ["--max-images", "1", "--max-objects", "3", "--clicks", "1"]
+    evaluate_model.main([*options, "--pictures", str(tmp_path)])
+    printed = capsys.readouterr().out
+    assert "## default" in printed
+    tables = _read_tables(printed)
+    assert [next(iter(table[0])) for table in tables] == [
+        "set",
+        "size (kinds trained on, other images)",
+        "size (kinds never trained on)",
+    ]
+    # what it was trained on comes first, whatever the order on the command line
+    lesions, nuclei = tables[0]
+    assert "lesions" in lesions["set"]
+    assert nuclei["set"] == "track_laptrack: nuclei (kind never trained on)"
+    assert nuclei["objects"] == "3"
+    for row in (lesions, nuclei):
+        for name in ("box", "ellipse", "point", "Otsu + watershed", "+ 1 click"):
+            assert 0 <= float(row[name]) <= 1
+    everything = tables[2][-1]
+    assert everything.pop("size (kinds never trained on)") == "all"
+    assert everything.items() <= nuclei.items()
+    assert sum(int(row["objects"]) for row in tables[2][:-1]) == 3
+    for key in ("laptrack", "mri"):
+        picture = imread(tmp_path / f"default-{key}.png")
+        # boxes above points; best, median, worst
+        assert picture.shape == (2 * 180, 3 * 180, 3)
+        # the outline of the true mask is there
+        assert (picture == (40, 200, 60)).all(axis=2).any()
+
+
+def _read_tables(text: str) -> list[list[dict[str, str]]]:
+    """Read Markdown tables as rows by column."""
+    tables = []
+    for block in text.split("\n\n"):
+        lines = [line for line in block.splitlines() if line.startswith("|")]
+        if lines:
+            rows = [[c.strip() for c in line.strip("|").split("|")] for line in lines]
+            tables.append([dict(zip(rows[0], row, strict=True)) for row in rows[2:]])
+    return tables
+
+
+def test_how_wrong_a_predicted_iou_is_has_a_sign(
+    recipe: Callable[[str], ModuleType], evaluate_model: ModuleType
+) -> None:
+    actual = np.array([0.5, 0.9])
+    prompts = PromptScores(
+        np.array([1, 2]),
+        np.array([100, 400]),
+        box=actual,
+        point=actual,
+        box_predicted=actual + 0.1,
+        point_predicted=actual - 0.3,
+        ellipse=actual,
+        watershed=actual,
+    )
+    scores = recipe("scoring").ClickScores(
+        prompts, np.zeros((2, 0)), np.array([10.0, 40.0]), np.zeros(2, np.int64)
+    )
+    cells = evaluate_model.table_row("some", scores).strip("| ").split(" | ")
+    assert cells == [*("some", "2"), *4 * ["0.700"], "0.200", "-0.100"]
+    titles = [row.split(" | ")[0] for row in evaluate_model.size_rows(scores)]
+    assert titles == ["| 8 to 16 px", "| 32 to 64 px"]

@@ -11,6 +11,7 @@ from small_models import small_config
 
 from napari_samseg.core.errors import CheckpointError
 from napari_samseg.core.models.tiny import (
+    ENCODERS,
     METADATA_KEY,
     TinyConfig,
     build_tiny,
@@ -45,9 +46,11 @@ def test_shipped_shape_fits_the_wheel_and_the_budget() -> None:
     assert sam.prompt_encoder.mask_input_size == (256, 256)
 
 
-def test_folded_model_computes_the_same() -> None:
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_folded_model_computes_the_same(encoder: str) -> None:
     torch.manual_seed(0)
-    sam = build_tiny(dataclasses.replace(SMALL, batch_norm=True))
+    config = dataclasses.replace(SMALL, encoder=encoder)
+    sam = build_tiny(dataclasses.replace(config, batch_norm=True))
     for module in sam.image_encoder.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.running_mean.normal_()
@@ -64,7 +67,34 @@ def test_folded_model_computes_the_same() -> None:
         isinstance(m, torch.nn.BatchNorm2d) for m in folded.image_encoder.modules()
     )
     # the folded tensors are those of a model built without the norm
-    build_tiny(SMALL).load_state_dict(folded.state_dict())
+    build_tiny(config).load_state_dict(folded.state_dict())
+
+
+def test_attention_lets_far_places_see_each_other() -> None:
+    torch.manual_seed(0)
+    plain = build_tiny(SMALL).image_encoder
+    looking = build_tiny(
+        dataclasses.replace(SMALL, encoder="residual+attention")
+    ).image_encoder
+    looking.load_state_dict(plain.state_dict(), strict=False)
+    image = torch.zeros(1, 3, 512, 512)
+    lit = image.clone()
+    lit[..., :32, :32] = 5
+    far = (..., slice(48, None), slice(48, None))
+    with torch.no_grad():
+        # it begins as the encoder without
+        torch.testing.assert_close(looking(lit), plain(lit))
+        torch.nn.init.normal_(looking.coarse.tell.weight)
+        assert torch.equal(plain(lit)[far], plain(image)[far])
+        assert (looking(lit)[far] - looking(image)[far]).abs().max() > 1e-5
+
+
+def test_separable_blocks_are_lighter() -> None:
+    plain, separable = (
+        sum(p.numel() for p in build_tiny(TinyConfig(encoder=e)).parameters())
+        for e in ("residual", "separable")
+    )
+    assert separable < 0.7 * plain
 
 
 @pytest.mark.parametrize("norm", [False, True])
@@ -91,8 +121,11 @@ def test_training_mode_is_not_changed_by_folding() -> None:
 
 
 @pytest.mark.parametrize("batch_norm", [False, True])
-def test_configuration_is_read_from_metadata_or_tensors(batch_norm: bool) -> None:
-    config = dataclasses.replace(SMALL, batch_norm=batch_norm)
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_configuration_is_read_from_metadata_or_tensors(
+    encoder: str, batch_norm: bool
+) -> None:
+    config = dataclasses.replace(SMALL, encoder=encoder, batch_norm=batch_norm)
     tensors = build_tiny(config).state_dict()
     assert is_tiny(tensors)
     assert tiny_config(tensors, {METADATA_KEY: config.to_json()}) == config
@@ -116,6 +149,7 @@ def test_other_families_are_not_taken() -> None:
         ('{"widths": [1, 2]}', "five widths"),
         ('{"embed_dim": 100}', "must divide"),
         ('{"widths": 7}', "cannot be read"),
+        ('{"encoder": "vit"}', "residual, separable, residual.attention, not 'vit'"),
     ],
 )
 def test_damaged_configuration(text: str, message: str) -> None:

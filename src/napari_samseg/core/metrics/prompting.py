@@ -32,14 +32,16 @@ from napari_samseg.core.prompts.object_index import ObjectIndex, index_objects
 from napari_samseg.core.settings import ImageSettings, TileSettings
 from napari_samseg.core.steps import run_steps
 from napari_samseg.core.tiled import TiledPlane, plan_tiles
-from napari_samseg.core.types import BoolArray, FloatArray, MaskPrediction
+from napari_samseg.core.types import BoolArray, FloatArray, MaskPrediction, PlanePrompts
 
 __all__ = [
     "MIN_AREA",
     "PromptScores",
+    "draw_prompts",
     "ellipse_in_box",
     "prediction_iou",
     "score_prompts",
+    "show_plane",
     "watershed_components",
 ]
 
@@ -122,17 +124,12 @@ def score_prompts(
         raise InvalidLabelsError(
             f"labels of {labels.shape} do not fit a plane of {plane.shape[:2]}"
         )
-    rng = np.random.default_rng(seed)
-    objects = index_objects(labels, min_area=MIN_AREA)
-    if max_objects is not None and len(objects) > max_objects:
-        chosen = rng.choice(len(objects), max_objects, replace=False)
-        objects = objects.select(np.sort(chosen))
+    objects, boxes, points = draw_prompts(labels, seed, max_objects)
     n = len(objects)
     if n == 0:
         none, empty = np.zeros(0, np.int64), np.zeros(0)
         return PromptScores(none, none, *[empty] * 6)
-    boxes, points = sample_jittered_box(objects, rng), sample_random_point(objects, rng)
-    seen = _tiled(predictor, plane, tiles)
+    seen = show_plane(predictor, plane, tiles)
     by_box = run_steps(seen.predict_steps(boxes))
     by_point = run_steps(seen.predict_steps(points))
     components = watershed_components(plane)
@@ -154,9 +151,28 @@ def score_prompts(
     )
 
 
-def _tiled(
+def draw_prompts(
+    labels: npt.NDArray[np.integer],
+    seed: int | Sequence[int],
+    max_objects: int | None,
+) -> tuple[ObjectIndex, PlanePrompts, PlanePrompts]:
+    """Draw the objects of a plane that `score_prompts` scores, their boxes and points.
+
+    The parameters are those of `score_prompts`.
+    """
+    rng = np.random.default_rng(seed)
+    objects = index_objects(labels, min_area=MIN_AREA)
+    if max_objects is not None and len(objects) > max_objects:
+        chosen = rng.choice(len(objects), max_objects, replace=False)
+        objects = objects.select(np.sort(chosen))
+    boxes = sample_jittered_box(objects, rng)
+    return objects, boxes, sample_random_point(objects, rng)
+
+
+def show_plane(
     predictor: Predictor, plane: FloatArray, settings: TileSettings
 ) -> TiledPlane:
+    """Let a model see a plane (Y, X, 3), float32 in 0..255, as it is."""
     # as real numbers in 0..1, so that nothing is rounded and no contrast is changed
     source = open_image(plane / np.float32(255), rgb=True)
     measured = measure_plane(source, (), ImageSettings(normalisation="none"))

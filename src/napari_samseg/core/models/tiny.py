@@ -30,8 +30,15 @@ from torch import nn
 from torch.nn import functional
 
 from napari_samseg.core.errors import CheckpointError
+from napari_samseg.core.models.tiny_blocks import (
+    ConvNorm,
+    GlobalAttention,
+    Residual,
+    Separable,
+)
 
 __all__ = [
+    "ENCODERS",
     "ConvEncoder",
     "TinyConfig",
     "build_tiny",
@@ -43,6 +50,9 @@ __all__ = [
 ]
 
 METADATA_KEY = "samseg_tiny_config"
+# Residual convolutions, cheaper separable ones, or the first with attention between
+# all places of the coarsest level.
+ENCODERS = ("residual", "separable", "residual+attention")
 # Logits of the prior stay within the range of confident masks, so that a user's own
 # previous logits and the prior look alike to the mask-prompt convolutions.
 PRIOR_LIMIT = 8.0
@@ -64,11 +74,13 @@ class TinyConfig:
     widths : five ints
         Channels of the encoder at strides 2, 4, 8, 16 and 32.
     depths : five ints
-        Residual blocks at those strides.
+        Blocks at those strides.
     decoder_depth, decoder_heads, mlp_dim : int
         Layers, attention heads and hidden width of the two-way transformer.
     mask_channels : int
         Hidden channels of the mask prompt's convolutions.
+    encoder : str
+        One of `ENCODERS`: the blocks of the encoder.
     batch_norm : bool
         Whether the encoder still has its batch normalisation (training only).
     """
@@ -81,6 +93,7 @@ class TinyConfig:
     decoder_heads: int = 8
     mlp_dim: int = 384
     mask_channels: int = 16
+    encoder: str = "residual"
     batch_norm: bool = False
 
     def __post_init__(self) -> None:
@@ -88,6 +101,11 @@ class TinyConfig:
             raise CheckpointError(
                 f"input_size of the embedded family is a multiple of 32, "
                 f"got {self.input_size}"
+            )
+        if self.encoder not in ENCODERS:
+            raise CheckpointError(
+                f"the encoder of the embedded family is one of {', '.join(ENCODERS)}, "
+                f"not {self.encoder!r}"
             )
         if len(self.widths) != 5 or len(self.depths) != 5:
             raise CheckpointError(
@@ -128,65 +146,8 @@ class TinyConfig:
             ) from error
 
 
-class _ConvNorm(nn.Module):
-    """A convolution and, while training, its batch normalisation."""
-
-    def __init__(
-        self, c_in: int, c_out: int, kernel: int = 3, stride: int = 1, *, norm: bool
-    ) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2)
-        self.norm = nn.BatchNorm2d(c_out, momentum=0.03) if norm else None
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.conv(x)
-        return x if self.norm is None else self.norm(x)
-
-    def unshuffled(self, x: torch.Tensor, stride: int) -> torch.Tensor:
-        """Convolve 1 x 1 after `pixel_unshuffle` by `stride`, without its copy.
-
-        In bfloat16 the copy is made: on processors with AMX, torch 2.15 returns wrong
-        values for kernels of 4 and strides of 4 on 16 or 24 channels.
-        """
-        if x.dtype == torch.bfloat16:
-            unshuffled: torch.Tensor = self(functional.pixel_unshuffle(x, stride))
-            return unshuffled
-        weight = self.conv.weight.view(self.conv.out_channels, -1, stride, stride)
-        x = functional.conv2d(x, weight, self.conv.bias, stride)
-        return x if self.norm is None else self.norm(x)
-
-    def fold(self) -> None:
-        """Multiply the running statistics into the convolution and drop the norm."""
-        if self.norm is None or self.norm.running_var is None:
-            return
-        std = torch.sqrt(self.norm.running_var + self.norm.eps)
-        gain = self.norm.weight / std
-        weight = self.conv.weight * gain[:, None, None, None]
-        bias = self.conv.bias
-        mean = self.norm.running_mean
-        if bias is None or mean is None:
-            return
-        bias = (bias - mean) * gain + self.norm.bias
-        self.conv.weight = nn.Parameter(weight.detach())
-        self.conv.bias = nn.Parameter(bias.detach())
-        self.norm = None
-
-
-class _Residual(nn.Module):
-    """Two 3x3 convolutions beside the identity."""
-
-    def __init__(self, channels: int, *, norm: bool) -> None:
-        super().__init__()
-        self.first = _ConvNorm(channels, channels, norm=norm)
-        self.second = _ConvNorm(channels, channels, norm=norm)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        inner = functional.relu(self.first(x), inplace=True)
-        return functional.relu(self.second(inner).add_(x), inplace=True)
-
-
 class ConvEncoder(nn.Module):
-    """Residual convolutions down to stride 32 and up again to stride 8.
+    """Blocks of convolutions down to stride 32 and up again to stride 8.
 
     The strides 2 and 4 join the embedding through space-to-depth, so that detail
     finer than a token survives into its channels. Space-to-depth before a 1 x 1
@@ -198,22 +159,25 @@ class ConvEncoder(nn.Module):
         super().__init__()
         self.img_size = config.input_size
         norm, w = config.batch_norm, config.widths
+        block = Separable if config.encoder == "separable" else Residual
         self.downs = nn.ModuleList(
-            _ConvNorm(c_in, c_out, stride=2, norm=norm)
+            ConvNorm(c_in, c_out, stride=2, norm=norm)
             for c_in, c_out in zip((3, *w[:-1]), w, strict=True)
         )
         self.stages = nn.ModuleList(
-            nn.Sequential(*(_Residual(c, norm=norm) for _ in range(depth)))
+            nn.Sequential(*(block(c, norm=norm) for _ in range(depth)))
             for c, depth in zip(w, config.depths, strict=True)
         )
         c = config.embed_dim
-        self.up_32 = _ConvNorm(w[4], w[3], 1, norm=norm)
-        self.fuse_16 = _Residual(w[3], norm=norm)
-        self.up_16 = _ConvNorm(w[3], c, 1, norm=norm)
-        self.side_8 = _ConvNorm(w[2], c, 1, norm=norm)
-        self.side_4 = _ConvNorm(w[1] * 4, c, 1, norm=norm)
-        self.side_2 = _ConvNorm(w[0] * 16, c, 1, norm=norm)
-        self.fuse_8 = _Residual(c, norm=norm)
+        looks = config.encoder == "residual+attention"
+        self.coarse = GlobalAttention(w[4]) if looks else nn.Identity()
+        self.up_32 = ConvNorm(w[4], w[3], 1, norm=norm)
+        self.fuse_16 = block(w[3], norm=norm)
+        self.up_16 = ConvNorm(w[3], c, 1, norm=norm)
+        self.side_8 = ConvNorm(w[2], c, 1, norm=norm)
+        self.side_4 = ConvNorm(w[1] * 4, c, 1, norm=norm)
+        self.side_2 = ConvNorm(w[0] * 16, c, 1, norm=norm)
+        self.fuse_8 = block(c, norm=norm)
         self.neck = nn.Conv2d(c, c, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -224,7 +188,7 @@ class ConvEncoder(nn.Module):
             x = stage(functional.relu(down(x), inplace=True))
             scales.append(x)
         at_2, at_4, at_8, at_16, at_32 = scales
-        up = functional.interpolate(self.up_32(at_32), scale_factor=2.0)
+        up = functional.interpolate(self.up_32(self.coarse(at_32)), scale_factor=2.0)
         at_16 = self.fuse_16(functional.relu(up.add_(at_16), inplace=True))
         up = functional.interpolate(self.up_16(at_16), scale_factor=2.0)
         sides = self.side_8(at_8).add_(up)
@@ -274,7 +238,7 @@ def fold_batch_norm(sam: Sam) -> Sam:
     """Return a copy in evaluation mode whose encoder is convolutions only."""
     folded = copy.deepcopy(sam).eval()
     for module in folded.image_encoder.modules():
-        if isinstance(module, _ConvNorm):
+        if isinstance(module, ConvNorm):
             module.fold()
     return folded
 
@@ -310,7 +274,11 @@ def tiny_config(
         raise CheckpointError("these tensors are not of the embedded family")
     if metadata and METADATA_KEY in metadata:
         return TinyConfig.from_json(metadata[METADATA_KEY])
-    stages = range(5)
+    stages, encoder = range(5), "residual"
+    if "image_encoder.fuse_8.depthwise.conv.weight" in state_dict:
+        encoder = "separable"
+    elif "image_encoder.coarse.look.weight" in state_dict:
+        encoder = "residual+attention"
     prefix = "mask_decoder.transformer.layers"
     return TinyConfig(
         embed_dim=state_dict["mask_decoder.iou_token.weight"].shape[1],
@@ -321,6 +289,7 @@ def tiny_config(
         decoder_depth=_count(state_dict, prefix),
         mlp_dim=state_dict[f"{prefix}.0.mlp.lin1.weight"].shape[0],
         mask_channels=state_dict["prompt_encoder.mask_downscaling.3.weight"].shape[0],
+        encoder=encoder,
         batch_norm="image_encoder.downs.0.norm.weight" in state_dict,
     )
 
