@@ -85,8 +85,8 @@ def scores(point: float, box: float = np.nan) -> ValidationScores:
     return ValidationScores(box, point, np.nan, point, 0.01, 7)
 
 
-def result(before, after, split="groups") -> TuneResult:
-    return TuneResult(Path("a"), Path("b"), (), before, after, split)
+def result(before, after, split="groups", step=1, history=()) -> TuneResult:
+    return TuneResult(Path("a"), Path("b"), history, before, after, split, step)
 
 
 def test_a_result_in_words():
@@ -96,9 +96,21 @@ def test_a_result_in_words():
         "images."
     )
     assert "box" not in describe_result(result(scores(0.4), scores(0.5)))
-    assert "no better" in describe_result(result(scores(0.4), scores(0.401)))
-    assert "worse than before" in describe_result(result(scores(0.4), scores(0.3)))
+    assert "hardly better" in describe_result(result(scores(0.4), scores(0.401)))
     assert "nobody knows" in describe_result(result(None, None, "none"))
+
+
+def test_weights_that_were_kept_are_said():
+    """Where no step was better, the new model is the old one: nobody shall wonder."""
+    same = scores(0.48, 0.8), scores(0.48, 0.8)
+    rows = [{"val_point": 0.4, "val_box": 0.8}, {"val_point": 0.3, "val_box": 0.7}]
+    text = describe_result(result(*same, step=0, history=tuple(rows)))
+    assert "No step made it better: mean IoU 0.64 before, 0.60 after at best" in text
+    assert "on 7 objects of other images" in text
+    assert "the new model has the weights that it was started from" in text
+    stopped = describe_result(result(*same, step=0))
+    assert "Nothing was scored since it began" in stopped
+    assert "so far the new model has the weights" in stopped
 
 
 def test_names_of_models():

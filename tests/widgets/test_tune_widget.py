@@ -36,11 +36,17 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+# What is fast differs from machine to machine, and so would what is learned.
+EXACT = ModelSettings(device="cpu", precision="exact")
+
+
 @pytest.fixture
 def viewer(make_napari_viewer, qtbot, model, monkeypatch, tmp_path):
     monkeypatch.setenv("SAMSEG_MODELS", str(tmp_path / "models"))
     loaded = Predictor(model, MemoryCache(2**28))
-    monkeypatch.setitem(LOADED, (ModelSettings(), 0), loaded)
+    monkeypatch.setenv("SAMSEG_DEVICE", EXACT.device)
+    monkeypatch.setenv("SAMSEG_PRECISION", EXACT.precision)
+    monkeypatch.setitem(LOADED, (EXACT, 0), loaded)
     monkeypatch.setenv("NAPARI_ENSURE_PLUGIN_MAIN_THREAD", "1")
     viewer = make_napari_viewer(show=True)
     viewer.window.resize(1300, 950)
@@ -136,6 +142,7 @@ def test_annotate_train_and_segment(
     widget._train_button.click()
     wait_for_step(qtbot, widget, 1)
     assert not widget._choices.isEnabled()
+    assert widget._name_line.text() == "drawn-tuned"
     # a person goes on painting, which the training does not see
     labels.data[:] = 0
     labels.refresh()
@@ -170,7 +177,7 @@ def test_annotate_train_and_segment(
     assert segment._model_box.currentData() == "drawn-tuned"
     segment.session.wait()
     assert encoded == []
-    assert segment.session.model == ModelSettings(model="drawn-tuned")
+    assert segment.session.model == dataclasses.replace(EXACT, model="drawn-tuned")
     assert (segment.session.prediction.masks[0] != before).any()
 
     labels.data = nuclei[1].copy()
@@ -298,7 +305,9 @@ def test_stop_and_resume(viewer, layers, open_panel, qtbot, tmp_path):
     n_layers = len(viewer.layers)
     widget._unfinished.button.click()
     assert not widget._choices.isVisible(), "it has choices of its own"
+    assert widget._name_line.text() == "drawn-tuned"
     wait_for_step(qtbot, widget, done + 1)
+    assert "Training 'drawn-tuned': step" in widget._status.text()
     masks = widget._tuned.masks
     qtbot.waitUntil(lambda: masks.layers("preview") != [], timeout=60_000)
     again = dict(widget._plot.losses)
@@ -321,6 +330,76 @@ def test_stop_and_resume(viewer, layers, open_panel, qtbot, tmp_path):
     done = widget._plot.losses[-1][0]
     widget._unfinished.button.click()
     wait_for_step(qtbot, widget, done + 1)
+    widget._stop_button.click()
+    rest(qtbot, widget)
+
+
+SERVICE = """
+from pathlib import Path
+
+SAID = Path(__file__).with_suffix(".said")
+
+
+class Run:
+    id = "run-1"
+
+    def log(self, figures, step):
+        say("log", step)
+
+    def finish(self):
+        say("finish")
+
+
+def say(*words):
+    with SAID.open("a") as file:
+        print(*words, file=file)
+
+
+def init(*, id, name, **options):
+    say("init", name, id)
+    return Run()
+"""
+
+
+def test_services_that_are_installed_get_the_figures(
+    viewer, layers, open_panel, qtbot, monkeypatch, tmp_path
+):
+    """And a training that is resumed goes on in its run, without being told."""
+    folder = tmp_path / "libraries"
+    folder.mkdir()
+    (folder / "wandb.py").write_text(SERVICE)
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    widget = open_panel()
+    boxes = widget._loggers.boxes
+    assert not boxes["mlflow"].isEnabled()
+    assert "pip install mlflow" in boxes["mlflow"].toolTip()
+    assert boxes["wandb"].isEnabled()
+    assert not boxes["wandb"].isChecked()
+    boxes["wandb"].setChecked(True)
+    widget.show_settings(plan(steps=200, validate_every=2, checkpoint_every=2))
+    widget._train_button.click()
+    wait_for_step(qtbot, widget, 3)
+    widget._stop_button.click()
+    rest(qtbot, widget)
+    said = (folder / "wandb.said").read_text().splitlines()
+    assert said[:2] == ["init drawn-tuned None", "log 1"]
+    assert said[-1] == "finish"
+    boxes["wandb"].setChecked(False)
+    n_steps = widget._plot.losses[-1][0]
+    widget._unfinished.button.click()
+    wait_for_step(qtbot, widget, n_steps + 1)
+    widget._stop_button.click()
+    rest(qtbot, widget)
+    again = (folder / "wandb.said").read_text().splitlines()[len(said) :]
+    assert again[0] == "init drawn-tuned run-1"
+    assert again[1].startswith("log ")
+    # it goes on without a service that is gone, and says so
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    n_steps = widget._plot.losses[-1][0]
+    widget._unfinished.button.click()
+    wait_for_step(qtbot, widget, n_steps + 1)
+    assert "wandb will get no more figures" in widget._status.text()
     widget._stop_button.click()
     rest(qtbot, widget)
 
