@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import sys
 
@@ -78,6 +79,11 @@ def test_tuning_from_a_file(config, call, tmp_path):
     assert "no group (patient, animal, file) is on both sides" in words
     listed = CliRunner().invoke(app, ["models", "list"]).stdout
     assert "coins" in listed
+    card = json.loads(best.with_suffix(".json").read_text())
+    for step, told in ((3, "step 3"), (0, "no step was better: the weights of ")):
+        best.with_suffix(".json").write_text(json.dumps({**card, "step": step}))
+        about = CliRunner().invoke(app, ["models", "info", "coins"]).stdout
+        assert f"decoder, {told}" in about
 
 
 def test_what_would_be_done(config, call, tmp_path):

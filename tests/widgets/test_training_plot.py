@@ -117,6 +117,9 @@ def test_names_of_models():
     assert free_name("my nuclei!", set()) == "my-nuclei-tuned"
     assert free_name("a", {"a-tuned", "a-tuned-2"}) == "a-tuned-3"
     assert free_name("///", set()) == "model-tuned"
+    assert free_name("nuclei of mouse 07, sec. 12", set()) == (
+        "nuclei-of-mouse-07-sec-tuned"
+    )
     assert check_name("a-tuned", {"b"}) == ""
     assert "already" in check_name("b", {"b"})
     for wrong in ("", "../up", "a/b", ".hidden", "end."):

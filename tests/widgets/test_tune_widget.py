@@ -456,6 +456,38 @@ def test_what_is_wrong_is_said(viewer, layers, open_panel, qtbot):
     assert not widget._train_button.isEnabled()
 
 
+def test_what_a_training_cannot_have_is_said(
+    viewer, layers, open_panel, qtbot, monkeypatch, tmp_path
+):
+    """Before Train and after it: a loss, a library, a checkpoint."""
+    widget = open_panel()
+
+    def refused(words):
+        estimate = widget._outlook.estimate
+        qtbot.waitUntil(lambda: words in estimate.text(), timeout=30_000)
+        widget._train_button.click()
+        rest(qtbot, widget)
+        assert words in widget._status.text()
+        assert buttons_on_show(widget) == {"Train"}
+
+    def show_loss(text):
+        tune = dataclasses.replace(plan().tune, loss=text)
+        widget.show_settings(dataclasses.replace(plan(), tune=tune))
+
+    show_loss("dice + focul")
+    refused("no loss 'focul'")
+    monkeypatch.setitem(sys.modules, "gudhi.cubical_complex", None)
+    show_loss("dice + 0.1*topology")
+    refused("napari-samseg[train]")
+    widget.show_settings(plan())
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes(b"no weights")
+    widget._model_box.insertItem(0, broken.name, str(broken))
+    widget._model_box.setCurrentIndex(0)
+    widget._model_box.activated.emit(0)
+    refused("broken.safetensors")
+
+
 def test_labels_find_their_images(viewer, nuclei, open_panel):
     """Of images of the same size, by their names, or else the one below."""
     pixels, labels = nuclei

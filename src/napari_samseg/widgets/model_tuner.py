@@ -246,7 +246,9 @@ def _look_steps(
         predictor = yield from predictor_steps(plan.model, plugin)
         holder.keep(predictor)
         from napari_samseg.core.training.estimate import estimate_steps
+        from napari_samseg.core.training.losses import read_loss
 
+        read_loss(plan.settings.tune.loss)
         model: Any = predictor.model
         folder = plan.folder(plugin)
         return (yield from estimate_steps(images, planes, model, plan.settings, folder))

@@ -29,6 +29,8 @@ SPLITS = {
     "sections": "the same objects in other planes",
     "objects": "other objects of the same image",
 }
+# Of what a model was tuned on, in a name that is made of it.
+LONGEST = 24
 # What a folder may be called on every system.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]*")
 # A difference that does not count, as the last digit may be luck.
@@ -106,6 +108,8 @@ def check_name(name: str, taken: set[str]) -> str:
 def free_name(what: str, taken: set[str]) -> str:
     """Return a name for a model that was tuned on something."""
     clean = re.sub(r"[^A-Za-z0-9._-]+", "-", what).strip("-._") or "model"
+    # hashes and paths in names of layers say nothing, and are cut off in the panel
+    clean = clean[:LONGEST].rstrip("-._")
     name, number = f"{clean}-tuned", 2
     while name in taken:
         name, number = f"{clean}-tuned-{number}", number + 1
