@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 from pathlib import Path
@@ -96,6 +97,8 @@ def test_a_result_in_words():
         "images."
     )
     assert "box" not in describe_result(result(scores(0.4), scores(0.5)))
+    one = scores(0.4), dataclasses.replace(scores(0.5), n_objects=1)
+    assert "on 1 object of other images." in describe_result(result(*one))
     assert "hardly better" in describe_result(result(scores(0.4), scores(0.401)))
     assert "nobody knows" in describe_result(result(None, None, "none"))
 

@@ -26,7 +26,7 @@ __all__ = [
 SPLITS = {
     "groups": "objects of other images",
     "planes": "objects of other planes of the same volume",
-    "sections": "the same objects in other planes",
+    "sections": "objects that it saw in other planes",
     "objects": "other objects of the same image",
 }
 # Of what a model was tuned on, in a name that is made of it.
@@ -71,6 +71,8 @@ def describe_result(result: TuneResult) -> str:
     if after is None:
         return "There is no score yet that could be kept."
     what = SPLITS.get(result.split, "objects that it was not trained on")
+    if after.n_objects == 1:
+        what = what.replace("objects", "object")
     on = f"on {after.n_objects} {what}"
     if not result.step:
         return _describe_nothing_better(before.score, result, on)
