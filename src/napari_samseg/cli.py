@@ -89,7 +89,9 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Segment Anything for microscopy, EM and medical images.",
 )
-models_app = typer.Typer(no_args_is_help=True, help="List, download, compare, export.")
+models_app = typer.Typer(
+    no_args_is_help=True, help="List, download and compare models, and export them."
+)
 app.add_typer(models_app, name="models")
 models_app.command("export")(export_model)
 models_app.command("compare")(compare_models)
@@ -245,7 +247,7 @@ def _print_prediction(
 
 @models_app.command("list")
 def print_models() -> None:
-    """List the embedded model and those that can be downloaded."""
+    """List the embedded model, those tuned here, and those to be downloaded."""
     from napari_samseg.core.models.weights import list_models, models_folder
     from napari_samseg.core.models.zoo import ZOO
 

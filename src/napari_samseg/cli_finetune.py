@@ -85,6 +85,9 @@ def finetune(
 ) -> None:
     """Tune a model on your labels, from embeddings that are made once.
 
+    Three lines are enough of a CONFIG: `images: FOLDER`, `labels: FOLDER` with files of
+    the same names, and `out: NAME` of the new model.
+
     Ctrl+C keeps the best weights so far; with --resume, the same command goes on.
     torchrun -m napari_samseg finetune divides the batches of a step among processes.
     """

@@ -124,7 +124,13 @@ def test_classes_by_hand_and_pictures_that_lack_one(tmp_path, call):
     assert float(rows["255"]["hd95"]) == 4
     assert rows["127"]["precision"] == ""
     assert float(rows["127"]["hd95"]) == pytest.approx(20 * 2**0.5, abs=1e-5)
-    assert "pq" not in rows["127"]
+    # each connected part of a class is an object: half of it is above no threshold
+    assert (rows["255"]["true_objects"], rows["255"]["matched"]) == ("1", "0")
+    assert (rows["127"]["true_objects"], rows["127"]["found_objects"]) == ("1", "0")
+    assert float(rows["127"]["pq"]) == float(rows["127"]["ap"]) == 0
+    page = (out / "index.html").read_text(encoding="utf-8")
+    assert "mean Dice" in page
+    assert "each connected part of one is an object" in page
 
     status, _, _ = call(
         tmp_path / "found", tmp_path / "true", "--out", out, "--classes", "255",

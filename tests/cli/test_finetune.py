@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import sys
 
 import numpy as np
 import pytest
@@ -77,6 +79,11 @@ def test_tuning_from_a_file(config, call, tmp_path):
     assert "no group (patient, animal, file) is on both sides" in words
     listed = CliRunner().invoke(app, ["models", "list"]).stdout
     assert "coins" in listed
+    card = json.loads(best.with_suffix(".json").read_text())
+    for step, told in ((3, "step 3"), (0, "no step was better: the weights of ")):
+        best.with_suffix(".json").write_text(json.dumps({**card, "step": step}))
+        about = CliRunner().invoke(app, ["models", "info", "coins"]).stdout
+        assert f"decoder, {told}" in about
 
 
 def test_what_would_be_done(config, call, tmp_path):
@@ -119,6 +126,71 @@ def test_what_is_wrong_is_told_in_one_line(config, call, tmp_path, more, words):
         *stages, last = errors.splitlines()
         assert words in last
         assert all(stage.endswith(" ...") for stage in stages)
+    assert not (tmp_path / "run" / "best.safetensors").exists()
+
+
+@pytest.mark.parametrize("options", [(), ("--dry-run",)])
+def test_a_library_that_is_missing_names_its_extra(config, call, monkeypatch, options):
+    """Before anything is read, though the loss is counted last."""
+    monkeypatch.setitem(sys.modules, "gudhi.cubical_complex", None)
+    path = config()
+    path.write_text(path.read_text() + 'tune: {loss: "dice + 0.1*topology"}')
+    status, words, errors = call(path, *options)
+    assert status == 2
+    assert "with GUDHI, which is not installed" in errors
+    assert "pip install 'napari-samseg[train]', or choose another loss" in errors
+    assert "objects" not in words
+
+
+def test_labels_that_do_not_fit_their_images(config, call, tmp_path):
+    path = config()
+    labels = tmp_path / "labels"
+    tifffile.imwrite(labels / "a_mask.tif", np.ones((128, 127), np.uint8))
+    for options in ((), ("--dry-run",)):
+        status, _, errors = call(path, *options)
+        assert status == 2
+        last = errors.splitlines()[-1]
+        assert "a.png" in last
+        assert "(128, 127)" in last
+        assert "(128, 128)" in last
+    for name in "ab":
+        (labels / f"{name}_mask.tif").rename(labels / f"other_{name}.tif")
+    status, _, errors = call(path, "--dry-run")
+    assert status == 2
+    assert "no image of" in errors
+    assert "same name" in errors
+
+
+def test_a_single_image_and_a_single_object(config, call, tmp_path):
+    path = config(steps=2)
+    for folder, name in (("images", "b.png"), ("labels", "b_mask.tif")):
+        (tmp_path / folder / name).unlink()
+    status, words, _ = call(path, "--dry-run")
+    assert status == 0
+    assert "1 image, 1 plane with objects" in words
+    assert "the objects at one end of it are validated on" in words
+    mask = tmp_path / "labels" / "a_mask.tif"
+    labels = tifffile.imread(mask)
+    largest = np.bincount(labels[labels > 0]).argmax()
+    tifffile.imwrite(mask, np.where(labels == largest, labels, 0))
+    status, words, errors = call(path)
+    assert status == 0, errors
+    assert "nothing is validated: the last weights count as the best" in words
+    assert (tmp_path / "run" / "best.safetensors").exists()
+
+
+def test_a_broken_checkpoint_is_told(config, call, tmp_path, tiny_checkpoint):
+    path = config()
+    broken = tmp_path / "broken.safetensors"
+    whole = tiny_checkpoint.read_bytes()
+    text = path.read_text()
+    for content in (whole[: len(whole) // 2], b"", b"no weights"):
+        broken.write_bytes(content)
+        path.write_text(text + f"model: {{model: {broken}, device: cpu}}")
+        status, _, errors = call(path)
+        assert status == 2
+        assert "broken.safetensors" in errors.splitlines()[-1]
+        assert "Traceback" not in errors
     assert not (tmp_path / "run" / "best.safetensors").exists()
 
 

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QLineEdit, QListWidget, QSpinBox
 
 from napari_samseg.core.annotation_actions import ObjectClass
-from napari_samseg.core.settings import ImageSettings, InstanceSettings, ModelSettings
+from napari_samseg.core.settings import (
+    ImageSettings,
+    InstanceSettings,
+    LoopSettings,
+    ModelSettings,
+)
+from napari_samseg.core.training.presets import PLAN_PARTS, PRESETS
 from napari_samseg.widgets.class_table import ClassTable
 from napari_samseg.widgets.settings_form import SettingsForm
 
@@ -47,6 +55,43 @@ def test_editing_gives_new_settings(form):
         ImageSettings(normalisation="minmax"),
         ImageSettings(normalisation="minmax", level=2),
     ]
+
+
+@pytest.mark.parametrize("preset", sorted(PRESETS))
+def test_what_is_not_edited_stays_as_it_was(qtbot, preset):
+    """A rate of 2e-4 is not 0.00, however small, once another row is edited."""
+    for part in PLAN_PARTS:
+        before = getattr(PRESETS[preset], part)
+        form = SettingsForm(before)
+        qtbot.addWidget(form)
+        form._read()
+        assert form.settings == before
+    loop = PRESETS[preset].loop
+    form = SettingsForm(loop)
+    qtbot.addWidget(form)
+    form.findChild(QSpinBox).setValue(7)
+    assert form.settings == dataclasses.replace(loop, steps=7)
+
+
+def test_small_numbers_are_shown_and_typed(qtbot):
+    form = SettingsForm(LoopSettings(learning_rate=2e-5), names=["learning_rate"])
+    qtbot.addWidget(form)
+    rate = form.findChild(QDoubleSpinBox)
+    assert rate.text() == "2e-05"
+    rate.stepUp()
+    assert form.settings.learning_rate == pytest.approx(2.1e-5)
+    for typed, value in (("3e-4", 3e-4), ("0.0005", 5e-4)):
+        rate.selectAll()
+        qtbot.keyClicks(rate, typed)
+        qtbot.keyClick(rate, "\r")
+        assert form.settings.learning_rate == value
+    # what is no number, or out of bounds, is not taken
+    for typed in ("fast", "7"):
+        rate.selectAll()
+        qtbot.keyClicks(rate, typed)
+        qtbot.keyClick(rate, "\r")
+        assert 0 <= form.settings.learning_rate <= 1
+    assert rate.value() == form.settings.learning_rate
 
 
 def test_channels_are_typed_as_numbers(form):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from napari.layers import Points, Shapes
 from napari.utils.notifications import notification_manager
+from qtpy.QtWidgets import QComboBox
 from skimage import io
 from widgets.test_segment_widget import save_screenshot
 
@@ -289,8 +290,8 @@ def test_bad_input_says_what_to_do(viewer, open_panel, qtbot, tmp_path):
     layer_of(viewer, Shapes).add_lines(np.array([[1, 1], [5, 5]]))
     widget.export(tmp_path / "out.csv")
     assert "draw a rectangle" in widget._status.text()
-    widget._form.findChildren(type(widget._labels_box))[0].setCurrentText("none")
-    widget._form.findChildren(type(widget._labels_box))[0].textActivated.emit("none")
+    widget._form.findChildren(QComboBox)[0].setCurrentText("none")
+    widget._form.findChildren(QComboBox)[0].textActivated.emit("none")
     assert "choose boxes, points or masks" in widget._status.text()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 from pathlib import Path
@@ -85,8 +86,8 @@ def scores(point: float, box: float = np.nan) -> ValidationScores:
     return ValidationScores(box, point, np.nan, point, 0.01, 7)
 
 
-def result(before, after, split="groups") -> TuneResult:
-    return TuneResult(Path("a"), Path("b"), (), before, after, split)
+def result(before, after, split="groups", step=1, history=()) -> TuneResult:
+    return TuneResult(Path("a"), Path("b"), history, before, after, split, step)
 
 
 def test_a_result_in_words():
@@ -96,15 +97,32 @@ def test_a_result_in_words():
         "images."
     )
     assert "box" not in describe_result(result(scores(0.4), scores(0.5)))
-    assert "no better" in describe_result(result(scores(0.4), scores(0.401)))
-    assert "worse than before" in describe_result(result(scores(0.4), scores(0.3)))
+    one = scores(0.4), dataclasses.replace(scores(0.5), n_objects=1)
+    assert "on 1 object of other images." in describe_result(result(*one))
+    assert "hardly better" in describe_result(result(scores(0.4), scores(0.401)))
     assert "nobody knows" in describe_result(result(None, None, "none"))
+
+
+def test_weights_that_were_kept_are_said():
+    """Where no step was better, the new model is the old one: nobody shall wonder."""
+    same = scores(0.48, 0.8), scores(0.48, 0.8)
+    rows = [{"val_point": 0.4, "val_box": 0.8}, {"val_point": 0.3, "val_box": 0.7}]
+    text = describe_result(result(*same, step=0, history=tuple(rows)))
+    assert "No step made it better: mean IoU 0.64 before, 0.60 after at best" in text
+    assert "on 7 objects of other images" in text
+    assert "the new model has the weights that it was started from" in text
+    stopped = describe_result(result(*same, step=0))
+    assert "Nothing was scored since it began" in stopped
+    assert "so far the new model has the weights" in stopped
 
 
 def test_names_of_models():
     assert free_name("my nuclei!", set()) == "my-nuclei-tuned"
     assert free_name("a", {"a-tuned", "a-tuned-2"}) == "a-tuned-3"
     assert free_name("///", set()) == "model-tuned"
+    assert free_name("nuclei of mouse 07, sec. 12", set()) == (
+        "nuclei-of-mouse-07-sec-tuned"
+    )
     assert check_name("a-tuned", {"b"}) == ""
     assert "already" in check_name("b", {"b"})
     for wrong in ("", "../up", "a/b", ".hidden", "end."):

@@ -18,7 +18,6 @@ from widgets import canvas
 from widgets.test_segment_widget import save_screenshot
 
 from napari_samseg.core.cache.memory import MemoryCache
-from napari_samseg.core.models import device
 from napari_samseg.core.models.sam import SamModel
 from napari_samseg.core.predict import Predictor
 from napari_samseg.core.settings import (
@@ -38,13 +37,17 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+# What is fast differs from machine to machine, and so would what is learned.
+EXACT = ModelSettings(device="cpu", precision="exact")
+
+
 @pytest.fixture
 def viewer(make_napari_viewer, qtbot, model, monkeypatch, tmp_path):
     monkeypatch.setenv("SAMSEG_MODELS", str(tmp_path / "models"))
-    # a tuned model is loaded in the arithmetic of `model`, whatever the processor
-    monkeypatch.setattr(device, "_has_native_bfloat16", lambda device: False)
     loaded = Predictor(model, MemoryCache(2**28))
-    monkeypatch.setitem(LOADED, (ModelSettings(), 0), loaded)
+    monkeypatch.setenv("SAMSEG_DEVICE", EXACT.device)
+    monkeypatch.setenv("SAMSEG_PRECISION", EXACT.precision)
+    monkeypatch.setitem(LOADED, (EXACT, 0), loaded)
     monkeypatch.setenv("NAPARI_ENSURE_PLUGIN_MAIN_THREAD", "1")
     viewer = make_napari_viewer(show=True)
     viewer.window.resize(1300, 950)
@@ -140,6 +143,7 @@ def test_annotate_train_and_segment(
     widget._train_button.click()
     wait_for_step(qtbot, widget, 1)
     assert not widget._choices.isEnabled()
+    assert widget._name_line.text() == "drawn-tuned"
     # a person goes on painting, which the training does not see
     labels.data[:] = 0
     labels.refresh()
@@ -175,7 +179,7 @@ def test_annotate_train_and_segment(
     assert segment._model_box.currentData() == "drawn-tuned"
     segment.session.wait()
     assert encoded == []
-    assert segment.session.model == ModelSettings(model="drawn-tuned")
+    assert segment.session.model == dataclasses.replace(EXACT, model="drawn-tuned")
     assert (segment.session.prediction.masks[0] != before).any()
 
     labels.data = nuclei[1].copy()
@@ -303,7 +307,9 @@ def test_stop_and_resume(viewer, layers, open_panel, qtbot, tmp_path):
     n_layers = len(viewer.layers)
     widget._unfinished.button.click()
     assert not widget._choices.isVisible(), "it has choices of its own"
+    assert widget._name_line.text() == "drawn-tuned"
     wait_for_step(qtbot, widget, done + 1)
+    assert "Training 'drawn-tuned': step" in widget._status.text()
     masks = widget._tuned.masks
     qtbot.waitUntil(lambda: masks.layers("preview") != [], timeout=60_000)
     again = dict(widget._plot.losses)
@@ -326,6 +332,76 @@ def test_stop_and_resume(viewer, layers, open_panel, qtbot, tmp_path):
     done = widget._plot.losses[-1][0]
     widget._unfinished.button.click()
     wait_for_step(qtbot, widget, done + 1)
+    widget._stop_button.click()
+    rest(qtbot, widget)
+
+
+SERVICE = """
+from pathlib import Path
+
+SAID = Path(__file__).with_suffix(".said")
+
+
+class Run:
+    id = "run-1"
+
+    def log(self, figures, step):
+        say("log", step)
+
+    def finish(self):
+        say("finish")
+
+
+def say(*words):
+    with SAID.open("a") as file:
+        print(*words, file=file)
+
+
+def init(*, id, name, **options):
+    say("init", name, id)
+    return Run()
+"""
+
+
+def test_services_that_are_installed_get_the_figures(
+    viewer, layers, open_panel, qtbot, monkeypatch, tmp_path
+):
+    """And a training that is resumed goes on in its run, without being told."""
+    folder = tmp_path / "libraries"
+    folder.mkdir()
+    (folder / "wandb.py").write_text(SERVICE)
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    widget = open_panel()
+    boxes = widget._loggers.boxes
+    assert not boxes["mlflow"].isEnabled()
+    assert "pip install mlflow" in boxes["mlflow"].toolTip()
+    assert boxes["wandb"].isEnabled()
+    assert not boxes["wandb"].isChecked()
+    boxes["wandb"].setChecked(True)
+    widget.show_settings(plan(steps=200, validate_every=2, checkpoint_every=2))
+    widget._train_button.click()
+    wait_for_step(qtbot, widget, 3)
+    widget._stop_button.click()
+    rest(qtbot, widget)
+    said = (folder / "wandb.said").read_text().splitlines()
+    assert said[:2] == ["init drawn-tuned None", "log 1"]
+    assert said[-1] == "finish"
+    boxes["wandb"].setChecked(False)
+    n_steps = widget._plot.losses[-1][0]
+    widget._unfinished.button.click()
+    wait_for_step(qtbot, widget, n_steps + 1)
+    widget._stop_button.click()
+    rest(qtbot, widget)
+    again = (folder / "wandb.said").read_text().splitlines()[len(said) :]
+    assert again[0] == "init drawn-tuned run-1"
+    assert again[1].startswith("log ")
+    # it goes on without a service that is gone, and says so
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    n_steps = widget._plot.losses[-1][0]
+    widget._unfinished.button.click()
+    wait_for_step(qtbot, widget, n_steps + 1)
+    assert "wandb will get no more figures" in widget._status.text()
     widget._stop_button.click()
     rest(qtbot, widget)
 
@@ -380,6 +456,38 @@ def test_what_is_wrong_is_said(viewer, layers, open_panel, qtbot):
     viewer.add_labels(np.ones((4, 4), int), name="small")
     assert "do not belong together" in widget.pairs._hint.text()
     assert not widget._train_button.isEnabled()
+
+
+def test_what_a_training_cannot_have_is_said(
+    viewer, layers, open_panel, qtbot, monkeypatch, tmp_path
+):
+    """Before Train and after it: a loss, a library, a checkpoint."""
+    widget = open_panel()
+
+    def refused(words):
+        estimate = widget._outlook.estimate
+        qtbot.waitUntil(lambda: words in estimate.text(), timeout=30_000)
+        widget._train_button.click()
+        rest(qtbot, widget)
+        assert words in widget._status.text()
+        assert buttons_on_show(widget) == {"Train"}
+
+    def show_loss(text):
+        tune = dataclasses.replace(plan().tune, loss=text)
+        widget.show_settings(dataclasses.replace(plan(), tune=tune))
+
+    show_loss("dice + focul")
+    refused("no loss 'focul'")
+    monkeypatch.setitem(sys.modules, "gudhi.cubical_complex", None)
+    show_loss("dice + 0.1*topology")
+    refused("napari-samseg[train]")
+    widget.show_settings(plan())
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes(b"no weights")
+    widget._model_box.insertItem(0, broken.name, str(broken))
+    widget._model_box.setCurrentIndex(0)
+    widget._model_box.activated.emit(0)
+    refused("broken.safetensors")
 
 
 def test_labels_find_their_images(viewer, nuclei, open_panel):

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 from napari_samseg.core.errors import MissingDependencyError
 
-__all__ = ["import_optional"]
+__all__ = ["import_optional", "is_installed"]
+
+
+def is_installed(module: str) -> bool:
+    """Tell whether a module without dots is installed, without importing it."""
+    try:
+        found = find_spec(module)
+    except ValueError:  # something that was put in its place
+        return False
+    # a folder of its name, such as that of its runs, is no library
+    return found is not None and found.origin is not None
 
 
 def import_optional(module: str, package: str, need: str, otherwise: str = "") -> Any:

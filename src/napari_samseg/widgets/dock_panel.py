@@ -19,6 +19,7 @@ from qtpy.QtWidgets import (
 from superqt import QCollapsible
 
 from napari_samseg.core.types import Progress
+from napari_samseg.widgets.eliding import ElidingCombo
 from napari_samseg.widgets.workers import describe_failure
 
 __all__ = [
@@ -206,7 +207,7 @@ def add_section(rows: QVBoxLayout, title: str, content: QWidget) -> QCollapsible
 
 def make_combo(tip: str) -> QComboBox:
     """Return a combo box that does not push the panel out of its dock."""
-    combo = QComboBox()
+    combo = ElidingCombo()
     compact_combo(combo, tip)
     return combo
 

@@ -14,7 +14,6 @@ from qtpy.QtWidgets import (
     QComboBox,
     QGridLayout,
     QLabel,
-    QSizePolicy,
     QWidget,
 )
 
@@ -28,6 +27,7 @@ from napari_samseg.widgets.dock_panel import (
     make_status_label,
     show_text,
 )
+from napari_samseg.widgets.eliding import ElidingCheckBox
 from napari_samseg.widgets.model_tuner import LearningPair
 
 if TYPE_CHECKING:
@@ -168,11 +168,9 @@ class LabelPairs(QWidget):
         *,
         is_first: bool,
     ) -> None:
-        box = QCheckBox(labels.name)
-        box.setToolTip(f"Learn from {labels.name!r}")
         # a long name must not push the panel out of its dock
-        box.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
-        box.setMinimumWidth(LEAST_WIDTH)
+        box = ElidingCheckBox(labels.name, LEAST_WIDTH)
+        box.setToolTip(f"Learn from {labels.name!r}")
         word = QLabel("on")
         combo = make_combo("The image that these labels lie on.")
         fill_combo(combo, [(found.name, found) for found in fitting], image)

@@ -7,6 +7,7 @@ is made, and copies the labels before anything else.
 from __future__ import annotations
 
 import statistics
+import warnings
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from psygnal import Signal
 from napari_samseg.adapters.plugin_settings import PluginSettings, read_plugin_settings
 from napari_samseg.core.errors import InvalidLabelsError
 from napari_samseg.core.models.weights import tuned_folder
+from napari_samseg.core.optional import is_installed
 from napari_samseg.core.settings import ImageSettings, ModelSettings
 from napari_samseg.core.training.doubts import training_doubts
 from napari_samseg.core.training.files import (
@@ -26,7 +28,7 @@ from napari_samseg.core.training.files import (
     open_training_files,
 )
 from napari_samseg.core.training.images import LabelledImage
-from napari_samseg.core.training.logs import LogRow, read_log
+from napari_samseg.core.training.logs import LogRow, read_log, used_loggers
 from napari_samseg.core.training.presets import TuningPlan
 from napari_samseg.core.training.survey import snapshot_steps, survey_steps
 from napari_samseg.core.training.unfinished import TuningRecipe, write_recipe
@@ -98,6 +100,9 @@ class TunePlan:
     settings : TuningPlan
     stores : tuple of str
         Where embeddings of the images may lie.
+    loggers : tuple of str
+        Services that get the figures too; see `napari_samseg.core.training.logs`. One
+        that is resumed goes on with those that it had.
     resume : bool
         Go on with the training of that name.
     """
@@ -110,6 +115,7 @@ class TunePlan:
     model: ModelSettings = field(default_factory=ModelSettings)
     settings: TuningPlan = field(default_factory=TuningPlan)
     stores: tuple[str, ...] = ()
+    loggers: tuple[str, ...] = ()
     resume: bool = False
 
     def folder(self, plugin: PluginSettings) -> Path:
@@ -240,7 +246,9 @@ def _look_steps(
         predictor = yield from predictor_steps(plan.model, plugin)
         holder.keep(predictor)
         from napari_samseg.core.training.estimate import estimate_steps
+        from napari_samseg.core.training.losses import read_loss
 
+        read_loss(plan.settings.tune.loss)
         model: Any = predictor.model
         folder = plan.folder(plugin)
         return (yield from estimate_steps(images, planes, model, plan.settings, folder))
@@ -296,9 +304,29 @@ def _tune_steps(
         model: Any = predictor.model
         folder = plan.folder(plugin)
         write_recipe(folder, TuningRecipe(plan.model, plan.settings))
-        tuning = TuningJob(images, model, folder, plan.settings, stores=plan.stores)
+        tuning = TuningJob(
+            images,
+            model,
+            folder,
+            plan.settings,
+            stores=plan.stores,
+            loggers=_used_loggers(folder) if plan.resume else plan.loggers,
+        )
         holder.follow(tuning)
         return (yield from _follow(tuning, earlier, resume=plan.resume))
+
+
+def _used_loggers(folder: Path) -> tuple[str, ...]:
+    """Return the services that a training goes on with, of those it began with."""
+    used = used_loggers(folder)
+    there = tuple(name for name in used if is_installed(name))
+    if there != used:
+        gone = " and ".join(name for name in used if name not in there)
+        warnings.warn(
+            f"{gone} will get no more figures: it is not installed any more",
+            stacklevel=2,
+        )
+    return there
 
 
 def _recall(rows: Sequence[LogRow]) -> Recalled:

@@ -10,7 +10,6 @@ from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
-    QDoubleSpinBox,
     QLabel,
     QLineEdit,
     QSpinBox,
@@ -20,6 +19,7 @@ from qtpy.QtWidgets import (
 from napari_samseg.core.errors import SettingsError
 from napari_samseg.core.settings import SettingInfo, describe
 from napari_samseg.widgets.dock_panel import make_column, make_form
+from napari_samseg.widgets.number_box import NumberBox
 
 __all__ = ["SettingsForm", "align_labels", "stack_forms"]
 
@@ -130,7 +130,7 @@ class SettingsForm(QWidget):
 
     def _spin_box(self, info: SettingInfo) -> QWidget:
         whole = isinstance(info.default, int)
-        box = QSpinBox() if whole else QDoubleSpinBox()
+        box = QSpinBox() if whole else NumberBox()
         cast = int if whole else float
         box.setMinimum(cast(-UNBOUNDED if info.minimum is None else info.minimum))
         # Qt counts with 32 bits and a sign

@@ -39,6 +39,7 @@ from napari_samseg.widgets.tuned_panel import TunedPanel
 if TYPE_CHECKING:
     import napari.viewer
 
+    from napari_samseg.core.training.estimate import TuneEstimate
     from napari_samseg.core.training.result import TuneResult
     from napari_samseg.core.types import Progress
 
@@ -72,6 +73,8 @@ class TuneWidget(TuneLayout):
         # a warning that is to stay on show while the training goes on
         self._note = ""
         self._name_is_chosen = False
+        # what a training has brought was not seen beside the next look at the labels
+        self._is_result_new = False
         self._rest = QTimer(self)
         self._rest.setSingleShot(True)
         self._rest.setInterval(CHANGE_REST_MS)
@@ -103,7 +106,7 @@ class TuneWidget(TuneLayout):
         self._tuned.failed.connect(self._show_failure)
         tuner = self._tuner
         tuner.progressed.connect(self._on_progress)
-        tuner.surveyed.connect(self._outlook.show_estimate)
+        tuner.surveyed.connect(self._on_surveyed)
         tuner.refused.connect(self._outlook.refuse)
         tuner.doubted.connect(self._outlook.add_doubt)
         tuner.finished.connect(self._on_finished)
@@ -231,7 +234,15 @@ class TuneWidget(TuneLayout):
             model=self._model.settings,
             settings=self.settings,
             stores=tuple(sorted(stores)),
+            loggers=self._loggers.chosen,
         )
+
+    def _on_surveyed(self, estimate: TuneEstimate) -> None:
+        self._outlook.show_estimate(estimate)
+        if self._is_result_new:
+            # what was said of the labels meanwhile has pushed it down
+            self._is_result_new = False
+            self.scroll_to(self._tuned)
 
     # -- the job -------------------------------------------------------------------
 
@@ -264,7 +275,9 @@ class TuneWidget(TuneLayout):
 
     def _start(self, plan: TunePlan) -> None:
         self._rest.stop()
-        self._plan, self._note = plan, ""
+        self._plan, self._note, self._is_result_new = plan, "", False
+        # one that is resumed has a name of its own
+        self._name_line.setText(plan.name)
         self._time.start()
         self._plot.start(plan.settings.loop.steps)
         self._say("Starting ...")
@@ -305,7 +318,8 @@ class TuneWidget(TuneLayout):
             self._plot.add_loss(progress.done, progress.train_loss, progress.total)
             left = self._time.left(progress.done, progress.total)
             if not self._tuner.is_paused:
-                self._say(f"{describe_step(progress, left)}\n{self._note}".strip())
+                text = describe_step(self._tuned_name, progress, left)
+                self._say(f"{text}\n{self._note}".strip())
         elif progress.stage != "training":  # what the last step said stays on show
             of = f" {progress.done} of {progress.total}" if progress.total else ""
             self._say(f"{progress.stage}{of}".capitalize())
@@ -348,6 +362,7 @@ class TuneWidget(TuneLayout):
 
         text = describe_result(result)
         self._tuned.show_result(f"{self._tuned_name}: {text}")
+        self._is_result_new = True
         self.scroll_to(self._tuned)
         show_info(f"{self._tuned_name}: {text}")
 

@@ -28,6 +28,7 @@ from napari_samseg.widgets.dock_panel import (
 )
 from napari_samseg.widgets.file_pairs import FilePairs
 from napari_samseg.widgets.label_pairs import LabelPairs
+from napari_samseg.widgets.logger_choice import LoggerChoice
 from napari_samseg.widgets.model_choice import make_device_form, make_model_combo
 from napari_samseg.widgets.settings_form import SettingsForm, stack_forms
 from napari_samseg.widgets.training_plot import TrainingPlot
@@ -73,11 +74,15 @@ class TuneLayout(DockPanel):
         choices.addWidget(self._outlook.counts)
         choices.addWidget(self._outlook.doubts)
         choices.addLayout(self._build_model())
+        self._loggers = LoggerChoice()
         self._forms: dict[str, SettingsForm] = {}
         self._sections = {}
         for part, title in FORMS.items():
             self._forms[part] = SettingsForm(getattr(PRESETS["quick"], part))
-            self._sections[part] = add_section(choices, title, self._forms[part])
+            content: QWidget = self._forms[part]
+            if part == "loop":
+                content = make_column(content, self._loggers)
+            self._sections[part] = add_section(choices, title, content)
         settings = self._build_settings(model_settings)
         title = "Contrast, tiles, device"
         self._sections["image"] = add_section(choices, title, settings)

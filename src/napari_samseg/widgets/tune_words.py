@@ -26,9 +26,11 @@ __all__ = [
 SPLITS = {
     "groups": "objects of other images",
     "planes": "objects of other planes of the same volume",
-    "sections": "the same objects in other planes",
+    "sections": "objects that it saw in other planes",
     "objects": "other objects of the same image",
 }
+# Of what a model was tuned on, in a name that is made of it.
+LONGEST = 24
 # What a folder may be called on every system.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]*")
 # A difference that does not count, as the last digit may be luck.
@@ -43,9 +45,9 @@ def describe_counts(n_objects: int, n_planes: int, n_images: int) -> str:
     return f"{text} of {n_images} images." if n_images > 1 else f"{text}."
 
 
-def describe_step(progress: TrainingProgress, seconds: float | None) -> str:
-    """Say how far a training is, and how long it will still take."""
-    text = f"Training: step {progress.done} of {progress.total}"
+def describe_step(name: str, progress: TrainingProgress, seconds: float | None) -> str:
+    """Say how far the training of a model is, and how long it will still take."""
+    text = f"Training {name!r}: step {progress.done} of {progress.total}"
     if seconds is not None:
         text += f", {describe_seconds(seconds)} left"
     return f"{text}."
@@ -69,12 +71,29 @@ def describe_result(result: TuneResult) -> str:
     if after is None:
         return "There is no score yet that could be kept."
     what = SPLITS.get(result.split, "objects that it was not trained on")
-    text = f"{describe_scores(before, after)}, on {after.n_objects} {what}"
-    if after.score < before.score - SAME:
-        return f"{text}. It is worse than before: label more, or train longer."
+    if after.n_objects == 1:
+        what = what.replace("objects", "object")
+    on = f"on {after.n_objects} {what}"
+    if not result.step:
+        return _describe_nothing_better(before.score, result, on)
+    text = f"{describe_scores(before, after)}, {on}"
+    # what is worse is never kept
     if after.score < before.score + SAME:
-        return f"{text}. It is no better than before: label more, or train longer."
+        return f"{text}. It is hardly better than before: label more, or train longer."
     return f"{text}."
+
+
+def _describe_nothing_better(before: float, result: TuneResult, on: str) -> str:
+    from napari_samseg.core.training.result import mean_iou
+
+    kept = "the new model has the weights that it was started from"
+    if not result.learned:
+        return f"Nothing was scored since it began: so far {kept}."
+    return (
+        f"No step made it better: mean IoU {before:.2f} before, "
+        f"{mean_iou(result.learned):.2f} after at best, {on}. So {kept}: label more, "
+        "or train longer or at a lower learning rate."
+    )
 
 
 def check_name(name: str, taken: set[str]) -> str:
@@ -91,6 +110,8 @@ def check_name(name: str, taken: set[str]) -> str:
 def free_name(what: str, taken: set[str]) -> str:
     """Return a name for a model that was tuned on something."""
     clean = re.sub(r"[^A-Za-z0-9._-]+", "-", what).strip("-._") or "model"
+    # hashes and paths in names of layers say nothing, and are cut off in the panel
+    clean = clean[:LONGEST].rstrip("-._")
     name, number = f"{clean}-tuned", 2
     while name in taken:
         name, number = f"{clean}-tuned-{number}", number + 1

@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_samseg.core.errors import InvalidImageError
-from napari_samseg.core.io.evaluation_table import score_names
 from napari_samseg.core.io.image_file import open_image_file
 from napari_samseg.core.io.qc_picture import write_qc_picture
 from napari_samseg.core.metrics.evaluation import Evaluation, SampleScores
@@ -33,7 +32,8 @@ LEGEND = {
     "worse of both directions; in pixels, or in the unit of the spacing",
     "ap50, ..., ap95": "objects found / (found + missed + made up), where found means "
     "an IoU above 0.50, ..., 0.95",
-    "ap": "mean of ap50 to ap95",
+    "ap": "mean of ap50 to ap95; where labels are classes, each connected part of one "
+    "is an object",
     "pq": "panoptic quality: sq times rq",
     "sq": "mean IoU of the objects that were found, at 0.5",
     "rq": "F1 of objects at 0.5",
@@ -123,17 +123,14 @@ def _table(evaluation: Evaluation) -> str:
         "<table><tr><th>class<th>score<th>mean<th>95 %<th>pooled<th>samples\n"
         + "\n".join(rows)
         + "\n</table>\n"
-        + _legend(evaluation)
+        + _legend()
     )
 
 
-def _legend(evaluation: Evaluation) -> str:
+def _legend() -> str:
     """Say what the scores are that the table has."""
-    shown = score_names(evaluation)
     lines = [
-        f"<dt>{names}<dd>{html.escape(meaning)}"
-        for names, meaning in LEGEND.items()
-        if names.split(",")[0] in shown
+        f"<dt>{names}<dd>{html.escape(meaning)}" for names, meaning in LEGEND.items()
     ]
     return (
         "<details><summary>What the scores are</summary>\n<dl>\n"
@@ -148,7 +145,7 @@ def _shown(value: float | None) -> str:
 
 def _figure(sample: SampleScores, number: int, plane: tuple[int, ...]) -> str:
     where = f", plane {', '.join(map(str, plane))}" if plane else ""
-    score = "panoptic quality" if sample.instances is not None else "mean Dice"
+    score = "mean Dice" if sample.has_classes else "panoptic quality"
     title = html.escape(f"{sample.name}{where}: {score} {_shown(sample.rank)}")
     pictures = "".join(
         f'<figure><img src="pictures/{number:04d}_{kind}.png" alt="{kind} labels">'

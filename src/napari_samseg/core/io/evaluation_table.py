@@ -10,39 +10,29 @@ from pathlib import Path
 from napari_samseg.core.metrics.evaluation import INSTANCE_SCORES, Evaluation
 from napari_samseg.core.metrics.pixels import PIXEL_SCORES
 
-__all__ = ["score_names", "write_classes", "write_samples", "write_summary"]
+__all__ = ["write_classes", "write_samples", "write_summary"]
 
 DIGITS = 6
-
-
-def score_names(evaluation: Evaluation) -> tuple[str, ...]:
-    """Return the scores that an evaluation has, in the order of the tables."""
-    has_objects = any(sample.instances for sample in evaluation.samples)
-    return (*PIXEL_SCORES, "hd95", *(INSTANCE_SCORES if has_objects else ()))
+# In the order of the tables.
+SCORES = (*PIXEL_SCORES, "hd95", *INSTANCE_SCORES)
 
 
 def write_samples(path: Path, evaluation: Evaluation) -> None:
     """Write one row for each sample and class; a score that is not defined is empty."""
-    names = score_names(evaluation)
-    counts = ("true_objects", "found_objects", "matched")
-    has_objects = any(sample.instances for sample in evaluation.samples)
     rows: list[Sequence[object]] = []
     for sample in evaluation.samples:
-        for class_name in sample.pixels:
+        for class_name, objects in sample.instances.items():
             values = sample.values(class_name)
-            row: list[object] = [sample.name, class_name]
-            row += [_number(values[name]) for name in names]
-            if sample.instances is not None:
-                objects = sample.instances
-                row += [objects.n_true, objects.n_found, int(objects.matches[0])]
-            rows.append(row)
-    header = ("sample", "class", *names, *(counts if has_objects else ()))
-    _write(path, header, rows)
+            scores = (_number(values[name]) for name in SCORES)
+            counts = objects.n_true, objects.n_found, int(objects.matches[0])
+            rows.append([sample.name, class_name, *scores, *counts])
+    counts_header = ("true_objects", "found_objects", "matched")
+    _write(path, ("sample", "class", *SCORES, *counts_header), rows)
 
 
 def write_classes(path: Path, evaluation: Evaluation) -> None:
     """Write one row for each class: scores of the pixels of all samples together."""
-    names = tuple(n for n in score_names(evaluation) if n != "hd95")
+    names = tuple(name for name in SCORES if name != "hd95")
     rows = []
     for class_name in evaluation.classes:
         values = evaluation.pooled(class_name)

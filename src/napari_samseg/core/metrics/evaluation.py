@@ -10,6 +10,7 @@ from types import MappingProxyType
 import numpy as np
 import numpy.typing as npt
 
+from napari_samseg.core.instances.components import label_components
 from napari_samseg.core.metrics.instances import (
     AP_THRESHOLDS,
     InstanceScores,
@@ -55,14 +56,15 @@ class SampleScores:
     pixels : mapping of class to PixelCounts
     hd95 : mapping of class to float
         In units of the spacing.
-    instances : InstanceScores or None
+    instances : mapping of class to InstanceScores
+        Of the objects of a class, which are its connected parts.
     """
 
     name: str
     n_pixels: int
     pixels: Mapping[str, PixelCounts]
     hd95: Mapping[str, float]
-    instances: InstanceScores | None = None
+    instances: Mapping[str, InstanceScores]
 
     def values(self, class_name: str) -> dict[str, float]:
         """Return all scores of a class by name; none if it is not in this sample."""
@@ -71,15 +73,18 @@ class SampleScores:
         counts = self.pixels[class_name]
         values = {name: float(getattr(counts, name)) for name in PIXEL_SCORES}
         values["hd95"] = self.hd95[class_name]
-        if self.instances is not None:
-            values |= instance_values(self.instances)
-        return values
+        return values | instance_values(self.instances[class_name])
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether the labels are classes, and no instances."""
+        return OBJECT not in self.pixels
 
     @property
     def rank(self) -> float:
         """What samples are ranked by: panoptic quality, or the mean Dice of classes."""
-        if self.instances is not None:
-            return self.instances.panoptic_quality
+        if not self.has_classes:
+            return self.instances[OBJECT].panoptic_quality
         dices = [counts.dice for counts in self.pixels.values()]
         return float(np.mean(dices)) if dices else math.nan
 
@@ -115,7 +120,9 @@ class Evaluation:
             for s in self.samples
         )
         values = {name: float(getattr(counts, name)) for name in PIXEL_SCORES}
-        parts = [s.instances for s in self.samples if s.instances is not None]
+        parts = [
+            s.instances[class_name] for s in self.samples if class_name in s.instances
+        ]
         return values | (instance_values(InstanceScores.pooled(parts)) if parts else {})
 
     def intervals(self, class_name: str) -> dict[str, Interval]:
@@ -160,7 +167,7 @@ def score_instance_sample(
         true.size,
         {OBJECT: counts[1]},
         {OBJECT: distance},
-        score_instances(found, true),
+        {OBJECT: score_instances(found, true)},
     )
 
 
@@ -173,20 +180,26 @@ def score_class_sample(
 ) -> SampleScores:
     """Score semantic labels of a sample, class by class.
 
+    Each connected part of a class, in a volume of all its planes, is an object;
+    neighbours may touch with a corner.
+
     Raises
     ------
     InvalidLabelsError, SettingsError
         If the shapes differ, or the spacing is not of this image.
     """
     counts = count_classes(found, true, classes)
+    distances, instances = {}, {}
+    for value in classes:
+        masks = found == value, true == value
+        distances[str(value)] = hausdorff_distance(*masks, spacing=spacing)
+        instances[str(value)] = score_instances(
+            *(label_components(mask, is_piece=True) for mask in masks)
+        )
     return SampleScores(
         name,
         true.size,
         {str(value): counts[value] for value in classes},
-        {
-            str(value): hausdorff_distance(
-                found == value, true == value, spacing=spacing
-            )
-            for value in classes
-        },
+        distances,
+        instances,
     )

@@ -30,6 +30,7 @@ __all__ = [
     "check_loggers",
     "load_loggers",
     "read_log",
+    "used_loggers",
 ]
 
 LOG, EVENTS = "log.csv", "events"
@@ -249,6 +250,11 @@ def load_loggers(names: Sequence[str]) -> None:
     check_loggers(names)
     for name in names:
         _library(name)
+
+
+def used_loggers(folder: Path) -> tuple[str, ...]:
+    """Return the names of the `LOGGERS` that a training in a folder has a run of."""
+    return tuple(n for n in LOGGERS if (folder / EVENTS / f"{n}.run").is_file())
 
 
 class TrainingLog:

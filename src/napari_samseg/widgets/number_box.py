@@ -1,0 +1,54 @@
+"""A box for numbers of any size: 0.00002 as well as 100."""
+
+from __future__ import annotations
+
+import math
+
+from qtpy.QtGui import QValidator
+from qtpy.QtWidgets import QDoubleSpinBox
+
+__all__ = ["NumberBox"]
+
+# Qt rounds to so many places, two unless told: a small rate would become 0.
+DECIMALS = 12
+# One step from zero.
+FIRST_STEP = 0.01
+
+
+class NumberBox(QDoubleSpinBox):
+    """Shows and takes numbers as Python writes them, such as 2e-05."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setDecimals(DECIMALS)
+
+    def textFromValue(self, value: float) -> str:
+        """Return the shortest text of a number."""
+        return f"{value:.8g}"
+
+    def valueFromText(self, text: str) -> float:
+        """Read a number."""
+        return float(self._number(text))
+
+    def validate(self, text: str, position: int) -> tuple[QValidator.State, str, int]:
+        """Tell whether a text is a number, or may become one."""
+        number = self._number(text)
+        try:
+            value = float(number)
+        except ValueError:
+            state = QValidator.State.Invalid
+            if not set(number.lower()) - set("0123456789.+-e"):
+                state = QValidator.State.Intermediate
+            return state, text, position
+        is_within = self.minimum() <= value <= self.maximum()
+        state = QValidator.State.Acceptable
+        return (state if is_within else QValidator.State.Intermediate), text, position
+
+    def stepBy(self, steps: int) -> None:
+        """Change the second digit."""
+        size = abs(self.value())
+        step = 10 ** (math.floor(math.log10(size)) - 1) if size else FIRST_STEP
+        self.setValue(self.value() + steps * step)
+
+    def _number(self, text: str) -> str:
+        return text.removesuffix(self.suffix()).strip()
