@@ -370,7 +370,7 @@ def test_points_that_do_not_count_as_given_are_told(run, tmp_path):
     given = (tmp_path / "mask.tif", "--seeds", tmp_path / "points.csv")
     status, output, notes = run(*given, "--out", tmp_path / "out.tif")
     assert (status, output.splitlines()[0]) == (0, "2 objects")
-    assert "1 of 4 points lie on background, where nothing grows" in notes
+    assert "1 of 4 points on background, where nothing grows" in notes
     assert "1 of 3 objects got no pixels: points of others lie at the" in notes
     for more in ("--no-blocks", "--blocks"):
         out = tmp_path / "other.zarr"

@@ -257,7 +257,7 @@ def test_classes_are_told_from_objects(viewer, layers, open_panel, qtbot):
     widget.refiner.warned.connect(told.append)
     run(qtbot, widget)
     (note,) = told
-    assert note.startswith("layer 'bodies' looks like a mask: 1 lie in 100 pieces")
+    assert note.startswith("layer 'bodies' looks like a mask: 1 in 100 pieces")
 
 
 def test_masks_are_split_into_objects_to_review(viewer, layers, open_panel, qtbot):

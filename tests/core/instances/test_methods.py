@@ -85,7 +85,7 @@ def test_back_to_maps_of_one_class():
     ("points", "message"),
     [
         (None, "give a file with --seeds"),
-        ([(20.0, 20.0), (20.0, 900.0)], "1 of 2 points lie outside"),
+        ([(20.0, 20.0), (20.0, 900.0)], "1 of 2 points outside"),
         ([(0.0, 20.0, 20.0)], "with 3 coordinates do not lie"),
     ],
 )

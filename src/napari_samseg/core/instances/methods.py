@@ -327,9 +327,10 @@ def _points(
     if not is_inside.all():
         first = np.flatnonzero(~is_inside)[0]
         raise InvalidPromptError(
-            f"{np.count_nonzero(~is_inside)} of {len(seeds.points)} points lie outside "
-            f"labels of shape {classes.shape}, such as {seeds.points[first].tolist()}: "
-            "are they points of another image, or in micrometres?"
+            f"{np.count_nonzero(~is_inside)} of "
+            f"{count_things(len(seeds.points), 'point')} outside labels of shape "
+            f"{classes.shape}, such as {seeds.points[first].tolist()}: are they points "
+            "of another image, or in micrometres?"
         )
     labels, n_unassigned = watershed_from_points(
         classes, seeds.points, ids=seeds.ids, spacing=spacing
@@ -349,13 +350,13 @@ def _seed_notes(
     notes = []
     if n_off:
         notes.append(
-            f"{n_off} of {len(places)} points lie on background, where nothing grows: "
-            "put each on its object"
+            f"{n_off} of {count_things(len(places), 'point')} on background, where "
+            "nothing grows: put each on its object"
         )
     if n_lost:
         notes.append(
-            f"{n_lost} of {len(ids)} objects got no pixels: points of others lie at "
-            "the same place, and the first counts"
+            f"{n_lost} of {count_things(len(ids), 'object')} got no pixels: points of "
+            "others lie at the same place, and the first counts"
         )
     return tuple(notes)
 
