@@ -95,6 +95,18 @@ def test_seeds_that_do_not_fit_say_so(points, message):
         find_instances(classes_of("points"), InstanceSettings("points"), seeds=seeds)
 
 
+def test_classes_that_may_be_axons_and_myelin_are_told():
+    classes = np.zeros((20, 20), np.uint8)
+    classes[2:12, 2:12], classes[4:9, 4:9] = 1, 2
+    (note,) = find_instances(classes).notes
+    assert note.startswith("components of the classes 1 and 2 are objects each for it")
+    assert "the method axon-myelin makes one object" in note
+    for others in (classes != 0, classes == 2, classes + 1, classes * 2):
+        assert find_instances(others).notes == ()
+    by_myelin = find_instances(classes, InstanceSettings(method="axon-myelin"))
+    assert (by_myelin.n_objects, by_myelin.notes) == (1, ())
+
+
 def test_points_of_one_object_grow_together():
     classes = classes_of("watershed")
     points = np.array([(20.0, 20), (20, 46), (20, 33)])
