@@ -258,7 +258,7 @@ def test_the_layer_deleted_in_the_middle(
     assert widget._image is other
     # a single plane has no range to choose
     assert not widget._planes.isVisible()
-    assert widget._estimate.text().startswith("1 of 1 planes")
+    assert widget._estimate.text().startswith("1 of 1 plane to encode")
     viewer.layers.remove(other)
     QApplication.processEvents()
     assert not widget._start_button.isEnabled()
@@ -302,7 +302,7 @@ def test_an_entry_is_verified_repaired_and_deleted(
     chunk.write_bytes(content)
     listed._verify_button.click()
     rest(qtbot, widget)
-    assert "1 are damaged" in asked[0]
+    assert "2 planes sound, 1 damaged." in asked[0]
     assert "1 damaged planes put into quarantine" in widget._status.text()
     assert widget._estimate.text().startswith("1 of 3 planes to encode")
 
