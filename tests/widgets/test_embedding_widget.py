@@ -303,7 +303,7 @@ def test_an_entry_is_verified_repaired_and_deleted(
     listed._verify_button.click()
     rest(qtbot, widget)
     assert "2 planes sound, 1 damaged." in asked[0]
-    assert "1 damaged planes put into quarantine" in widget._status.text()
+    assert "1 damaged plane put into quarantine" in widget._status.text()
     assert widget._estimate.text().startswith("1 of 3 planes to encode")
 
     listed._delete_button.click()

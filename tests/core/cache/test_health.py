@@ -243,6 +243,13 @@ def test_all_files_of_a_plane_of_many_tiles_are_known(tmp_path):
     assert len([path for path in files if path.is_file()]) == 2
 
 
+def test_one_file_that_serves_nothing_is_one(folder):
+    (folder / SHORT.digest / "records" / "0").unlink()
+    (report,) = run(verify(EmbeddingStore(folder, write=False))).entries
+    assert report.problems == ("1 file of features without a record",)
+    assert "removed 1 file of features without a record" in str(run(repair(folder)))
+
+
 def test_what_a_writer_is_at_stays(folder):
     entry = EmbeddingStore(folder).entry(SHORT)
     assert entry.claim((0,))
