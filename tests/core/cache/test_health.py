@@ -289,7 +289,7 @@ def test_a_damaged_plane_that_a_writer_is_at_is_left_to_it(folder):
     assert run(repair(folder)) == []
     assert record.read_text() == "{"
     entry.release((0,))
-    assert "1 damaged planes" in run(repair(folder))[0]
+    assert "1 damaged plane put into quarantine" in run(repair(folder))[0]
 
 
 def test_a_plane_begun_after_the_look_keeps_its_features(folder, monkeypatch):
