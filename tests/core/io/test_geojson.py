@@ -128,6 +128,14 @@ def test_the_size_is_that_of_the_image_or_as_far_as_shapes_reach(tmp_path):
     assert found.shape == (3, 5, 5)
     assert not found.labels[:2].any()
     assert "1 shape left out" in read_geojson(path, (2, 5, 5)).notes[0]
+    # of one plane of a stack, and of one time of several
+    moved = SQUARE | {"plane": {"c": -1, "z": 0, "t": 1}}
+    path.write_text(json.dumps([qupath(deep), qupath(moved), qupath(SQUARE)]))
+    for shape, n_others in (((5, 5), 2), ((3, 5, 5), 1)):
+        found = read_geojson(path, shape)
+        others = "shapes" if n_others > 1 else "shape"
+        assert f"{n_others} {others} left out: in another plane" in found.notes[0]
+        assert len(np.unique(found.labels)) == len(shape)
 
 
 @pytest.mark.parametrize(

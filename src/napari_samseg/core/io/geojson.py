@@ -42,6 +42,7 @@ LEAD_KEYS: Mapping[int, tuple[str, ...]] = {0: (), 1: ("z",), 2: ("t", "z")}
 LARGEST_SIDE = 1 << 20
 NO_AREA = "left out: points and lines enclose no pixels"
 BROKEN = "left out: the polygon is broken"
+OTHER_PLANE = "left out: in another plane than that of the image"
 OUTSIDE = "left out: no centre of a pixel of the image is inside"
 
 
@@ -98,7 +99,8 @@ def read_geojson(path: Path, shape: Sequence[int] | None = None) -> InstanceLabe
 
     Ids are those that `write_geojson` left in the file; shapes without one get the next
     above them, in the order of the file. Smaller objects lie on larger ones. What has
-    no area, is broken or lies outside is left out and counted in the notes.
+    no area, is broken, or lies outside or in another plane is left out and counted in
+    the notes.
 
     Parameters
     ----------
@@ -139,6 +141,9 @@ def read_geojson(path: Path, shape: Sequence[int] | None = None) -> InstanceLabe
     objects, painted = [], []
     for feature, outlines in drawn:
         index = _plane_index(feature, axes)
+        if sum(_plane_index(feature, ("t", "z"))) != sum(index):
+            left_out[OTHER_PLANE] += 1
+            continue
         box, crop = fill_outlines(outlines, (wanted[-2], wanted[-1]))
         is_inside = all(i < n for i, n in zip(index, wanted, strict=False))
         if not crop.any() or not is_inside:
