@@ -45,6 +45,7 @@ from napari_samseg.cli_terminal import (
     say,
     show_progress,
 )
+from napari_samseg.core.amounts import count_things
 from napari_samseg.core.errors import SamSegError
 
 if TYPE_CHECKING:
@@ -236,12 +237,12 @@ def _print_prediction(
         if n and not n_kept:
             hidden.append(str(object_id))
     if len(ious) > MOST_SHOWN:
-        say(f"{len(ious)} objects; of the lowest predicted IoU are:")
+        say(f"{count_things(len(ious), 'object')}; of the lowest predicted IoU are:")
     output.print(table)
     if hidden:
         say(
-            f"{len(hidden)} of them lie wholly under masks of a higher predicted IoU "
-            f"and are not in the labels: {', '.join(hidden)}"
+            f"{len(hidden)} of them wholly under masks of a higher predicted IoU, and "
+            f"not in the labels: {', '.join(hidden)}"
         )
 
 

@@ -115,7 +115,7 @@ def _print_report(report: EmbedReport, location: str) -> None:
     from napari_samseg.core.amounts import describe_seconds
 
     say(
-        f"{count_things(report.encoded, 'plane')} encoded, {report.kept} were there, "
+        f"{count_things(report.encoded, 'plane')} encoded, {report.kept} there before, "
         f"in {describe_seconds(report.seconds)}"
     )
     say(f"store: {location}")

@@ -9,6 +9,7 @@ import typer
 
 from napari_samseg.cli_options import ChannelAxis, Overwrite, read_integers
 from napari_samseg.cli_terminal import say, show_progress
+from napari_samseg.core.amounts import count_things
 
 __all__ = ["patches_app"]
 
@@ -65,7 +66,7 @@ def cut(
         overwrite=overwrite,
     )
     n_patches = show_progress(cut_file(job))
-    say(f"wrote {n_patches} {'patch' if n_patches == 1 else 'patches'} to {out}")
+    say(f"wrote {count_things(n_patches, 'patch', 'patches')} to {out}")
 
 
 @patches_app.command()

@@ -165,7 +165,7 @@ def test_what_was_left_out_is_shown(tmp_path, monkeypatch):
     }
     (tmp_path / "c.json").write_text(json.dumps(content))
     label_files.read_layers(str(tmp_path / "c.json"))
-    assert "c.json: p: 1 annotations of crowds" in shown[0]
+    assert "c.json: p: 1 annotation of crowds" in shown[0]
 
 
 def test_napari_finds_the_reader_and_the_writers(writers):

@@ -150,7 +150,7 @@ def test_verify_fails_if_anything_is_off_and_repair_helps(run, folder):
     assert run("verify", folder, "--entry", OTHER.digest[:6])[0] == 0
     status, output, _ = run("repair", folder)
     assert status == 0
-    assert "1 damaged planes put into quarantine" in output
+    assert "1 damaged plane put into quarantine" in output
     status, output, _ = run("verify", folder)
     assert status == 1
     assert "1 missing: 1" in output

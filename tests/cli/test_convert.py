@@ -370,11 +370,38 @@ def test_ids_above_32_bits(run, tmp_path):
         (tmp_path / "l.tif").unlink()
 
 
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".nii.gz"])
+def test_what_has_room_for_ids_above_32_bits_is_named(run, tmp_path, suffix):
+    labels = np.zeros((9, 9), np.uint64)
+    labels[1:3, 1:3] = 2**35
+    np.save(tmp_path / "wide.npy", labels)
+    out = tmp_path / f"out{suffix}"
+    status, _, errors = run(tmp_path / "wide.npy", out)
+    assert (status, out.exists()) == (2, False)
+    assert f"wide.npy: id {2**35} does not fit the 32 bits of out{suffix}" in errors
+    assert "write a .zarr" in errors
+    assert run(tmp_path / "wide.npy", tmp_path / "out.zarr")[0] == 0
+    back = read_ome_zarr_labels(tmp_path / "out.zarr")
+    np.testing.assert_array_equal(np.asarray(back.labels[...]), labels)
+
+
 def test_negative_labels_name_their_file(run, tmp_path):
     tifffile.imwrite(tmp_path / "neg.tif", np.full((9, 9), -2, np.int16))
     for suffix in (".png", ".nii.gz", ".json"):
         status, _, errors = run(tmp_path / "neg.tif", tmp_path / f"out{suffix}")
         assert (status, "neg.tif: label ids from -2" in errors) == (2, True), suffix
+
+
+@pytest.mark.parametrize("name", BOTH_WAYS)
+def test_labels_without_an_object_are_told(run, tmp_path, name):
+    tifffile.imwrite(tmp_path / "none.tif", np.zeros((9, 9), np.uint16))
+    out = path_of(tmp_path, name)
+    status, output, notes = run(tmp_path / "none.tif", out, "--to", name)
+    assert (status, f"wrote {out}" in output) == (0, True)
+    assert "none.tif holds no object: all its pixels are 0" in notes
+    with LABEL_FORMATS[name].read(out, ReadRequest()) as back:
+        assert back.shape == (9, 9)
+        assert not np.asarray(back.labels[...]).any()
 
 
 @pytest.mark.parametrize(

@@ -141,7 +141,7 @@ def test_stacks_in_any_file(run, volume, tmp_path, tiny_checkpoint, name, write)
     status, output, messages = run(write(tmp_path / name, volume))
     assert (status, messages) == (0, "")
     assert "4 of 4 planes to encode, 4 tiles" in output
-    assert "4 planes encoded, 0 were there" in output
+    assert "4 planes encoded, 0 there before" in output
     assert f"store: {tmp_path / 'store'}" in output
     planes = {(z,): volume[z] for z in range(N_PLANES)}
     expect_features(tmp_path / "store", planes, tiny_checkpoint)
@@ -162,7 +162,7 @@ def test_a_picture_is_a_stack_of_one(run, tmp_path, tiny_checkpoint):
     Image.fromarray(pixels).save(tmp_path / "picture.png")
     status, output, _ = run(tmp_path / "picture.png")
     assert status == 0
-    assert "1 of 1 planes to encode" in output
+    assert "1 of 1 plane to encode" in output
     expect_features(tmp_path / "store", {(): pixels}, tiny_checkpoint)
 
 
@@ -181,8 +181,8 @@ def test_what_is_there_is_not_encoded_again(run, stack):
     status, output, _ = run(stack)
     assert status == 0
     assert "2 of 4 planes to encode" in output
-    assert "2 planes encoded, 2 were there" in output
-    assert "0 planes encoded, 4 were there" in run(stack)[1]
+    assert "2 planes encoded, 2 there before" in output
+    assert "0 planes encoded, 4 there before" in run(stack)[1]
 
 
 def test_an_estimate_writes_nothing(run, call, stack, tmp_path, tiny_checkpoint):
@@ -247,7 +247,7 @@ def test_unreadable_planes_are_skipped_and_listed_where_wanted(
     shutil.copy(stack, damaged)
     status, output, _ = run(damaged)
     assert status == 0
-    assert "1 plane encoded, 3 were there" in output
+    assert "1 plane encoded, 3 there before" in output
 
 
 def test_an_unreadable_plane_ends_the_job_and_what_is_finished_stays(

@@ -138,7 +138,7 @@ PLANE = np.pad(np.ones((5, 5), np.uint8), 10)
         ("l.tif", PLANE * np.float32(0.5), (), "holds real numbers"),
         ("l.tif", PLANE.astype(np.int16) - 3, (), "negative labels, -3 is the lowest"),
         ("l.tif", PLANE * 0, (), "there is no object in"),
-        ("l.tif", PLANE, ("--min-area", "99"), "all 1 objects in"),
+        ("l.tif", PLANE, ("--min-area", "99"), "99: 1 left out"),
         ("l.png", np.stack([PLANE * 200, PLANE, PLANE], -1), (), "coloured picture"),
         ("l.tif", PLANE, ("--kind", "circle"), "--kind: 'circle' is not one of box"),
         ("l.tif", PLANE, ("--kind", "box,jittered-box"), "exclude each other"),

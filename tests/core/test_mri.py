@@ -298,7 +298,7 @@ def test_labels_that_a_coarser_grid_loses_are_told(files):
     settings = MriSettings(bias_correction=False, registration="none")
     asked = job(files, masks=masks(files), reference=files / "coarse.nii.gz")
     report = run_steps(prepare_mri(asked, settings))
-    assert "labels have no voxel left" in report.notes[0]
+    assert "labels without any voxel" in report.notes[0]
 
 
 def test_what_is_equal_everywhere_has_no_brain():

@@ -62,7 +62,7 @@ def test_lazy_arrays_are_read_patch_by_patch(tmp_path):
 def test_patches_that_are_not_those_of_the_grid():
     grid = PatchGrid((5, 5), (3, 3), (2, 2))
     patches = list(cut_patches(np.ones((5, 5)), grid))
-    with pytest.raises(SettingsError, match=r"1 of 4 patches are missing.*\(2, 2\)"):
+    with pytest.raises(SettingsError, match=r"1 patch of 4 missing.*\(2, 2\)"):
         stitch_patches(patches[:-1], grid)
     with pytest.raises(SettingsError, match="came twice"):
         stitch_patches([*patches, patches[0]], grid)

@@ -114,7 +114,7 @@ def test_a_prediction_is_shown_in_a_line() -> None:
 
 def test_a_prediction_needs_a_mask_per_object() -> None:
     ones = np.ones(1, np.float32)
-    with pytest.raises(ValueError, match="1 objects"):
+    with pytest.raises(ValueError, match="of 1 object has"):
         MaskPrediction(np.array([1]), (), np.zeros((0, 4)), (4, 4), ones, ones)
 
 

@@ -124,7 +124,7 @@ def test_from_start_to_finish(viewer, stack, open_panel, qtbot, monkeypatch, tmp
     widget._start_button.click()
     assert not widget._choices.isEnabled()
     rest(qtbot, widget)
-    assert "6 planes encoded, 0 were there" in widget._status.text()
+    assert "6 planes encoded, 0 there before" in widget._status.text()
     assert any("planes/min" in detail and "left" in detail for detail in seen)
     assert widget._strip.stored == frozenset(range(6))
     assert widget._estimate.text() == "All 6 planes are in the store."
@@ -170,7 +170,7 @@ def test_the_strip_shows_a_real_stack(
     assert widget._strip.stored >= stored
     widget._store_list._verify_button.click()
     rest(qtbot, widget)
-    assert "planes are sound" in widget._status.text()
+    assert "planes sound" in widget._status.text()
 
 
 def test_pause_continue_cancel_and_go_on(viewer, stack, open_panel, qtbot, monkeypatch):
@@ -202,7 +202,7 @@ def test_pause_continue_cancel_and_go_on(viewer, stack, open_panel, qtbot, monke
 
     widget._start_button.click()
     rest(qtbot, widget)
-    assert f"{len(stack) - kept} planes encoded, {kept} were" in widget._status.text()
+    assert f"{len(stack) - kept} planes encoded, {kept} there" in widget._status.text()
     assert len(written) == len(set(written)) == len(stack)
 
 
@@ -258,7 +258,7 @@ def test_the_layer_deleted_in_the_middle(
     assert widget._image is other
     # a single plane has no range to choose
     assert not widget._planes.isVisible()
-    assert widget._estimate.text().startswith("1 of 1 planes")
+    assert widget._estimate.text().startswith("1 of 1 plane to encode")
     viewer.layers.remove(other)
     QApplication.processEvents()
     assert not widget._start_button.isEnabled()
@@ -293,7 +293,7 @@ def test_an_entry_is_verified_repaired_and_deleted(
     listed = widget._store_list
     listed._verify_button.click()
     rest(qtbot, widget)
-    assert widget._status.text() == "3 planes are sound."
+    assert widget._status.text() == "3 planes sound."
 
     (digest,) = EmbeddingStore(default_store()).digests()
     chunk = Path(default_store(), digest, "features/c/1/0/0/0/0")
@@ -302,8 +302,8 @@ def test_an_entry_is_verified_repaired_and_deleted(
     chunk.write_bytes(content)
     listed._verify_button.click()
     rest(qtbot, widget)
-    assert "1 are damaged" in asked[0]
-    assert "1 damaged planes put into quarantine" in widget._status.text()
+    assert "2 planes sound, 1 damaged." in asked[0]
+    assert "1 damaged plane put into quarantine" in widget._status.text()
     assert widget._estimate.text().startswith("1 of 3 planes to encode")
 
     listed._delete_button.click()

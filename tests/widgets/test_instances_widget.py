@@ -571,8 +571,8 @@ def test_seeds_that_move_or_change_are_looked_at_again_until_the_panel_leaves(
     assert widget._counts.text().startswith("1 object")
     points.translate = (-20, 30)
     rest(qtbot, widget)
-    assert "2 of 2 points lie on background" not in widget._status.text()
-    assert "1 of 2 points lie on background" in widget._status.text()
+    assert "2 of 2 points on background" not in widget._status.text()
+    assert "1 of 2 points on background" in widget._status.text()
 
     def fail(*_):
         raise ValueError("no such thing")

@@ -15,7 +15,12 @@ from skimage import io
 from widgets import canvas
 from widgets.test_segment_widget import save_screenshot
 
-from napari_samseg.adapters.refined_layer import refinement_of
+from napari_samseg.adapters.refined_layer import (
+    LEAST_SHOWN,
+    SHOWN_SHARE,
+    refinement_of,
+    show_object,
+)
 from napari_samseg.core.cache.memory import MemoryCache
 from napari_samseg.core.predict import Predictor
 from napari_samseg.core.refine.review import ACCEPTED, DELETED, OPEN
@@ -117,6 +122,17 @@ def test_refine_a_plane_and_review_it(viewer, layers, bodies, open_panel, qtbot)
     np.testing.assert_allclose(viewer.scene.camera.center[-2:], middle[-2:], atol=1e-3)
     assert result.selected_label == review.current.score.object_id
     save_screenshot(viewer, "refine-widget.png")
+
+    # a speck is shown with as much around it as something larger
+    plane = review.plane(review.current)
+    sides = {}
+    for side in (1, LEAST_SHOWN, 40):
+        show_object(viewer, result, plane, (50, 60, 50 + side, 60 + side))
+        shown = min(viewer.canvas.size) / viewer.scene.camera.zoom / result.scale[-1]
+        sides[side] = round(shown)
+    assert sides[1] == sides[LEAST_SHOWN] == round(LEAST_SHOWN / SHOWN_SHARE)
+    assert sides[40] == round(40 / SHOWN_SHARE)
+    widget.review.show_current()
 
     # accept and delete with keys on the canvas, and take both back
     first, second = review.items[0].score.object_id, review.items[1].score.object_id
@@ -257,7 +273,7 @@ def test_classes_are_told_from_objects(viewer, layers, open_panel, qtbot):
     widget.refiner.warned.connect(told.append)
     run(qtbot, widget)
     (note,) = told
-    assert note.startswith("layer 'bodies' looks like a mask: 1 lie in 100 pieces")
+    assert note.startswith("layer 'bodies' looks like a mask: 1 in 100 pieces")
 
 
 def test_masks_are_split_into_objects_to_review(viewer, layers, open_panel, qtbot):

@@ -35,6 +35,9 @@ __all__ = [
 KEY = "napari-samseg: refinement"
 # Share of the canvas that an object takes in the middle of the view.
 SHOWN_SHARE = 0.12
+# Smaller objects, of a pixel or two, are shown with as much around them as one of this
+# many pixels.
+LEAST_SHOWN = 8
 
 
 @dataclass(eq=False)
@@ -147,7 +150,7 @@ def show_object(
     camera = getattr(viewer, "scene", viewer).camera
     middle = canvas[list(plane.axes)]
     camera.center = (*(0.0,) * (len(camera.center) - 2), *middle.tolist())
-    camera.zoom = _zoom(viewer, layer, plane, max(y1 - y0, x1 - x0))
+    camera.zoom = _zoom(viewer, layer, plane, max(y1 - y0, x1 - x0, LEAST_SHOWN))
 
 
 def _zoom(viewer: ViewerModel, layer: Labels, plane: PlaneKey, side: int) -> float:

@@ -14,9 +14,18 @@ def describe_bytes(nbytes: float) -> str:
     return f"{nbytes / 1e9:.3g} GB" if nbytes < 999.5e9 else f"{nbytes / 1e9:.0f} GB"
 
 
-def count_things(n: int, thing: str) -> str:
-    """Say how many there are: 1 object, 2 objects."""
-    return f"{n} {thing}" if n == 1 else f"{n} {thing}s"
+def count_things(n: int, thing: str, things: str = "") -> str:
+    """Say how many there are: 1 object, 2 objects, 2 boxes.
+
+    Parameters
+    ----------
+    n : int
+    thing : str
+        What one is called.
+    things : str
+        What several are called, where that is not `thing` with an s.
+    """
+    return f"{n} {thing if n == 1 else things or thing + 's'}"
 
 
 def describe_seconds(seconds: float) -> str:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from napari_samseg.core.amounts import count_things
 from napari_samseg.core.errors import InvalidLabelsError, SettingsError, naming_file
 from napari_samseg.core.io.coco_labels import DEFAULT_CATEGORY
+from napari_samseg.core.io.instance_labels import label_planes
 from napari_samseg.core.io.label_formats import (
     LabelFormat,
     ReadRequest,
@@ -139,6 +140,8 @@ def convert_file(
         name = found.image_name or job.source.name
         name = name if job.like is None else job.like.name
         with naming_file(job.source):
+            if not any(plane.any() for _, plane in label_planes(found.labels)):
+                notes.append(f"{job.source} holds no object: all its pixels are 0")
             target.write(job.out, found, WriteRequest(name, settings))
     return tuple(notes)
 

@@ -184,8 +184,9 @@ def pair_files(
     lonely = [name for name in all_true if name not in all_found]
     if lonely:
         raise MissingFileError(
-            f"{len(lonely)} of {len(all_true)} files in {true} have none of the same "
-            f"name in {found}: {_some(lonely)}; add them, or move the true ones away"
+            f"{len(lonely)} of {count_things(len(all_true), 'file')} in {true} without "
+            f"one of the same name in {found}: {_some(lonely)}; add what is "
+            "missing, or move the true ones away"
         )
     extra = [name for name in all_found if name not in all_true]
     notes = []

@@ -163,8 +163,8 @@ class PlaneSource:
                     samples += bands
             if not samples:
                 raise InvalidImageError(
-                    f"none of {len(errors)} planes, from which the contrast of the "
-                    f"volume is taken, can be read: {errors[0]}"
+                    "no plane from which the contrast of the volume is taken can be "
+                    f"read, {len(errors)} tried: {errors[0]}"
                 )
             stacked = np.concatenate(samples)[:, np.newaxis]
             self._volume_limits[key] = measure_limits(stacked, settings, joint=self.rgb)

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from napari_samseg.core.amounts import count_things
 from napari_samseg.core.errors import (
     InvalidImageError,
     InvalidLabelsError,
@@ -333,8 +334,8 @@ def _bring_to(
         if len(lost):
             names = ", ".join(str(i) for i in lost[:12].tolist())
             work.notes.append(
-                f"{path.name}: {len(lost)} labels have no voxel left on the grid of "
-                f"{job.reference}: {names}"
+                f"{path.name}: {count_things(len(lost), 'label')} without any voxel on "
+                f"the grid of {job.reference}: {names}"
             )
     work.image, work.masks = moved(work.image), masks
     work.brain = None if work.brain is None else moved(work.brain)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from napari_samseg.core.amounts import count_things
 from napari_samseg.core.errors import SettingsError
 
 __all__ = ["PatchGrid", "cut_patches", "stitch_patches"]
@@ -178,8 +179,8 @@ def stitch_patches(
         done[region] = True
     if missing:
         raise SettingsError(
-            f"{len(missing)} of {len(grid)} patches are missing, the first at "
-            f"{min(missing)}"
+            f"{count_things(len(missing), 'patch', 'patches')} of {len(grid)} missing, "
+            f"the first at {min(missing)}"
         )
     if overlap == "first":
         return out

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from napari_samseg.core.amounts import count_things
 from napari_samseg.core.errors import InvalidPromptError
 
 __all__ = [
@@ -86,7 +87,7 @@ class PlanePrompts:
         if labels.shape != points.shape[:2] or points.shape[0] != n:
             raise InvalidPromptError(
                 f"point_labels {labels.shape} do not match points_yx {points.shape} "
-                f"of {n} objects"
+                f"of {count_things(n, 'object')}"
             )
         if boxes.shape != (n, 4):
             raise InvalidPromptError(f"boxes_yx must be ({n}, 4), got {boxes.shape}")
@@ -228,7 +229,9 @@ class MaskPrediction:
             n if self.frames_yx is None else len(self.frames_yx),
         )
         if any(length != n for length in lengths):
-            raise ValueError(f"a prediction of {n} objects has fields of {lengths}")
+            raise ValueError(
+                f"a prediction of {count_things(n, 'object')} has fields of {lengths}"
+            )
 
     def __len__(self) -> int:
         return len(self.object_ids)
@@ -238,8 +241,8 @@ class MaskPrediction:
         height, width = self.plane_size
         ids = ", ".join(map(str, self.object_ids[:5])) + ", ..." * (len(self) > 5)
         return (
-            f"<MaskPrediction of {len(self)} objects ({ids}) in a plane of {height} x "
-            f"{width} pixels>"
+            f"<MaskPrediction of {count_things(len(self), 'object')} ({ids}) in a "
+            f"plane of {height} x {width} pixels>"
         )
 
     @property

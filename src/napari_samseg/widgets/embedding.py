@@ -18,6 +18,7 @@ from napari_samseg.adapters.read_layers import (
     current_plane,
     unwrap,
 )
+from napari_samseg.core.amounts import count_things
 from napari_samseg.core.errors import LayerError, SamSegError
 from napari_samseg.widgets.dock_panel import (
     fill_combo,
@@ -308,7 +309,11 @@ class EmbeddingWidget(EmbeddingLayout):
             self._say("Going on ...")
         else:
             self._encoder.pause()
-            done = "" if self._last is None else f" at {self._last.done} planes"
+            done = (
+                ""
+                if self._last is None
+                else f" at {count_things(self._last.done, 'plane')}"
+            )
             self._say(f"Paused{done}.")
         self._refresh()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from napari_samseg.core.amounts import describe_bytes, describe_seconds
+from napari_samseg.core.amounts import count_things, describe_bytes, describe_seconds
 
 if TYPE_CHECKING:
     from napari_samseg.core.embed.job import EmbedReport
@@ -24,10 +24,12 @@ LISTED = 10
 def describe_estimate(estimate: EmbedEstimate) -> str:
     """Say what encoding will take, in two lines."""
     if not estimate.missing:
+        if estimate.planes == 1:
+            return "The plane is in the store."
         return f"All {estimate.planes} planes are in the store."
-    planes = f"{estimate.missing} of {estimate.planes} planes to encode"
+    planes = f"{estimate.missing} of {count_things(estimate.planes, 'plane')} to encode"
     if estimate.tiles != estimate.missing:
-        planes += f" in {estimate.tiles} tiles"
+        planes += f" in {count_things(estimate.tiles, 'tile')}"
     if estimate.seconds is not None:
         planes += f": {describe_seconds(estimate.seconds)}"
     free = "" if estimate.free is None else f" ({describe_bytes(estimate.free)} free)"
@@ -48,7 +50,8 @@ def describe_progress(progress: Progress) -> str:
 def describe_report(report: EmbedReport) -> str:
     """Say what a job has done, and which planes it could not read."""
     text = (
-        f"{report.encoded} planes encoded, {report.kept} were there, in "
+        f"{count_things(report.encoded, 'plane')} encoded, "
+        f"{report.kept} there before, in "
         f"{describe_seconds(report.seconds)}."
     )
     if report.unreadable:

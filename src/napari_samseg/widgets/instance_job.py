@@ -135,7 +135,7 @@ class InstanceJob:
         self._edit = self._answer = None
         if was_writing and edit is not None and not edit.take_back():
             return (
-                f"Cancelled: {count_things(edit.n_written, 'pixel')} were written into "
+                f"Cancelled: {count_things(edit.n_written, 'pixel')} written into "
                 f"{self._order.target.name!r}, where you painted meanwhile; "
                 f"{_how_to_take_back(edit)}"
             )

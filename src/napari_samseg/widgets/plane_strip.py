@@ -9,6 +9,8 @@ from qtpy.QtCore import QRectF, QSize, Qt
 from qtpy.QtGui import QColor, QPainter, QPaintEvent
 from qtpy.QtWidgets import QSizePolicy, QWidget
 
+from napari_samseg.core.amounts import count_things
+
 __all__ = ["PlaneStrip"]
 
 STORED, ASKED, LEFT_OUT = QColor("#3fa96b"), QColor("#6d7480"), QColor("#474c55")
@@ -43,7 +45,8 @@ class PlaneStrip(QWidget):
         self._stored[[place for place in stored if place < n]] = True
         self._range = asked
         self.setToolTip(
-            f"{np.count_nonzero(self._stored)} of {n} planes are in the store (green)"
+            f"In the store (green): {np.count_nonzero(self._stored)} of "
+            f"{count_things(n, 'plane')}"
         )
         self.update()
 

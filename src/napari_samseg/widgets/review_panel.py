@@ -286,9 +286,9 @@ def describe_item(item: ReviewItem) -> str:
         lines.append("Whole." if n == 1 else f"One of {n} parts of what was one.")
     if score.status in KEPT:
         what = (
-            "Keeps its old pixels"
+            "Kept its old pixels"
             if score.kept == score.parts
-            else (f"{score.kept} of its {score.parts} parts keep old pixels")
+            else (f"{score.kept} of its {score.parts} parts kept old pixels")
         )
         lines.append(f"{what}: {KEPT[score.status]}.")
     return "\n".join(lines)

@@ -21,7 +21,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_samseg.core.amounts import describe_bytes
+from napari_samseg.core.amounts import count_things, describe_bytes
 from napari_samseg.core.cache.health import repair, verify
 from napari_samseg.core.cache.lookup import has_store
 from napari_samseg.core.cache.manage import delete, list_entries
@@ -258,7 +258,8 @@ def _describe(entry: EntrySummary, *, is_own: bool) -> str:
     name = recipe.image.rstrip("/").rpartition("/")[2]
     title = f"{name} (this image)" if is_own else name
     return (
-        f"{title}\n{recipe.model}, {entry.planes_done} of {recipe.n_planes} planes, "
+        f"{title}\n{recipe.model}, {entry.planes_done} of "
+        f"{count_things(recipe.n_planes, 'plane')}, "
         f"{describe_bytes(entry.nbytes)}, {_ago(entry.last_used)}"
     )
 
@@ -270,7 +271,8 @@ def _describe_fully(entry: EntrySummary) -> str:
     tiles = "whole planes" if len(recipe.tiles) == 1 else f"{len(recipe.tiles)} tiles"
     height, width = recipe.plane_size
     return (
-        f"{recipe.image}\n{entry.planes_done} of {recipe.n_planes} planes of "
+        f"{recipe.image}\n{entry.planes_done} of "
+        f"{count_things(recipe.n_planes, 'plane')} of "
         f"{height} x {width} {recipe.dtype}, {tiles}\n"
         f"model {recipe.model}, {recipe.precision}, stored as {recipe.storage}\n"
         f"{describe_bytes(entry.nbytes)}, used {_ago(entry.last_used)}"
@@ -278,11 +280,11 @@ def _describe_fully(entry: EntrySummary) -> str:
 
 
 def _describe_health(entry: EntryReport) -> str:
-    parts = [f"{entry.sound} planes are sound"]
+    parts = [f"{count_things(entry.sound, 'plane')} sound"]
     if entry.missing:
-        parts.append(f"{len(entry.missing)} are not encoded yet")
+        parts.append(f"{len(entry.missing)} not encoded yet")
     if entry.damaged:
-        parts.append(f"{len(entry.damaged)} are damaged")
+        parts.append(f"{len(entry.damaged)} damaged")
     return ", ".join([*parts, *entry.problems]) + "."
 
 
@@ -292,9 +294,7 @@ def _sum_up(listing: _Listing) -> str:
     n = len(listing.entries)
     nbytes = sum(entry.nbytes for entry in listing.entries)
     free = "" if listing.free is None else f"; {describe_bytes(listing.free)} free"
-    return (
-        f"{n} {'stack' if n == 1 else 'stacks'}, {describe_bytes(nbytes)} on disk{free}"
-    )
+    return f"{count_things(n, 'stack')}, {describe_bytes(nbytes)} on disk{free}"
 
 
 def _ago(moment: float | None) -> str:

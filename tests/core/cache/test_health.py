@@ -243,6 +243,13 @@ def test_all_files_of_a_plane_of_many_tiles_are_known(tmp_path):
     assert len([path for path in files if path.is_file()]) == 2
 
 
+def test_one_file_that_serves_nothing_is_one(folder):
+    (folder / SHORT.digest / "records" / "0").unlink()
+    (report,) = run(verify(EmbeddingStore(folder, write=False))).entries
+    assert report.problems == ("1 file of features without a record",)
+    assert "removed 1 file of features without a record" in str(run(repair(folder)))
+
+
 def test_what_a_writer_is_at_stays(folder):
     entry = EmbeddingStore(folder).entry(SHORT)
     assert entry.claim((0,))
@@ -282,7 +289,7 @@ def test_a_damaged_plane_that_a_writer_is_at_is_left_to_it(folder):
     assert run(repair(folder)) == []
     assert record.read_text() == "{"
     entry.release((0,))
-    assert "1 damaged planes" in run(repair(folder))[0]
+    assert "1 damaged plane put into quarantine" in run(repair(folder))[0]
 
 
 def test_a_plane_begun_after_the_look_keeps_its_features(folder, monkeypatch):

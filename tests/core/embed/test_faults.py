@@ -145,7 +145,8 @@ def n_damaged(location):
 
 def counted(text):
     """Return how many planes a command says it encoded, and how many were there."""
-    encoded, kept = re.search(r"(\d+) planes? encoded, (\d+) were there", text).groups()
+    pattern = r"(\d+) planes? encoded, (\d+) there before"
+    encoded, kept = re.search(pattern, text).groups()
     return int(encoded), int(kept)
 
 

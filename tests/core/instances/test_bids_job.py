@@ -269,6 +269,16 @@ def test_one_file_of_classes_and_another_format(tree):
     assert description["DatasetLinks"] == {"raw": "../dataset"}
 
 
+def test_what_is_to_know_of_how_objects_were_found_is_told(tree):
+    tree.add("sub-1")
+    report = make(tree, method="components")
+    ((name, note),) = report.notes
+    assert name == "sub-1_sample-1"
+    assert "the method axon-myelin makes one object of each axon" in note
+    again = make(tree, method="components")
+    assert (again.made, again.notes) == ([], report.notes)
+
+
 def test_labels_may_lie_beyond_the_dataset(tree):
     tree.add("sub-1")
     elsewhere = tree.root.parent / "masks"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from napari_samseg.core.errors import InvalidLabelsError, LabelOverflowError
-from napari_samseg.core.instances import blockwise
+from napari_samseg.core.instances import blockwise, blockwise_watershed
 from napari_samseg.core.instances.blockwise import label_blockwise
 from napari_samseg.core.instances.blockwise_watershed import split_blockwise
 from napari_samseg.core.instances.components import label_components
@@ -193,6 +193,35 @@ def test_specks_beside_large_objects_have_the_same_ids():
     run_steps(split_blockwise(mask, out, min_distance=25, block=(32, 32)))
     assert expected[2, 52] == 3
     np.testing.assert_array_equal(out, expected)
+
+
+def test_more_numbers_than_a_narrow_type_counts(monkeypatch):
+    yy, xx = np.indices((160, 260))
+    # discs that touch, and beside them as many squares that do not
+    mask = (yy % 8 - 4) ** 2 + (xx % 8 - 4) ** 2 < 21
+    mask[:, 160:] = ((yy % 5 > 1) & (xx % 5 > 1))[:, 160:]
+    expected = split_touching(mask)
+    n_parts = label_components(mask).max()
+    assert n_parts > 255
+    assert expected.max() - n_parts > 255
+    monkeypatch.setattr(blockwise_watershed, "NARROW", np.uint8)
+    out = np.zeros(mask.shape, np.uint32)
+    run_steps(split_blockwise(mask, out, block=(64, 64)))
+    np.testing.assert_array_equal(out, expected)
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype"),
+    [
+        ((1595, 1595, 1595), np.uint32),
+        ((1605, 1605, 1605), np.uint64),
+        ((64_000, 64_000), np.uint32),
+        ((1 << 16, 1 << 16), np.uint64),
+    ],
+)
+def test_numbers_are_as_wide_as_blocks_may_need(shape, dtype):
+    size = (128,) * len(shape)
+    assert blockwise_watershed._number_dtype(shape, size) is dtype
 
 
 def test_nothing_is_left_on_disk(tmp_path):

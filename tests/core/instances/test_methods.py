@@ -85,7 +85,7 @@ def test_back_to_maps_of_one_class():
     ("points", "message"),
     [
         (None, "give a file with --seeds"),
-        ([(20.0, 20.0), (20.0, 900.0)], "1 of 2 points lie outside"),
+        ([(20.0, 20.0), (20.0, 900.0)], "1 of 2 points outside"),
         ([(0.0, 20.0, 20.0)], "with 3 coordinates do not lie"),
     ],
 )
@@ -93,6 +93,18 @@ def test_seeds_that_do_not_fit_say_so(points, message):
     seeds = None if points is None else Seeds(np.array(points), np.ones(len(points)))
     with pytest.raises(InvalidPromptError, match=message):
         find_instances(classes_of("points"), InstanceSettings("points"), seeds=seeds)
+
+
+def test_classes_that_may_be_axons_and_myelin_are_told():
+    classes = np.zeros((20, 20), np.uint8)
+    classes[2:12, 2:12], classes[4:9, 4:9] = 1, 2
+    (note,) = find_instances(classes).notes
+    assert note.startswith("components of the classes 1 and 2 are objects each for it")
+    assert "the method axon-myelin makes one object" in note
+    for others in (classes != 0, classes == 2, classes + 1, classes * 2):
+        assert find_instances(others).notes == ()
+    by_myelin = find_instances(classes, InstanceSettings(method="axon-myelin"))
+    assert (by_myelin.n_objects, by_myelin.notes) == (1, ())
 
 
 def test_points_of_one_object_grow_together():

@@ -126,11 +126,11 @@ def test_what_cannot_be_painted_is_counted(tmp_path):
     )
     found = coco_to_labels(read_coco(path))
     notes = "\n".join(found.notes)
-    assert "1 annotations of crowds" in notes
-    assert "9 annotations left out: their mask is broken" in notes
-    assert "1 annotations left out: they have a box and no mask" in notes
-    assert "1 annotations left out: no centre" in notes
-    assert "1 annotations left out: their image is not in the file" in notes
+    assert "1 annotation of crowds left out" in notes
+    assert "9 annotations left out: the mask is broken" in notes
+    assert "1 annotation left out: there is a box and no mask" in notes
+    assert "1 annotation left out: no centre" in notes
+    assert "1 annotation left out: the file does not hold the image" in notes
     assert set(np.unique(found.labels)) == {0, 1, 2, 3}
     assert found.properties[1]["category"] == "cell"
 
@@ -150,8 +150,8 @@ def test_overlaps_follow_a_rule_and_are_counted(tmp_path):
     expected[2:4, 2:4] = 3
     np.testing.assert_array_equal(found.labels, expected)
     overlap, hidden = found.notes
-    assert overlap.startswith("2 objects overlap larger ones, in 8 pixels")
-    assert hidden == "1 objects are hidden whole under smaller ones, and lost: 1"
+    assert overlap.startswith("2 objects on top of larger ones, in 8 pixels: ")
+    assert hidden == "1 object hidden whole under smaller ones, and lost: 1"
 
 
 @pytest.mark.parametrize(
@@ -223,7 +223,7 @@ def test_planes_that_are_missing_are_counted():
     some = dataset.select(image for image in dataset.images if image.plane != (1,))
     found = coco_to_labels(some)
     assert found.shape == (4, 3, 3)
-    assert "1 planes of the volume" in found.notes[0]
+    assert "1 plane of the volume" in found.notes[0]
     assert not found.labels[1].any()
 
 
@@ -283,7 +283,9 @@ def test_ids_stay_when_one_annotation_has_none(tmp_path):
     items = [_square(1, object_id=7), _square(8), _square(15, object_id=42), crowd]
     found = coco_to_labels(_dataset(tmp_path, items))
     assert [int(found.labels[3, x]) for x in (3, 10, 17)] == [7, 43, 42]
-    assert any("1 annotations without an id" in note for note in found.notes)
+    assert any(
+        "1 annotation without an id, numbered from" in note for note in found.notes
+    )
 
 
 def test_annotations_left_out_take_no_ids(tmp_path):
@@ -296,7 +298,7 @@ def test_annotations_left_out_take_no_ids(tmp_path):
 def test_an_id_used_twice_in_a_plane_is_told(tmp_path):
     items = [_square(1, object_id=7), _square(8, object_id=7)]
     found = coco_to_labels(_dataset(tmp_path, items))
-    assert any("1 annotations have the id of another" in n for n in found.notes)
+    assert any("1 annotation with the id of another" in n for n in found.notes)
 
 
 def test_json_lines_keep_what_is_known_of_objects(tmp_path):

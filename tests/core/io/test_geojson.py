@@ -102,9 +102,9 @@ def test_what_qupath_writes(tmp_path):
     found = read_geojson(path, (10, 10))
     notes = "\n".join(found.notes)
     assert "2 shapes left out: points and lines" in notes
-    assert "4 shapes left out: their polygon is broken" in notes
-    assert "1 shapes left out: no centre" in notes
-    assert "1 objects overlap larger ones, in 9 pixels" in notes
+    assert "4 shapes left out: the polygon is broken" in notes
+    assert "1 shape left out: no centre" in notes
+    assert "1 object on top of larger ones, in 9 pixels" in notes
     expected = np.zeros((10, 10), int)
     expected[1:4, 1:4] = 2
     np.testing.assert_array_equal(found.labels, expected)
@@ -127,7 +127,15 @@ def test_the_size_is_that_of_the_image_or_as_far_as_shapes_reach(tmp_path):
     found = read_geojson(path)
     assert found.shape == (3, 5, 5)
     assert not found.labels[:2].any()
-    assert "1 shapes left out" in read_geojson(path, (2, 5, 5)).notes[0]
+    assert "1 shape left out" in read_geojson(path, (2, 5, 5)).notes[0]
+    # of one plane of a stack, and of one time of several
+    moved = SQUARE | {"plane": {"c": -1, "z": 0, "t": 1}}
+    path.write_text(json.dumps([qupath(deep), qupath(moved), qupath(SQUARE)]))
+    for shape, n_others in (((5, 5), 2), ((3, 5, 5), 1)):
+        found = read_geojson(path, shape)
+        others = "shapes" if n_others > 1 else "shape"
+        assert f"{n_others} {others} left out: in another plane" in found.notes[0]
+        assert len(np.unique(found.labels)) == len(shape)
 
 
 @pytest.mark.parametrize(
@@ -171,12 +179,12 @@ def test_ids_stay_when_one_shape_has_none(tmp_path):
     features = [_feature(1, 7), _feature(8), _feature(15, 42)]
     found = _read(tmp_path / "a.geojson", features)
     assert [int(found.labels[3, x]) for x in (3, 10, 17)] == [7, 43, 42]
-    assert any("1 shapes without an id" in note for note in found.notes)
+    assert any("1 shape without an id" in note for note in found.notes)
 
 
 def test_shapes_that_share_an_id_are_told(tmp_path):
     found = _read(tmp_path / "a.geojson", [_feature(1, 7), _feature(8, 7)])
-    assert any("1 shapes have the id of another" in note for note in found.notes)
+    assert any("1 shape with the id of another" in note for note in found.notes)
 
 
 @pytest.mark.parametrize(

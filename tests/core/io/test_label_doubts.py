@@ -38,7 +38,7 @@ def test_real_instances_raise_no_doubt(shared_data):
 def test_real_maps_of_classes_and_photographs_do(shared_data):
     for path in (shared_data / "axon_sem/classes").glob("*.png"):
         (note,) = doubts_of(path)
-        assert "looks like a map of classes: 1, 2 lie in" in note
+        assert "looks like a map of classes: 1, 2 in" in note
     for path in (shared_data / "axon_sem/images").glob("*.png"):
         (note,) = doubts_of(path)
         assert "looks like a photograph" in note
@@ -53,7 +53,7 @@ def test_masks_of_any_type_but_not_their_specks(kind):
         for x in range(2, 5):
             mask[1, y::10, x::10] = 1
     (note,) = instance_doubts(middle_plane(mask), "m")
-    assert "m looks like a mask: 1 lie in 64 pieces" in note
+    assert "m looks like a mask: 1 in 64 pieces" in note
     assert instance_doubts(mask[0], "m") == []
 
 

@@ -31,15 +31,19 @@ def test_ids_come_back_in_the_smallest_of_two_types(tmp_path, largest, dtype):
 
 
 @pytest.mark.parametrize(
-    ("labels", "message"),
+    ("labels", "error", "message"),
     [
-        (np.zeros((2, 2)), "labels are integers, not float64"),
-        (np.full((2, 2), -1), "from -1"),
-        (np.full((2, 2), 2**32), "4294967296 do not fit"),
+        (np.zeros((2, 2)), InvalidLabelsError, "labels are integers, not float64"),
+        (np.full((2, 2), -1), InvalidLabelsError, "the lowest is -1"),
+        (
+            np.full((2, 2), 2**32),
+            LabelOverflowError,
+            "id 4294967296 does not fit the 32 bits of labels.tif: write a .zarr",
+        ),
     ],
 )
-def test_what_are_no_labels_is_refused(tmp_path, labels, message):
-    with pytest.raises(InvalidLabelsError, match=message):
+def test_what_are_no_labels_is_refused(tmp_path, labels, error, message):
+    with pytest.raises(error, match=message):
         write_label_image(tmp_path / "labels.tif", labels)
     assert not (tmp_path / "labels.tif").exists()
 

@@ -54,7 +54,7 @@ def test_every_axis_through_coco_and_back(found, axis):
     settings = ConvertSettings(axis=axis, drop_empty=True)
     cut = cut_planes(found, settings)
     assert all(plane.any() for plane in cut.labels)
-    assert "planes are empty: left out" in cut.notes[-1]
+    assert "planes empty: left out" in cut.notes[-1]
     coco = labels_to_coco(cut, "v.nii.gz", parts=True)
     back = coco_to_labels(coco, shape=found.shape)
     np.testing.assert_array_equal(back.labels, found.labels)

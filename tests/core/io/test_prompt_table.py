@@ -115,7 +115,7 @@ def test_a_wrong_csv_of_points_names_the_row(write, text, message):
         ("{}", "must hold a list"),
         ("[]", "no prompt in it"),
         ('[{"object": 1}]', "entry 1 has neither points nor a box"),
-        ('[{"points": [[1, 2]], "labels": [1, 0]}]', "1 points have 2 labels"),
+        ('[{"points": [[1, 2]], "labels": [1, 0]}]', "1 point with 2 labels"),
         ('[{"box": [1, 2, 3]}]', "y0, x0, y1, x1 must be 4 numbers"),
         ('[{"box": [1,1,2,2]}, {"object": 1, "box": [1,1,2,2]}]', "already has a box"),
     ],

@@ -74,6 +74,6 @@ def test_a_mask_of_many_pieces_is_told(stack):
     mask[:, squares] = 1
     found = run_steps(sample_planes_steps(mask, PromptSettings(), name="layer 'm'"))
     (note,) = found.notes
-    assert note.startswith("layer 'm' looks like a mask: 1 lie in 64 pieces")
+    assert note.startswith("layer 'm' looks like a mask: 1 in 64 pieces")
     assert "Labels to instances in napari" in note
     assert run_steps(sample_planes_steps(stack, PromptSettings())).notes == []

@@ -103,13 +103,13 @@ def test_an_object_in_several_parts_is_counted_once():
     counts = RefineCounts()
     counts.add(scores, 0, 500)
     assert str(counts) == (
-        "3 objects, 2 refined, 1 of them in part (3 of 40 parts keep old pixels), "
-        "1 keep old pixels (the model found nothing), 500 pixels changed"
+        "3 objects, 2 refined, 1 of them in part (3 of 40 parts kept old pixels), "
+        "1 kept old pixels (the model found nothing), 500 pixels changed"
     )
     said = [score.words for score in scores]
     assert said == [
         "refined",
-        "3 of 40 parts keep old pixels: the mask is a different object",
+        "3 of 40 parts kept old pixels: the mask is a different object",
         "the model found nothing",
     ]
 

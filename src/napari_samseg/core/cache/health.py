@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from zarr.abc.store import Store
 
+from napari_samseg.core.amounts import count_things
 from napari_samseg.core.cache.checked_store import CheckedStore
 from napari_samseg.core.cache.claims import Claims
 from napari_samseg.core.cache.entry import StackEntry
@@ -210,7 +211,7 @@ def _verify_entry(
     problems = list(_damaged_metadata(store, recipe))
     for what, names in _left_behind(store.keys(digest)).items():
         if what != ENCODED_AGAIN:
-            problems.append(f"{len(names)} {what}")
+            problems.append(count_things(len(names), *what))
     try:
         entry = store.open_entry(digest)
     except DamagedStoreError:
@@ -252,18 +253,29 @@ def _damaged_metadata(store: EmbeddingStore, recipe: StackRecipe) -> Iterator[st
             yield "the metadata of the array are not those of its recipe"
 
 
-WITHOUT_RECORD = "files of features without a record"
-GONE = "claims of writers that are gone"
-UNFINISHED = "files that were not finished"
-UNREADABLE = "unreadable notes of when it was used"
+# What one file is called that serves nothing, and what several are.
+LeftBehind = tuple[str, str]
+WITHOUT_RECORD = (
+    "file of features without a record",
+    "files of features without a record",
+)
+GONE = ("claim of a writer that is gone", "claims of writers that are gone")
+UNFINISHED = ("unfinished file", "unfinished files")
+UNREADABLE = (
+    "unreadable note of when it was used",
+    "unreadable notes of when it was used",
+)
+ENCODED_AGAIN = (
+    "record from quarantine, of a plane that was encoded again",
+    "records from quarantine, of planes that were encoded again",
+)
 LOST = (
     "its recipe cannot be read; encode the same stack with the same settings, which "
     "finds what is there, or delete it"
 )
-ENCODED_AGAIN = "records from quarantine, of planes that were encoded again"
 
 
-def _left_behind(keys: StoreKeys) -> dict[str, list[str]]:
+def _left_behind(keys: StoreKeys) -> dict[LeftBehind, list[str]]:
     """Return the names of files that serve nothing, by what they are.
 
     Nothing at which a writer may be is among them.
@@ -274,7 +286,7 @@ def _left_behind(keys: StoreKeys) -> dict[str, list[str]]:
     names = keys.files()
     live |= claims.live()
     recorded = {int(n[8:]) for n in names if re.fullmatch(r"records/\d+", n)}
-    found: dict[str, list[str]] = {}
+    found: dict[LeftBehind, list[str]] = {}
     for name in names:
         what = None
         match = NUMBERED.fullmatch(name)
@@ -289,7 +301,9 @@ def _left_behind(keys: StoreKeys) -> dict[str, list[str]]:
     return found
 
 
-def _useless(folder: str, place: int, recorded: set[int], live: set[int]) -> str | None:
+def _useless(
+    folder: str, place: int, recorded: set[int], live: set[int]
+) -> LeftBehind | None:
     if folder == "claims":
         return None if place in live else GONE
     if folder == "features/c":
@@ -341,10 +355,10 @@ def _repair_entry(
     claimed = entry.claimed()  # who is at a plane puts it right
     free = [plane for plane in damaged if recipe.position(plane) not in claimed]
     if set_aside := sum(map(entry.quarantine, free)):
-        done.append(f"{set_aside} damaged planes put into quarantine")
+        done.append(f"{count_things(set_aside, 'damaged plane')} put into quarantine")
     for what, names in _left_behind(keys).items():
         if removed := _remove(keys, names):
-            done.append(f"removed {removed} {what}")
+            done.append(f"removed {count_things(removed, *what)}")
     return done
 
 

@@ -9,7 +9,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from napari_samseg.core.amounts import describe_seconds
+from napari_samseg.core.amounts import count_things, describe_seconds
 from napari_samseg.core.cache.layout import TILES_PER_FILE
 from napari_samseg.core.embed.order import PlaneOrder
 from napari_samseg.core.embed.reading import (
@@ -229,7 +229,7 @@ class _Job:
     def _detail(self, n_done: int) -> str:
         n_left, n_others = self.total - n_done, self.reader.n_with_others
         if n_others and n_others == n_left:
-            planes = "1 plane" if n_others == 1 else f"{n_others} planes"
+            planes = count_things(n_others, "plane")
             return f"waiting for {planes} of another process"
         if self.encoding_since is None or not self.writer.n_written:
             return ""

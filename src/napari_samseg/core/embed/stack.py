@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_samseg.core.amounts import describe_bytes, describe_seconds
+from napari_samseg.core.amounts import count_things, describe_bytes, describe_seconds
 from napari_samseg.core.cache.layout import TILES_PER_FILE
 from napari_samseg.core.cache.place import free_bytes
 from napari_samseg.core.cache.recipe import StackRecipe
@@ -154,8 +154,8 @@ class EmbedEstimate:
 
     def __str__(self) -> str:
         parts = [
-            f"{self.missing} of {self.planes} planes to encode",
-            f"{self.tiles} tiles",
+            f"{self.missing} of {count_things(self.planes, 'plane')} to encode",
+            count_things(self.tiles, "tile"),
             f"{describe_bytes(self.nbytes)} on disk",
             f"{describe_bytes(self.memory)} of memory beside the model",
         ]

@@ -268,6 +268,7 @@ def _make(
     classes = _as_plane(classes, task.image.path)
     plane = read_picture(task.image.path, classes.shape)
     found = find_instances(classes, settings, spacing=_spacing(task.pixel_size))
+    notes += found.notes
     is_axon = is_myelin = None
     if settings.method == "axon-myelin":
         is_axon = classes == settings.seed_class

@@ -7,6 +7,7 @@ lead to or leave a block by, and of the passes between them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,6 +58,8 @@ __all__ = ["split_blockwise"]
 MARGIN = 8
 # Most pixels across of what is kept on disk meanwhile.
 COLUMN_WIDTH = 128
+# What is numbered on disk meanwhile, where it cannot be more than this type counts.
+NARROW = np.uint32
 
 
 def split_blockwise(
@@ -85,7 +88,8 @@ def split_blockwise(
         As in `label_blockwise`.
     scratch : Path, optional
         Folder on a disk with room for up to 12 bytes for each pixel (before they are
-        packed) while this works; that of the system for temporary files if not given.
+        packed; 20 above some 4,000 million pixels) while this works; that of the system
+        for temporary files if not given.
 
     Raises
     ------
@@ -102,10 +106,15 @@ def split_blockwise(
     # columns of these through the whole volume are held in memory
     chunk = tuple(min(n, COLUMN_WIDTH) for n in written)
     away = seed_distance(min_distance, spacing)
+    numbers = _number_dtype(shape, size, written)
     with TemporaryDirectory(prefix=".samseg-", dir=scratch) as folder:
         parts, distance, tops = (
             _make_array(Path(folder, name), shape, chunk, dtype)
-            for name, dtype in (("parts", "u4"), ("distance", "f4"), ("tops", "u4"))
+            for name, dtype in (
+                ("parts", numbers),
+                ("distance", np.float32),
+                ("tops", numbers),
+            )
         )
         report = yield from label_blockwise(mask, parts, block=written)
         if report.n_objects == 1 and report.n_foreground == np.prod(shape):
@@ -115,7 +124,11 @@ def split_blockwise(
         yield from distance_blockwise(parts, distance, chunk, spacing)
         heights = _Heights(parts, distance, shape, spacing, smoothing)
         seeds, extents = yield from _find_seeds(heights, size, report.n_objects, away)
-        _check_count(len(seeds), int(np.iinfo(out.dtype).max))
+        if len(seeds) > np.iinfo(out.dtype).max:
+            raise LabelOverflowError(
+                f"{len(seeds)} objects are more than {np.dtype(out.dtype)} counts: "
+                "write into a wider type"
+            )
         ids = np.arange(1, len(seeds) + 1)
         field = SeedField(
             seeds.places, seeds.parts, ids, report.n_objects, shape, spacing
@@ -133,7 +146,7 @@ def split_blockwise(
 
 
 def _make_array(
-    path: Path, shape: tuple[int, ...], chunks: tuple[int, ...], dtype: str
+    path: Path, shape: tuple[int, ...], chunks: tuple[int, ...], dtype: type[Any]
 ) -> Any:
     import zarr
 
@@ -147,12 +160,17 @@ def _fill(out: Writable, size: tuple[int, ...]) -> Generator[Progress, None, Non
         out[where] = np.ones(tuple(s.stop - s.start for s in where), out.dtype)
 
 
-def _check_count(n: int, largest: int) -> None:
-    if n > largest:
-        raise LabelOverflowError(
-            f"{n} objects are more than ids up to {largest} can count: write into a "
-            "wider type"
-        )
+def _number_dtype(shape: tuple[int, ...], *sizes: Sequence[int]) -> type[Any]:
+    """Return an unsigned type that counts what blocks of each of these sizes may hold.
+
+    Before blocks are joined, each pixel may be a number of its own, and those at the
+    faces one in each of the blocks that see them.
+    """
+    most = max(
+        math.prod(n + 2 * -(-n // side) for n, side in zip(shape, size, strict=True))
+        for size in sizes
+    )
+    return NARROW if most <= np.iinfo(NARROW).max else np.uint64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -165,9 +183,7 @@ class _Heights:
     spacing: Sequence[float] | None
     smoothing: float
 
-    def within(
-        self, region: Block
-    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint32]]:
+    def within(self, region: Block) -> tuple[npt.NDArray[np.float32], npt.NDArray[Any]]:
         """Return the heights and the components of a region."""
         reach = smoothing_reach(self.smoothing, self.spacing, len(self.shape))
         wide = _grow(region, self.shape, reach)
@@ -238,7 +254,7 @@ def _find_tops(
         yield Progress("flooding", done, len(blocks))
         region, near = _grow(where, shape, MARGIN), _grow(where, shape, 1)
         height, parts = heights.within(region)
-        parts = np.where(seeds.alone[parts] == 0, parts, np.uint32(0))
+        parts = np.where(seeds.alone[parts] == 0, parts, parts.dtype.type(0))
         if not parts.any():
             # what is not written is 0
             continue
@@ -258,9 +274,9 @@ def _find_tops(
         found.places.append(places)
         found.is_exit.append(is_exit)
         numbers = numbers[_inside(where, near)]
-        tops[where] = np.where(numbers > 0, numbers + n_found - 1, 0).astype(np.uint32)
+        counted = np.where(numbers > 0, numbers + np.int64(n_found - 1), 0)
+        tops[where] = counted.astype(tops.dtype)
         n_found += len(places)
-        _check_count(n_found, int(np.iinfo(np.uint32).max))
     return found
 
 

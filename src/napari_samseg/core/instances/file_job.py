@@ -13,8 +13,6 @@ import numpy.typing as npt
 from napari_samseg.core.amounts import count_things
 from napari_samseg.core.errors import InvalidLabelsError, SettingsError, naming_file
 from napari_samseg.core.instances.class_source import (
-    AXON,
-    MYELIN,
     join_masks,
     photograph_notes,
 )
@@ -134,8 +132,6 @@ def instances_file(
         classes, notes = _read_ids(job.labels), list[str]()
     else:
         classes, notes = read_classes(job.labels, job.axon, job.myelin, as_is=job.as_is)
-        if settings.method == "components":
-            notes += _axon_notes(job, classes)
     target.check_shape(job.out, classes.shape)
     source = job.labels or job.axon or job.out
     place = read_placement(source, classes.ndim)
@@ -286,19 +282,6 @@ def check_inputs(labels: Path | None, axon: Path | None, myelin: Path | None) ->
             f"--{given} goes with --{lacking}, the mask of the other class, which is "
             f"missing: add it, or give {axon or myelin} by itself, without --{given}"
         )
-
-
-def _axon_notes(job: InstancesJob, classes: npt.NDArray[Any]) -> list[str]:
-    """Name the method for axons in their myelin, where the classes may be these."""
-    may_be = classes.max(initial=0) == AXON and (classes == MYELIN).any()
-    if job.labels is None or not may_be:
-        return []
-    note = (
-        f"{job.labels} has the classes {MYELIN} and {AXON}, and their components are "
-        "objects each for itself; where these are myelin and axons, --method "
-        "axon-myelin makes one object of each axon with its myelin"
-    )
-    return [note]
 
 
 def _read_ids(path: Path) -> npt.NDArray[Any]:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from napari_samseg.core.amounts import count_things
 from napari_samseg.core.errors import SettingsError, UnknownNameError
+from napari_samseg.core.instances.class_source import AXON, MYELIN
 from napari_samseg.core.instances.components import check_semantic, label_components
 from napari_samseg.core.instances.membranes import (
     cells_from_membranes,
@@ -209,7 +210,15 @@ def _components(
     spacing: Spacing,
     seeds: Seeds | None,
 ) -> Found:
-    return Found(label_components(classes, settings.connectivity or None))
+    labels = label_components(classes, settings.connectivity or None)
+    if classes.max(initial=0) != AXON or not (classes == MYELIN).any():
+        return Found(labels)
+    note = (
+        f"components of the classes {MYELIN} and {AXON} are objects each for itself; "
+        "where these are myelin and axons, the method axon-myelin makes one object of "
+        "each axon with its myelin"
+    )
+    return Found(labels, 0, (note,))
 
 
 def _watershed(

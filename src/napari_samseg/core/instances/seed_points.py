@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from napari_samseg.core.amounts import count_things
 from napari_samseg.core.errors import InvalidPromptError
 from napari_samseg.core.instances.tidy import count_pixels
 from napari_samseg.core.instances.watershed import watershed_from_points
@@ -79,8 +80,8 @@ def _check_places(points: npt.NDArray[np.float64], shape: tuple[int, ...]) -> No
     if not is_inside.all():
         first = np.flatnonzero(~is_inside)[0]
         raise InvalidPromptError(
-            f"{np.count_nonzero(~is_inside)} of {len(points)} points lie outside "
-            f"labels of shape {shape}, such as {points[first].tolist()}: "
+            f"{np.count_nonzero(~is_inside)} of {count_things(len(points), 'point')} "
+            f"outside labels of shape {shape}, such as {points[first].tolist()}: "
             "are they points of another image, or in micrometres?"
         )
 
@@ -97,12 +98,12 @@ def _describe_lost(
     notes = []
     if n_off:
         notes.append(
-            f"{n_off} of {len(places)} points lie on background, where nothing grows: "
-            "put each on its object"
+            f"{n_off} of {count_things(len(places), 'point')} on background, where "
+            "nothing grows: put each on its object"
         )
     if n_lost:
         notes.append(
-            f"{n_lost} of {len(ids)} objects got no pixels: points of others lie at "
-            "the same place, and the first counts"
+            f"{n_lost} of {count_things(len(ids), 'object')} got no pixels: points of "
+            "others lie at the same place, and the first counts"
         )
     return tuple(notes)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from napari_samseg.core.amounts import count_things
 from napari_samseg.core.geometry import Box
 from napari_samseg.core.instances.components import Labels
 from napari_samseg.core.instances.seeds import distant_peaks
@@ -98,8 +99,8 @@ class CheckedPlane:
     def __str__(self) -> str:
         verdicts = [item.verdict for item in self.objects]
         return (
-            f"{len(verdicts)} objects checked, {verdicts.count('split')} split, "
-            f"{verdicts.count('disagrees')} to look at"
+            f"{count_things(len(verdicts), 'object')} checked, "
+            f"{verdicts.count('split')} split, {verdicts.count('disagrees')} to look at"
         )
 
 

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from napari_samseg.core.amounts import count_things
 from napari_samseg.core.errors import InvalidLabelsError
 from napari_samseg.core.io.json_file import read_json, read_text, write_lines
 from napari_samseg.core.io.voxel_space import VoxelSpace
@@ -157,11 +158,8 @@ def read_coco(path: Path) -> CocoDataset:
             grouped[image_id].append(item)
         else:
             n_lost += 1
-    notes = (
-        (f"{n_lost} annotations left out: their image is not in the file",)
-        if n_lost
-        else ()
-    )
+    lost = count_things(n_lost, "annotation")
+    notes = (f"{lost} left out: the file does not hold the image",) if n_lost else ()
     categories = {
         item["id"]: str(item.get("name", item["id"]))
         for item in _entries(content, "categories", path)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from napari_samseg.core.amounts import count_things
 from napari_samseg.core.errors import InvalidLabelsError, SettingsError
 from napari_samseg.core.instances.components import label_components
 from napari_samseg.core.io.coco import (
@@ -219,11 +220,14 @@ def coco_to_labels(
             painted.append(item)
             stored = _stored_id(item)
             objects.append(PlaneObject(stored, box, crop, image.plane))
-    objects, shared = number_objects(objects, "annotations")
+    objects, shared = number_objects(objects, "annotation")
     for drawn, item in zip(objects, painted, strict=True):
         properties[drawn.object_id] = _properties(item, dataset.categories)
     labels, notes = paint_objects(objects, stack)
-    counted = [f"{count} {reason}" for reason, count in left_out.items()]
+    counted = [
+        f"{count_things(count, 'annotation')} {reason}"
+        for reason, count in left_out.items()
+    ]
     categories = _all_categories(dataset)
     shared += [
         f"{n} categories are called {name!r}: their objects are taken for one"
@@ -233,7 +237,8 @@ def coco_to_labels(
     n_missing = math.prod(stack[:-2]) - len(images)
     if n_missing:
         counted.append(
-            f"{n_missing} planes of the volume are not in the file, and stay empty"
+            f"{count_things(n_missing, 'plane')} of the volume not in the file, and "
+            "left empty"
         )
     whole = np.ascontiguousarray(np.moveaxis(labels, 0, axis)) if axis else labels
     space = None if volume is None else volume.space

@@ -21,10 +21,10 @@ __all__ = ["ENCODERS", "LeftOut", "decode_mask"]
 
 # Of one run length: more bits than any image has pixels.
 MOST_CHARACTERS = 9
-CROWD = "annotations of crowds left out: each stands for many objects"
-BROKEN = "annotations left out: their mask is broken"
-ONLY_BOX = "annotations left out: they have a box and no mask"
-OUTSIDE = "annotations left out: no centre of a pixel is inside"
+CROWD = "of crowds left out: each stands for many objects"
+BROKEN = "left out: the mask is broken"
+ONLY_BOX = "left out: there is a box and no mask"
+OUTSIDE = "left out: no centre of a pixel is inside"
 
 
 class LeftOut(Exception):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from napari_samseg.core.amounts import count_things
 from napari_samseg.core.io.qc_picture import write_qc_picture
 from napari_samseg.core.planes import measure_plane
 
@@ -120,10 +121,10 @@ def _table(comparison: ModelComparison) -> str:
             f"<td>{row['dice']:.3f}<td>{row['gain']:+.3f} ± {row['gain_error']:.3f}"
         )
     return (
-        f"<p>{len(comparison.objects)} objects, the same prompts for all: a box whose "
-        "sides are off by up to a tenth, and one random pixel. Gain is over the first "
-        "model; ± is a standard error.</p>\n<table><tr><th>model<th>prompt<th>mean IoU"
-        "<th>mean Dice<th>gain\n" + "\n".join(rows) + "\n</table>"
+        f"<p>{count_things(len(comparison.objects), 'object')}, the same prompts for "
+        "all: a box whose sides are off by up to a tenth, and one random pixel. "
+        "Gain is over the first model; ± is a standard error.</p>\n<table><tr><th>model"
+        "<th>prompt<th>mean IoU<th>mean Dice<th>gain\n" + "\n".join(rows) + "\n</table>"
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from napari_samseg.core.amounts import count_things
 from napari_samseg.core.errors import InvalidImageError
 from napari_samseg.core.io.image_file import open_image_file
 from napari_samseg.core.io.qc_picture import write_qc_picture
@@ -117,9 +118,9 @@ def _table(evaluation: Evaluation) -> str:
                 + f"<td>{interval.n}"
             )
     return (
-        f"<p>{len(evaluation.samples)} samples. The mean is over samples, with the "
-        "interval that holds 95 % of the means of resampled ones; pooled are the "
-        "pixels and objects of all samples together.</p>\n"
+        f"<p>{count_things(len(evaluation.samples), 'sample')}. The mean is over "
+        "samples, with the interval that holds 95 % of the means of resampled ones; "
+        "pooled are the pixels and objects of all samples together.</p>\n"
         "<table><tr><th>class<th>score<th>mean<th>95 %<th>pooled<th>samples\n"
         + "\n".join(rows)
         + "\n</table>\n"

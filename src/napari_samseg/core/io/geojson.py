@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from napari_samseg.core.amounts import count_things
 from napari_samseg.core.errors import InvalidLabelsError
 from napari_samseg.core.instances.outlines import Outline, fill_outlines, outlines_of
 from napari_samseg.core.io.instance_labels import (
@@ -39,9 +40,10 @@ SHAPE_KEY = "shape"
 LEAD_KEYS: Mapping[int, tuple[str, ...]] = {0: (), 1: ("z",), 2: ("t", "z")}
 # Coordinates beyond are degrees or micrometres gone wrong, not pixels.
 LARGEST_SIDE = 1 << 20
-NO_AREA = "shapes left out: points and lines enclose no pixels"
-BROKEN = "shapes left out: their polygon is broken"
-OUTSIDE = "shapes left out: no centre of a pixel of the image is inside"
+NO_AREA = "left out: points and lines enclose no pixels"
+BROKEN = "left out: the polygon is broken"
+OTHER_PLANE = "left out: in another plane than that of the image"
+OUTSIDE = "left out: no centre of a pixel of the image is inside"
 
 
 def write_geojson(
@@ -97,7 +99,8 @@ def read_geojson(path: Path, shape: Sequence[int] | None = None) -> InstanceLabe
 
     Ids are those that `write_geojson` left in the file; shapes without one get the next
     above them, in the order of the file. Smaller objects lie on larger ones. What has
-    no area, is broken or lies outside is left out and counted in the notes.
+    no area, is broken, or lies outside or in another plane is left out and counted in
+    the notes.
 
     Parameters
     ----------
@@ -138,6 +141,9 @@ def read_geojson(path: Path, shape: Sequence[int] | None = None) -> InstanceLabe
     objects, painted = [], []
     for feature, outlines in drawn:
         index = _plane_index(feature, axes)
+        if sum(_plane_index(feature, ("t", "z"))) != sum(index):
+            left_out[OTHER_PLANE] += 1
+            continue
         box, crop = fill_outlines(outlines, (wanted[-2], wanted[-1]))
         is_inside = all(i < n for i, n in zip(index, wanted, strict=False))
         if not crop.any() or not is_inside:
@@ -145,13 +151,15 @@ def read_geojson(path: Path, shape: Sequence[int] | None = None) -> InstanceLabe
             continue
         objects.append(PlaneObject(_stored_id(feature), box, crop, index))
         painted.append(feature)
-    objects, shared = number_objects(objects, "shapes")
+    objects, shared = number_objects(objects, "shape")
     properties = {
         item.object_id: _read_properties(feature)
         for item, feature in zip(objects, painted, strict=True)
     }
     labels, overlaps = paint_objects(objects, wanted)
-    counted = [f"{count} {reason}" for reason, count in left_out.items()]
+    counted = [
+        f"{count_things(count, 'shape')} {reason}" for reason, count in left_out.items()
+    ]
     return InstanceLabels(
         labels, properties, notes=(*notes, *counted, *shared, *overlaps)
     )

@@ -208,15 +208,15 @@ def number_objects(
         numbered.append(replace(item, object_id=new_id))
     if n_new and highest:
         notes.append(
-            f"{n_new} {kind} without an id got new ones, from {highest + 1} to "
-            f"{highest + n_new}; the others keep theirs"
+            f"{count_things(n_new, kind)} without an id, numbered from {highest + 1} "
+            f"to {highest + n_new}; the others keep theirs"
         )
     uses = Counter((item.object_id, item.plane) for item in numbered)
     n_shared = sum(n - 1 for n in uses.values())
     if n_shared:
         notes.append(
-            f"{n_shared} {kind} have the id of another one in their plane, and are "
-            "taken for parts of the same object"
+            f"{count_things(n_shared, kind)} with the id of another one in the same "
+            "plane, taken for parts of one object"
         )
     return numbered, notes
 
@@ -256,16 +256,16 @@ def paint_objects(
     notes = []
     if n_pixels:
         notes.append(
-            f"{n_overlapping} objects overlap larger ones, in {n_pixels} pixels: there "
-            "the smaller one is kept"
+            f"{count_things(n_overlapping, 'object')} on top of larger ones, in "
+            f"{count_things(n_pixels, 'pixel')}: there the smaller one is kept"
         )
         hidden = {item.object_id for item in found if item.crop.any()}
         hidden -= set(np.unique(labels).tolist())
         if hidden:
             names = ", ".join(map(str, sorted(hidden)[:12]))
             notes.append(
-                f"{len(hidden)} objects are hidden whole under smaller ones, and lost: "
-                f"{names}"
+                f"{count_things(len(hidden), 'object')} hidden whole under smaller "
+                f"ones, and lost: {names}"
             )
     return labels, notes
 

@@ -86,8 +86,8 @@ def _class_doubts(plane: npt.NDArray[Any], name: Path | str) -> list[str]:
     named = ", ".join(map(str, ids.tolist()))
     found = ", ".join(map(str, counts))
     note = (
-        f"{name} looks like a {what}: {named} lie in {found} pieces, and each is taken "
-        f"for one object. {FINDER} finds the objects; `evaluate --classes all` scores "
+        f"{name} looks like a {what}: {named} in {found} pieces, each taken for one "
+        f"object. {FINDER} finds the objects; `evaluate --classes all` scores "
         "classes, `semantic: true` lets `finetune` learn their parts"
     )
     return [note]

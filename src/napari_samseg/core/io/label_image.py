@@ -67,18 +67,24 @@ def write_label_image(
     Raises
     ------
     InvalidLabelsError
-        If the suffix is another one, the labels are no integers, an id is negative or
-        above what 32 bits hold, or a volume is to be a PNG.
+        If the suffix is another one, the labels are no integers, an id is negative, or
+        a volume is to be a PNG.
     LabelOverflowError
-        If an id is above 65,535 and the file a PNG.
+        If an id is above what 32 bits hold, or above 65,535 and the file a PNG.
     """
     check_label_path(path)
     if labels.dtype.kind not in "iu":
         raise InvalidLabelsError(f"labels are integers, not {labels.dtype}")
     low, high = (int(labels.min()), int(labels.max())) if labels.size else (0, 0)
-    if low < 0 or high > np.iinfo(np.uint32).max:
+    if low < 0:
         raise InvalidLabelsError(
-            f"label ids from {low} to {high} do not fit unsigned 32 bits"
+            f"labels must not be negative, and the lowest is {low}: 0 is the "
+            "background, and ids are above"
+        )
+    if high > np.iinfo(np.uint32).max:
+        raise LabelOverflowError(
+            f"id {high} does not fit the 32 bits of {path.name}: write a .zarr, or "
+            "relabel without gaps"
         )
     fits = high <= np.iinfo(np.uint16).max
     is_png = path.suffix.lower() == ".png"

@@ -63,7 +63,10 @@ def write_nifti_labels(path: Path, instances: InstanceLabels) -> None:
     if low < 0:
         raise InvalidLabelsError(f"label ids from {low} up are no objects")
     if high > np.iinfo(np.uint32).max:
-        raise LabelOverflowError(f"id {high} does not fit the 32 bits of {path.name}")
+        raise LabelOverflowError(
+            f"id {high} does not fit the 32 bits of {path.name}: write a .zarr, or "
+            "relabel without gaps"
+        )
     space, cut = instances.space, instances.cut
     scale = instances.scale or (1.0,) * labels.ndim
     units = instances.units or ("pixel",) * labels.ndim

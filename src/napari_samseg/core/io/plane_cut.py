@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from napari_samseg.core.amounts import count_things
 from napari_samseg.core.errors import InvalidLabelsError, SettingsError
 from napari_samseg.core.io.instance_labels import InstanceLabels, PlaneCut
 from napari_samseg.core.io.voxel_space import STORED
@@ -60,7 +61,9 @@ def cut_planes(found: InstanceLabels, settings: ConvertSettings) -> InstanceLabe
         is_kept = planes.any(axis=(1, 2))
         planes, n_all = planes[is_kept], len(numbers)
         numbers = numbers[is_kept]
-        notes.append(f"{n_all - len(numbers)} of {n_all} planes are empty: left out")
+        notes.append(
+            f"{n_all - len(numbers)} of {count_things(n_all, 'plane')} empty: left out"
+        )
     if not len(numbers):
         raise InvalidLabelsError(
             f"no plane is left of {found.shape[axis]} across {settings.axis}"

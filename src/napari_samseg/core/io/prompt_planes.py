@@ -30,6 +30,7 @@ from typing import Any
 
 import numpy as np
 
+from napari_samseg.core.amounts import count_things
 from napari_samseg.core.errors import (
     InvalidPromptError,
     MissingFileError,
@@ -161,7 +162,8 @@ def _read_json(path: Path) -> PlaneRows:
         labels = _listed(record.get("labels", [1] * len(points)), "labels", where)
         if len(points) != len(labels):
             raise InvalidPromptError(
-                f"{where}: {len(points)} points have {len(labels)} labels"
+                f"{where}: {count_things(len(points), 'point')} with "
+                f"{count_things(len(labels), 'label')}"
             )
         for point, label in zip(points, labels, strict=True):
             _add_point(row, check_numbers(point, POINT_COLUMNS, where), label, where)

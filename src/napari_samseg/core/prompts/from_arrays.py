@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
+from napari_samseg.core.amounts import count_things
 from napari_samseg.core.errors import InvalidPromptError
 from napari_samseg.core.prompts.from_geometry import Gesture, prompts_to_gestures
 from napari_samseg.core.prompts.plane_limits import check_inside, clip_box
@@ -75,7 +76,8 @@ def pair_prompts(
         boxes = np.full((len(points), 4), np.nan, np.float32)
     if len(points) != len(boxes):
         raise InvalidPromptError(
-            f"points of {len(points)} objects do not pair with {len(boxes)} boxes: "
+            f"points of {count_things(len(points), 'object')} do not pair with "
+            f"{count_things(len(boxes), 'box', 'boxes')}: "
             "give one row of each per object (NaN for no box), or combine all of "
             "them into one object"
         )

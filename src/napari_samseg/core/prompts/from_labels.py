@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from napari_samseg.core.amounts import count_things
 from napari_samseg.core.errors import InvalidLabelsError
 from napari_samseg.core.images import ArrayLike
 from napari_samseg.core.prompts.inside_points import (
@@ -250,8 +251,9 @@ def _sample_masks(objects: ObjectIndex, side: int) -> FloatArray:
     n_bytes = 4 * len(objects) * side**2
     if n_bytes > MASK_BYTES:
         raise InvalidLabelsError(
-            f"mask prompts of {len(objects)} objects take {n_bytes / 1e9:.1f} GB: ask "
-            "for boxes or points, for smaller masks, or leave out small objects"
+            f"mask prompts of {count_things(len(objects), 'object')} take "
+            f"{n_bytes / 1e9:.1f} GB: ask for boxes or points, for smaller masks, or "
+            "leave out small objects"
         )
     shape = objects.labels.shape
     scale = side / max(shape)

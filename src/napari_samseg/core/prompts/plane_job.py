@@ -276,8 +276,8 @@ def why_nothing(name: object, counts: PromptCounts, settings: PromptSettings) ->
     """Say why labels have no object to prompt."""
     if counts.n_small:
         return (
-            f"all {counts.n_small} objects in {name} have fewer than "
-            f"{settings.min_area} pixels"
+            f"no object in {name} has as many pixels as the smallest that is to be "
+            f"prompted, {settings.min_area}: {counts.n_small} left out"
         )
     return f"there is no object in {name}: all its pixels are 0"
 

@@ -79,7 +79,7 @@ class ObjectScore:
         """What became of the old pixels, as a person would say it."""
         why = KEPT.get(self.status, self.status)
         if self.is_partly_refined:
-            return f"{self.kept} of {self.parts} parts keep old pixels: {why}"
+            return f"{self.kept} of {self.parts} parts kept old pixels: {why}"
         return why
 
 
@@ -151,19 +151,21 @@ class RefineCounts:
     def __str__(self) -> str:
         parts = [count_things(len(self.ids), "object")]
         if self.n_planes > 1:
-            parts.append(f"{self.n_prompted} masks in {self.n_planes} planes")
+            parts.append(
+                f"{count_things(self.n_prompted, 'mask')} in {self.n_planes} planes"
+            )
         split = [f"{self.kept[s]} {what}" for s, what in SPLIT.items() if self.kept[s]]
         parts += split or [f"{self.n_refined} refined"]
         if self.n_partly:
             parts.append(
                 f"{self.n_partly} of them in part ({self.n_kept_parts} of "
-                f"{self.n_parts} parts keep old pixels)"
+                f"{self.n_parts} parts kept old pixels)"
             )
         for status, why in KEPT.items():
             if self.kept[status]:
-                parts.append(f"{self.kept[status]} keep old pixels ({why})")
+                parts.append(f"{self.kept[status]} kept old pixels ({why})")
         if self.n_small:
             parts.append(f"{self.n_small} too small to prompt")
         changed = "got new ids" if split else "changed"
-        parts.append(f"{self.n_changed} pixels {changed}")
+        parts.append(f"{count_things(self.n_changed, 'pixel')} {changed}")
         return ", ".join(parts)

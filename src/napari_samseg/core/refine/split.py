@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from napari_samseg.core.amounts import count_things
 from napari_samseg.core.errors import LabelOverflowError
 from napari_samseg.core.instances.split_by_sam import split_by_sam
 from napari_samseg.core.prompts.object_index import index_objects
@@ -109,8 +110,8 @@ def _name_parts(
     n_new = int((~keeps).sum())
     if highest_id + n_new > LARGEST:
         raise LabelOverflowError(
-            f"{n_new} new objects above id {highest_id} do not fit 32 bits: relabel "
-            "without gaps first"
+            f"{count_things(n_new, 'new object')} above id {highest_id}, more than 32 "
+            "bits hold: relabel without gaps first"
         )
     names[1:][~keeps] = highest_id + 1 + np.arange(n_new)
     return names
