@@ -109,11 +109,16 @@ def size_rows(scores: ClickScores) -> list[str]:
     return rows
 
 
+def short_name(model: str) -> str:
+    """Name the pictures of a model: those of a file with its folder, too."""
+    path = Path(model)
+    return f"{path.parent.name}-{path.stem}" if path.is_file() else model
+
+
 def evaluate(name: str, options: argparse.Namespace) -> None:
     """Score a model and print its tables."""
-    model = load_model(name)
-    predictor = Predictor(model)
-    print(f"\n## {model.name}\n\n{header('set', options.clicks)}", flush=True)
+    predictor = Predictor(load_model(name))
+    print(f"\n## {name}\n\n{header('set', options.clicks)}", flush=True)
     found: dict[bool, list[ClickScores]] = {True: [], False: []}
     for key in sorted(options.sets, key=lambda key: not TEST_SETS[key].seen):
         start, test_set = time.monotonic(), TEST_SETS[key]
@@ -134,7 +139,7 @@ def evaluate(name: str, options: argparse.Namespace) -> None:
                 max_objects=options.max_objects or None,
                 tiles=TileSettings(options.tiling),
             )
-            save_picture(sheet, options.pictures / f"{model.name}-{key}.png")
+            save_picture(sheet, options.pictures / f"{short_name(name)}-{key}.png")
     for seen, title in ((True, TRAINED), (False, UNTRAINED)):
         if found[seen]:
             scores = ClickScores.join(found[seen])
@@ -162,7 +167,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     add("--pictures", type=Path, help="folder for a picture of each set")
     options = parser.parse_args(arguments)
-    options.clicks = sorted(options.clicks)
+    options.clicks = sorted(set(options.clicks))
+    if options.clicks and options.clicks[0] < 1:
+        parser.error(f"--clicks counts from 1, got {options.clicks[0]}")
+    names = [short_name(name) for name in options.models]
+    if options.pictures is not None and len(set(names)) < len(names):
+        parser.error(
+            f"some pictures of {', '.join(names)} would have the same name: score "
+            "them one by one, with a folder of --pictures for each"
+        )
     for name in options.models:
         evaluate(name, options)
     print(

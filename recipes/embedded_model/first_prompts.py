@@ -115,6 +115,8 @@ def draw_groups(
 def _by_size(rng: Random, objects: CropObjects) -> list[CropObjects]:
     """Divide objects into two halves at random, and each by size."""
     found = objects.found
+    if not len(found):
+        return []
     parts: list[CropObjects] = []
     lengths = (found.boxes_yx[:, 2:] - found.boxes_yx[:, :2]).max(axis=1, initial=0)
     order = np.argsort(lengths, kind="stable")
@@ -123,7 +125,7 @@ def _by_size(rng: Random, objects: CropObjects) -> list[CropObjects]:
     n_parts = -(-len(order) // (2 * TOGETHER))
     for several in zip(*(np.array_split(h, n_parts) for h in halves), strict=True):
         parts += [CropObjects(found.select(rows), objects.scale) for rows in several]
-    return [part for part in parts if len(part.found)] if len(order) else []
+    return [part for part in parts if len(part.found)]
 
 
 @dataclass(frozen=True, slots=True)

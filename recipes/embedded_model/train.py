@@ -130,8 +130,9 @@ class Curve:
         kept: list[Sequence[str]] = []
         if step and path.exists():
             with path.open(newline="") as file:
-                kept = [row for row in csv.reader(file) if row[0].isdigit()]
-            kept = [row for row in kept if int(row[0]) <= step]
+                rows = [row for row in csv.reader(file) if len(row) == len(COLUMNS)]
+            # neither the head, nor a last line that was cut off
+            kept = [r for r in rows if r[0].isdigit() and int(r[0]) <= step]
         self._before = float(kept[-1][1]) if kept else 0.0
         self._start = time.monotonic()
         self._file = path.open("w", newline="")

@@ -137,7 +137,9 @@ class Broken:
 
 def test_the_contrast_of_a_volume_is_taken_from_planes_that_can_be_read():
     assert read_plane(open_image(Broken({2})), (0,), VOLUME).max() == 255
-    with pytest.raises(InvalidImageError, match=r"no plane .* can be read, 6 tried: bad block"):
+    with pytest.raises(
+        InvalidImageError, match=r"no plane .* can be read, 6 tried: bad block"
+    ):
         read_plane(open_image(Broken(set(range(6)))), (0,), VOLUME)
 
 

@@ -31,6 +31,7 @@ def test_a_check_box_shows_both_ends_of_a_name(qtbot):
     qtbot.addWidget(box)
     box.resize(200, box.sizeHint().height())
     assert box.text() == NAME
+    assert box.shortcut().isEmpty()
     start, end = box.shown_text.split("\u2026")
     assert NAME.startswith(start)
     assert NAME.endswith(end)
@@ -42,6 +43,7 @@ def test_a_check_box_shows_both_ends_of_a_name(qtbot):
     assert pixels(box) == drawn
     box.setText(NAME.replace("axons", "cells"))
     assert pixels(box) != drawn
+    assert box.shortcut().isEmpty()
     box.resize(900, box.height())
     assert "\u2026" not in box.shown_text
 

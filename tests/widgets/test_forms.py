@@ -80,7 +80,7 @@ def test_small_numbers_are_shown_and_typed(qtbot):
     assert rate.text() == "2e-05"
     rate.stepUp()
     assert form.settings.learning_rate == pytest.approx(2.1e-5)
-    for typed, value in (("3e-4", 3e-4), ("0.0005", 5e-4)):
+    for typed, value in (("3e-4", 3e-4), ("0.0005", 5e-4), ("0,25", 0.25)):
         rate.selectAll()
         qtbot.keyClicks(rate, typed)
         qtbot.keyClick(rate, "\r")
@@ -92,6 +92,20 @@ def test_small_numbers_are_shown_and_typed(qtbot):
         qtbot.keyClick(rate, "\r")
         assert 0 <= form.settings.learning_rate <= 1
     assert rate.value() == form.settings.learning_rate
+
+
+@pytest.mark.parametrize("rate", [1 / 3000, 2e-4, 0.1 + 0.2, 1.0])
+def test_a_number_that_is_looked_at_stays_as_it_was(qtbot, rate):
+    form = SettingsForm(LoopSettings(learning_rate=rate), names=["learning_rate"])
+    qtbot.addWidget(form)
+    changed = collect(form.changed)
+    box = form.findChild(QDoubleSpinBox)
+    box.selectAll()
+    qtbot.keyClick(box, "\r")
+    box.interpretText()
+    assert float(box.text()) == box.value() == rate
+    assert changed == []
+    assert form.settings.learning_rate == rate
 
 
 def test_channels_are_typed_as_numbers(form):

@@ -7,7 +7,7 @@ Names of layers differ at their ends as often as at their starts. `text` and
 from __future__ import annotations
 
 from qtpy.QtCore import QEvent, QRect, Qt
-from qtpy.QtGui import QPaintEvent
+from qtpy.QtGui import QKeySequence, QPaintEvent
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
@@ -34,9 +34,15 @@ class ElidingCheckBox(QCheckBox):
     """
 
     def __init__(self, text: str, least: int) -> None:
-        super().__init__(text)
+        super().__init__()
+        self.setText(text)
         self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self.setMinimumWidth(least)
+
+    def setText(self, text: str) -> None:
+        """Change the text; "&" is no shortcut in the name of a layer."""
+        super().setText(text)
+        self.setShortcut(QKeySequence())
 
     @property
     def shown_text(self) -> str:
@@ -47,7 +53,7 @@ class ElidingCheckBox(QCheckBox):
         return _cut(self, self.text(), self.style().subElementRect(part, option, self))
 
     def paintEvent(self, event: QPaintEvent) -> None:
-        """Draw what there is room for; "&" is no shortcut in the name of a layer."""
+        """Draw what there is room for."""
         option = QStyleOptionButton()
         self.initStyleOption(option)
         option.text = self.shown_text.replace("&", "&&")

@@ -9,22 +9,26 @@ from qtpy.QtWidgets import QDoubleSpinBox
 
 __all__ = ["NumberBox"]
 
-# Qt rounds to so many places, two unless told: a small rate would become 0.
-DECIMALS = 12
+# Qt rounds to so many places, two unless told: a small rate would become 0. With these,
+# a number of 1e-13 or more stays what it is.
+DECIMALS = 30
 # One step from zero.
 FIRST_STEP = 0.01
 
 
 class NumberBox(QDoubleSpinBox):
-    """Shows and takes numbers as Python writes them, such as 2e-05."""
+    """Shows and takes numbers as Python writes them, such as 2e-05.
+
+    A comma is taken for a point.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.setDecimals(DECIMALS)
 
     def textFromValue(self, value: float) -> str:
-        """Return the shortest text of a number."""
-        return f"{value:.8g}"
+        """Return the shortest text that is read back as the same number."""
+        return repr(value).removesuffix(".0")
 
     def valueFromText(self, text: str) -> float:
         """Read a number."""
@@ -51,4 +55,4 @@ class NumberBox(QDoubleSpinBox):
         self.setValue(self.value() + steps * step)
 
     def _number(self, text: str) -> str:
-        return text.removesuffix(self.suffix()).strip()
+        return text.removesuffix(self.suffix()).strip().replace(",", ".")

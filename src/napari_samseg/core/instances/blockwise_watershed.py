@@ -108,13 +108,10 @@ def split_blockwise(
     away = seed_distance(min_distance, spacing)
     numbers = _number_dtype(shape, size, written)
     with TemporaryDirectory(prefix=".samseg-", dir=scratch) as folder:
+        kinds = {"parts": numbers, "distance": np.float32, "tops": numbers}
         parts, distance, tops = (
             _make_array(Path(folder, name), shape, chunk, dtype)
-            for name, dtype in (
-                ("parts", numbers),
-                ("distance", np.float32),
-                ("tops", numbers),
-            )
+            for name, dtype in kinds.items()
         )
         report = yield from label_blockwise(mask, parts, block=written)
         if report.n_objects == 1 and report.n_foreground == np.prod(shape):
@@ -135,8 +132,7 @@ def split_blockwise(
         )
         found = yield from _find_tops(heights, tops, size, field)
         objects = yield from _objects_of_tops(found, tops, size, field)
-        blocks = block_slices(tops, size)
-        for done, where in enumerate(blocks):
+        for done, where in enumerate(blocks := block_slices(tops, size)):
             yield Progress("writing objects", done, len(blocks))
             labels = objects[np.asarray(tops[where])]
             labels += field.alone[np.asarray(parts[where])]

@@ -117,18 +117,7 @@ def read_geojson(path: Path, shape: Sequence[int] | None = None) -> InstanceLabe
     """
     features, stored = _features(read_json(path), path)
     left_out: Counter[str] = Counter()
-    drawn = []
-    for feature in features:
-        try:
-            outlines = _outlines(feature.get("geometry"))
-            _plane_index(feature, ("t", "z"))
-        except (TypeError, ValueError, KeyError, OverflowError):
-            left_out[BROKEN] += 1
-            continue
-        if outlines:
-            drawn.append((feature, outlines))
-        else:
-            left_out[NO_AREA] += 1
+    drawn = _drawn_features(features, left_out)
     notes = []
     wanted = tuple(shape or stored or ())
     if not wanted:
@@ -137,20 +126,7 @@ def read_geojson(path: Path, shape: Sequence[int] | None = None) -> InstanceLabe
             f"the file does not say how large the image is: {wanted} is as far as the "
             "shapes reach"
         )
-    axes = _lead_keys(len(wanted) - 2)
-    objects, painted = [], []
-    for feature, outlines in drawn:
-        index = _plane_index(feature, axes)
-        if sum(_plane_index(feature, ("t", "z"))) != sum(index):
-            left_out[OTHER_PLANE] += 1
-            continue
-        box, crop = fill_outlines(outlines, (wanted[-2], wanted[-1]))
-        is_inside = all(i < n for i, n in zip(index, wanted, strict=False))
-        if not crop.any() or not is_inside:
-            left_out[OUTSIDE] += 1
-            continue
-        objects.append(PlaneObject(_stored_id(feature), box, crop, index))
-        painted.append(feature)
+    objects, painted = _place_shapes(drawn, wanted, left_out)
     objects, shared = number_objects(objects, "shape")
     properties = {
         item.object_id: _read_properties(feature)
@@ -163,6 +139,48 @@ def read_geojson(path: Path, shape: Sequence[int] | None = None) -> InstanceLabe
     return InstanceLabels(
         labels, properties, notes=(*notes, *counted, *shared, *overlaps)
     )
+
+
+def _drawn_features(
+    features: Sequence[Mapping[str, Any]], left_out: Counter[str]
+) -> list[tuple[Mapping[str, Any], list[Outline]]]:
+    """Return the features that have an area, with their outlines; count the others."""
+    drawn = []
+    for feature in features:
+        try:
+            outlines = _outlines(feature.get("geometry"))
+            _plane_index(feature, ("t", "z"))
+        except (TypeError, ValueError, KeyError, OverflowError):
+            left_out[BROKEN] += 1
+            continue
+        if outlines:
+            drawn.append((feature, outlines))
+        else:
+            left_out[NO_AREA] += 1
+    return drawn
+
+
+def _place_shapes(
+    drawn: Sequence[tuple[Mapping[str, Any], list[Outline]]],
+    shape: tuple[int, ...],
+    left_out: Counter[str],
+) -> tuple[list[PlaneObject], list[Mapping[str, Any]]]:
+    """Return what lies in an image, and its features; count the others."""
+    axes = _lead_keys(len(shape) - 2)
+    objects, painted = [], []
+    for feature, outlines in drawn:
+        index = _plane_index(feature, axes)
+        if sum(_plane_index(feature, ("t", "z"))) != sum(index):
+            left_out[OTHER_PLANE] += 1
+            continue
+        box, crop = fill_outlines(outlines, (shape[-2], shape[-1]))
+        is_inside = all(i < n for i, n in zip(index, shape, strict=False))
+        if not crop.any() or not is_inside:
+            left_out[OUTSIDE] += 1
+            continue
+        objects.append(PlaneObject(_stored_id(feature), box, crop, index))
+        painted.append(feature)
+    return objects, painted
 
 
 def _lead_keys(n_axes: int) -> tuple[str, ...]:
