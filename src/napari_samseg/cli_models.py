@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.table import Table
@@ -13,7 +13,7 @@ from napari_samseg.cli_terminal import output, say, show_progress
 from napari_samseg.core.amounts import count_things
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping, Sequence
+    from collections.abc import Generator, Sequence
 
     from napari_samseg.core.training.compare import ModelComparison
     from napari_samseg.core.training.config import TuneConfig
@@ -116,7 +116,11 @@ def compare_models(
 
 def print_tuned(name: str, weights: Path) -> None:
     """Say what a tuned model was made from, and how good it is."""
-    from napari_samseg.core.models.tuned_card import describe_gain, read_card
+    from napari_samseg.core.models.tuned_card import (
+        describe_gain,
+        describe_step,
+        read_card,
+    )
 
     card = read_card(weights)
     objects = card.get("objects") or {}
@@ -128,19 +132,13 @@ def print_tuned(name: str, weights: Path) -> None:
         lines += [
             ("family", str(card.get("family", ""))),
             ("tuned", f"from {card['base']['name']}, {card.get('made', '')}"),
-            ("learned", f"{tune.get('train', '')}, {_step(card)}"),
+            ("learned", f"{tune.get('train', '')}, {describe_step(card)}"),
             ("images", ", ".join(images[:MOST_IMAGES]) + more),
             ("objects", ", ".join(f"{n} {side}" for side, n in objects.items())),
             ("scores", describe_gain(card) or "nothing was validated"),
         ]
     for label, value in (*lines, ("file", str(weights))):
         say(f"{label:8} {value}")
-
-
-def _step(card: Mapping[str, Any]) -> str:
-    if card.get("step") == 0:
-        return f"no step was better: the weights of {card['base']['name']}"
-    return f"step {card.get('step', '')}"
 
 
 def _compare(

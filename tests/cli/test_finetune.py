@@ -84,6 +84,9 @@ def test_tuning_from_a_file(config, call, tmp_path):
         best.with_suffix(".json").write_text(json.dumps({**card, "step": step}))
         about = CliRunner().invoke(app, ["models", "info", "coins"]).stdout
         assert f"decoder, {told}" in about
+    # the list says it too, instead of a score that did not change
+    table = CliRunner().invoke(app, ["models", "list"]).stdout
+    assert "no step was better" in " ".join(table.replace("│", " ").split())
 
 
 def test_what_would_be_done(config, call, tmp_path):

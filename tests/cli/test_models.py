@@ -236,7 +236,8 @@ def test_a_comparison_gives_the_scores_of_the_training(
     assert "3 training, 3 validation" in words
     listed = " ".join(call("list")[1].replace("│", " ").split())
     assert "on 3 objects, 20" in listed
-    assert "→" in listed
+    # two steps may well make nothing better
+    assert ("no step was better" if card["step"] == 0 else "→") in listed
     status, _, errors = call("export", "coin", "--out", tmp_path / "x.safetensors")
     assert status == 2
     assert "did you mean 'coins'?" in errors

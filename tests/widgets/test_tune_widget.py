@@ -47,6 +47,9 @@ def viewer(make_napari_viewer, qtbot, model, monkeypatch, tmp_path):
     loaded = Predictor(model, MemoryCache(2**28))
     monkeypatch.setenv("SAMSEG_DEVICE", EXACT.device)
     monkeypatch.setenv("SAMSEG_PRECISION", EXACT.precision)
+    # planes are shared with the first model of the same encoder: it is to be this one
+    for key in tuple(LOADED):
+        monkeypatch.delitem(LOADED, key)
     monkeypatch.setitem(LOADED, (EXACT, 0), loaded)
     monkeypatch.setenv("NAPARI_ENSURE_PLUGIN_MAIN_THREAD", "1")
     viewer = make_napari_viewer(show=True)

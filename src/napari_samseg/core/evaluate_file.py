@@ -107,11 +107,11 @@ def evaluate_file(job: EvaluateJob) -> Generator[Progress, None, Found]:
         If files are missing, have no partner or another shape; the message says which
         and what to do.
     """
+    pairs, notes = pair_files(job.found, job.true)
     if job.out is not None:
         for name in TABLES:
             inputs = (job.found, job.true, job.images)
             check_output_file(job.out / name, inputs=inputs, overwrite=job.overwrite)
-    pairs, notes = pair_files(job.found, job.true)
     scores: list[SampleScores] = []
     told: list[Told] = []
     for name, (found_path, true_path) in pairs.items():

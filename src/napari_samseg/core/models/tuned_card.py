@@ -9,7 +9,13 @@ from typing import Any
 
 from napari_samseg.core.amounts import count_things
 
-__all__ = ["card_scores", "describe_card", "describe_gain", "read_card"]
+__all__ = [
+    "card_scores",
+    "describe_card",
+    "describe_gain",
+    "describe_step",
+    "read_card",
+]
 
 KINDS = ("box", "point")
 # Of a time in ISO 8601, the day.
@@ -43,8 +49,16 @@ def describe_card(card: Mapping[str, Any]) -> str:
         text += f" on {count_things(n_objects, 'object')}"
     if card.get("made"):
         text += f", {str(card['made'])[:DAY]}"
-    shown = describe_gain(card)
+    is_base = card.get("step") == 0
+    shown = describe_step(card) if is_base else describe_gain(card)
     return f"{text}: {shown}" if shown else text
+
+
+def describe_step(card: Mapping[str, Any]) -> str:
+    """Say which step the weights are of, or that none was better than the start."""
+    if card.get("step") == 0:
+        return f"no step was better: the weights of {card['base']['name']}"
+    return f"step {card.get('step', '')}"
 
 
 def describe_gain(card: Mapping[str, Any]) -> str:
