@@ -560,12 +560,16 @@ def test_sheaths_in_place_of_axons(viewer, shared_data, open_panel, qtbot):
     viewer.window.resize(1400, 900)
     widget = open_panel()
     few = plan(
-        steps=100, learning_rate=5e-4, warmup_steps=5, ema_decay=0.9, validate_every=20
+        steps=300,
+        learning_rate=5e-4,
+        warmup_steps=10,
+        ema_decay=0.98,
+        validate_every=50,
     )
     tune = TuneSettings(
-        held_out="unseen part", min_area=1000, surroundings=0.0, box=0.5, corrections=0
+        held_out="unseen part", min_area=1000, surroundings=1.0, box=0.3, corrections=0
     )
-    augment = AugmentSettings(variants=4, contrast=0.2, gamma=0.4)
+    augment = AugmentSettings(variants=12, contrast=0.2, gamma=0.4)
     widget.show_settings(dataclasses.replace(few, tune=tune, augment=augment))
     widget._name_line.setText("fibres-tuned")
     widget._name_is_chosen = True
