@@ -87,6 +87,7 @@ def test_back_to_maps_of_one_class():
         (None, "give a file with --seeds"),
         ([(20.0, 20.0), (20.0, 900.0)], "1 of 2 points outside"),
         ([(0.0, 20.0, 20.0)], "with 3 coordinates do not lie"),
+        ([(0.0, 0.0), (0.0, 1.0)], "of 2 points none lies on an object"),
     ],
 )
 def test_seeds_that_do_not_fit_say_so(points, message):

@@ -13,6 +13,7 @@ from napari_samseg.core.amounts import count_things
 from napari_samseg.core.errors import InvalidPromptError
 from napari_samseg.core.instances.tidy import count_pixels
 from napari_samseg.core.instances.watershed import watershed_from_points
+from napari_samseg.core.types import BoolArray
 
 __all__ = ["Seeds", "grow_points"]
 
@@ -64,6 +65,11 @@ def grow_points(
             "a Points layer"
         )
     _check_places(seeds.points, classes.shape)
+    if len(seeds.points) and not _on_foreground(classes, seeds.points).any():
+        raise InvalidPromptError(
+            f"of {count_things(len(seeds.points), 'point')} none lies on an object, "
+            "and on background nothing grows: put each on its object"
+        )
     labels, n_unassigned = watershed_from_points(
         classes, seeds.points, ids=seeds.ids, spacing=spacing
     )
@@ -86,20 +92,27 @@ def _check_places(points: npt.NDArray[np.float64], shape: tuple[int, ...]) -> No
         )
 
 
+def _on_foreground(
+    classes: npt.NDArray[Any], points: npt.NDArray[np.float64]
+) -> BoolArray:
+    """Tell which points lie on something."""
+    places = np.rint(points).astype(np.int64)
+    places = np.clip(places, 0, np.array(classes.shape) - 1)
+    return np.asarray(classes[tuple(places.T)] != 0)
+
+
 def _describe_lost(
     classes: npt.NDArray[Any], seeds: Seeds, labels: npt.NDArray[Any]
 ) -> tuple[str, ...]:
-    places = np.rint(seeds.points).astype(np.int64)
-    places = np.clip(places, 0, np.array(classes.shape) - 1)
-    is_off = classes[tuple(places.T)] == 0
+    is_off = ~_on_foreground(classes, seeds.points)
     n_off = int(np.count_nonzero(is_off))
     ids = np.unique(seeds.ids[~is_off])
     n_lost = len(np.setdiff1d(ids, count_pixels(labels)[0]))
     notes = []
     if n_off:
         notes.append(
-            f"{n_off} of {count_things(len(places), 'point')} on background, where "
-            "nothing grows: put each on its object"
+            f"{n_off} of {count_things(len(seeds.points), 'point')} on background, "
+            "where nothing grows: put each on its object"
         )
     if n_lost:
         notes.append(
