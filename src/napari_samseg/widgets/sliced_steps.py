@@ -54,9 +54,10 @@ class SlicedSteps:
 
     def cancel(self) -> None:
         """Stop, and close the steps; nothing is called back."""
-        self._timer.stop()
         steps, self._steps = self._steps, None
+        # as napari closes, the timer may be gone before the panel that cancels
         if steps is not None:
+            self._timer.stop()
             steps.close()
 
     def _run_slice(self) -> None:
