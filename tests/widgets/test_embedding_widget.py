@@ -202,7 +202,8 @@ def test_pause_continue_cancel_and_go_on(viewer, stack, open_panel, qtbot, monke
 
     widget._start_button.click()
     rest(qtbot, widget)
-    assert f"{len(stack) - kept} planes encoded, {kept} there" in widget._status.text()
+    missing = "1 plane" if len(stack) - kept == 1 else f"{len(stack) - kept} planes"
+    assert f"{missing} encoded, {kept} there" in widget._status.text()
     assert len(written) == len(set(written)) == len(stack)
 
 
