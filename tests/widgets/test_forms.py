@@ -79,7 +79,8 @@ def test_small_numbers_are_shown_and_typed(qtbot):
     rate = form.findChild(QDoubleSpinBox)
     assert rate.text() == "2e-05"
     rate.stepUp()
-    assert form.settings.learning_rate == pytest.approx(2.1e-5)
+    assert form.settings.learning_rate == 2.1e-5
+    assert rate.text() == "2.1e-05"
     for typed, value in (("3e-4", 3e-4), ("0.0005", 5e-4), ("0,25", 0.25)):
         rate.selectAll()
         qtbot.keyClicks(rate, typed)

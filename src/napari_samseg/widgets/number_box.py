@@ -52,7 +52,8 @@ class NumberBox(QDoubleSpinBox):
         """Change the second digit."""
         size = abs(self.value())
         step = 10 ** (math.floor(math.log10(size)) - 1) if size else FIRST_STEP
-        self.setValue(self.value() + steps * step)
+        # without what binary fractions add at the end, which would be shown
+        self.setValue(float(f"{self.value() + steps * step:.12g}"))
 
     def _number(self, text: str) -> str:
         return text.removesuffix(self.suffix()).strip().replace(",", ".")
