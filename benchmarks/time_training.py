@@ -29,6 +29,7 @@ from napari_samseg.core.images import open_image
 from napari_samseg.core.models.sam import SamModel
 from napari_samseg.core.settings import (
     AugmentSettings,
+    AugmentSettings,
     LoopSettings,
     TileSettings,
     TuneSettings,
@@ -103,7 +104,9 @@ class Step:
         rate = LoopSettings().learning_rate
         self._optimizer = torch.optim.AdamW(decoder.parameters(), lr=rate)
         self._sam = model.sam
-        self._loss = TuneLoss(model, settings, read_loss(settings.loss))
+        self._loss = TuneLoss(
+            model, settings, read_loss(settings.loss), AugmentSettings()
+        )
 
     def __call__(self, batch: ObjectBatch, number: int) -> None:
         self._optimizer.zero_grad(set_to_none=True)

@@ -93,7 +93,7 @@ def test_first_prompts_come_in_their_shares(model: SamModel, tmp_path: Path) -> 
     settings = TuneSettings(validation=0.0, box=1, point=2, box_and_point=5)
     views = prepare([discs("a", 5, 0)], model, tmp_path, settings)
     source = BatchSource(views, settings, seed=0)
-    loss = TuneLoss(model, settings, read_loss(settings.loss))
+    loss = TuneLoss(model, settings, read_loss(settings.loss), AugmentSettings())
     counts: Counter[str] = Counter()
     figures: set[str] = set()
     for number in range(160):
@@ -151,7 +151,8 @@ def test_a_topological_loss_trains_on_whole_masks(
             return logits + drawn - logits.detach(), quality
 
         monkeypatch.setattr(prompted, "decode_objects", draw)
-        total, _ = TuneLoss(model, settings, read_loss(loss))(model.sam, batch, 0)
+        judge = TuneLoss(model, settings, read_loss(loss), AugmentSettings())
+        total, _ = judge(model.sam, batch, 0)
         total.backward()
         return float(total.detach())
 
@@ -183,3 +184,27 @@ def test_instances_have_no_classes_to_balance(model: SamModel, tmp_path: Path) -
     image = LabelledImage("nuclei", one.source, np.asarray(one.labels[()]))
     with pytest.raises(InvalidLabelsError, match="of nuclei tell objects apart"):
         prepare([image], model, tmp_path, TuneSettings(balance="classes"))
+
+
+def test_embeddings_vary_in_each_step_and_by_the_seed_alone(
+    model: SamModel, tmp_path: Path
+) -> None:
+    settings = TuneSettings(validation=0.0, corrections=0)
+    source = BatchSource(
+        prepare([discs("a", 5, 0)], model, tmp_path, settings), settings, seed=0
+    )
+    batch = source(0)
+
+    def loss_of(seed: int, **augmenting: float) -> float:
+        varied = TuneLoss(
+            model, settings, read_loss(settings.loss), AugmentSettings(**augmenting)
+        )
+        return float(varied(model.sam, dataclasses.replace(batch, seed=seed), 0)[0])
+
+    with torch.no_grad():
+        plain = {loss_of(seed) for seed in range(3)}
+        assert len(plain) == 1
+        for augmenting in ({"feature_noise": 0.5}, {"feature_dropout": 0.3}):
+            found = [loss_of(seed, **augmenting) for seed in range(3)]
+            assert len({*found, *plain}) == 4
+            assert loss_of(1, **augmenting) == found[1]

@@ -161,8 +161,9 @@ def test_what_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         TrainingLog(LogStart(tmp_path, SETTINGS), ("wandb",))
     with pytest.raises(UnknownNameError, match="choose of wandb, mlflow"):
         TrainingLog(LogStart(tmp_path, SETTINGS), ("comet",))
+    (tmp_path / "taken").write_text("a file")
     with pytest.raises(OutputError, match="cannot be written"):
-        TrainingLog(LogStart(tmp_path / "gone", SETTINGS))
+        TrainingLog(LogStart(tmp_path / "taken", SETTINGS))
 
 
 def test_a_resumed_training_has_its_whole_history(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from napari_samseg.core.errors import SettingsError
 from napari_samseg.core.settings.fields import check, setting
@@ -90,7 +90,11 @@ class LoopSettings:
 
 @dataclass(frozen=True, slots=True)
 class AugmentSettings:
-    """How images are varied; each variant is another encoding of the image."""
+    """How images are varied.
+
+    Each variant is another encoding of the image; the two settings of features vary
+    embeddings that are there, in each step, and cost no encoding.
+    """
 
     variants: int = setting(
         1,
@@ -176,9 +180,30 @@ class AugmentSettings:
         minimum=0,
         maximum=1,
     )
+    feature_noise: float = setting(
+        0.0,
+        "Noise on embeddings",
+        "In each step, of up to so many standard deviations of each channel. Nothing "
+        "is encoded for it.",
+        minimum=0,
+        maximum=2,
+    )
+    feature_dropout: float = setting(
+        0.0,
+        "Channels left out",
+        "In each step, this share of an embedding's channels shows its mean alone. "
+        "Nothing is encoded for it.",
+        minimum=0,
+        maximum=0.9,
+    )
 
     def __post_init__(self) -> None:
         check(self)
+
+    @property
+    def encoded(self) -> AugmentSettings:
+        """What embeddings of variants depend on: all but what varies embeddings."""
+        return replace(self, feature_noise=0.0, feature_dropout=0.0)
 
 
 @dataclass(frozen=True, slots=True)

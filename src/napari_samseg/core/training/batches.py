@@ -13,9 +13,10 @@ import torch
 
 from napari_samseg.core.models.frame import resized_size
 from napari_samseg.core.prompts.from_labels import sample_prompts
-from napari_samseg.core.settings import PromptSettings, TuneSettings
+from napari_samseg.core.settings import AugmentSettings, PromptSettings, TuneSettings
 from napari_samseg.core.training.cutting import surround
 from napari_samseg.core.training.losses import LossSum
+from napari_samseg.core.training.perturb import perturb
 from napari_samseg.core.training.prompted import FramePrompts, prompted_loss
 from napari_samseg.core.training.targets import window_targets
 from napari_samseg.core.types import BoolArray, IntArray, PlanePrompts
@@ -257,11 +258,14 @@ class TuneLoss:
         Around the module that learns.
     settings : TuneSettings
     loss : LossSum
+    augmenting : AugmentSettings
+        Of embeddings; see `napari_samseg.core.training.perturb`.
     """
 
     model: SamModel
     settings: TuneSettings
     loss: LossSum
+    augmenting: AugmentSettings
 
     def __call__(
         self, module: torch.nn.Module, batch: ObjectBatch, number: int
@@ -283,7 +287,7 @@ class TuneLoss:
         is_close = rng.random() < settings.surroundings and not self.loss.needs_whole
         found = prompted_loss(
             model,
-            self._features(batch),
+            perturb(self._features(batch), self.augmenting, rng),
             FramePrompts.of(batch.prompts, view.size, model),
             targets,
             self.loss,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import torch
 
 from napari_samseg.core.errors import CheckpointError, MissingFileError
-from napari_samseg.core.training.writing import telling_what_failed
+from napari_samseg.core.training.writing import replacing
 
 __all__ = ["read_training_state", "write_training_state"]
 
@@ -27,17 +26,8 @@ def write_training_state(path: Path, state: Mapping[str, Any]) -> None:
     OutputError
         If it cannot be written.
     """
-    unfinished = path.with_name(path.name + ".part")
-    try:
-        with telling_what_failed(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with unfinished.open("wb") as file:
-                torch.save(dict(state), file)
-                file.flush()
-                os.fsync(file.fileno())
-            unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with replacing(path) as unfinished:
+        torch.save(dict(state), unfinished)
 
 
 def read_training_state(

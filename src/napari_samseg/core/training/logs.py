@@ -19,7 +19,7 @@ from napari_samseg.core.errors import (
     UnknownNameError,
 )
 from napari_samseg.core.optional import import_optional
-from napari_samseg.core.training.writing import telling_what_failed
+from napari_samseg.core.training.writing import replacing, telling_what_failed
 
 __all__ = [
     "LOGGERS",
@@ -124,16 +124,14 @@ class CsvLog:
         self.rows = read_log(start.folder, start.step) if start.step else []
         # written anew: lines beyond the state that is resumed would be there twice; and
         # beside, as a full disk is no reason to lose the curve of a run
-        unfinished = path.with_name(f"{LOG}.part")
-        try:
-            with unfinished.open("w", newline="", encoding="utf-8") as file:
-                table = csv.writer(file)
-                table.writerow(COLUMNS)
-                for row in self.rows:
-                    table.writerows(_lines(row))
-            unfinished.replace(path)
-        finally:
-            unfinished.unlink(missing_ok=True)
+        with (
+            replacing(path) as unfinished,
+            unfinished.open("w", newline="", encoding="utf-8") as file,
+        ):
+            table = csv.writer(file)
+            table.writerow(COLUMNS)
+            for row in self.rows:
+                table.writerows(_lines(row))
         self._path = path
         self._file = path.open("a", newline="", encoding="utf-8")
         self._writer = csv.writer(self._file)

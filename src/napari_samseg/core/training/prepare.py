@@ -257,7 +257,7 @@ class _Preparation:
             stack = Stack(source.source, source.name, source.settings)
             recipe = stack_recipe(stack, self.model, self.tiles)
             if variant:
-                what = f"{variant}, seed {self.seed}, {self.augmenting}"
+                what = f"{variant}, seed {self.seed}, {self.augmenting.encoded}"
                 preprocessing = (*recipe.preprocessing, ("variant", what))
                 recipe = dataclasses.replace(recipe, preprocessing=preprocessing)
             entry = open_store(self.folder).entry(recipe)

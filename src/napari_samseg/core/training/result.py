@@ -7,8 +7,6 @@ is loaded like any other checkpoint.
 from __future__ import annotations
 
 import copy
-import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -26,7 +24,7 @@ from napari_samseg.core.training.lora import (
     lora_state,
     merge_lora,
 )
-from napari_samseg.core.training.writing import telling_what_failed
+from napari_samseg.core.training.writing import replacing, write_json
 
 if TYPE_CHECKING:
     from segment_anything.modeling import Sam
@@ -119,14 +117,7 @@ def write_weights(
         If they cannot be written.
     """
     write_tensors(path, sam.state_dict(), metadata)
-    note = path.with_suffix(".json.part")
-    text = json.dumps(card, indent=2, ensure_ascii=False) + "\n"
-    try:
-        with telling_what_failed(path):
-            note.write_text(text, encoding="utf-8")
-            _replace(note, path.with_suffix(".json"))
-    finally:
-        note.unlink(missing_ok=True)
+    write_json(path.with_suffix(".json"), card)
 
 
 def write_tuned(path: Path, model: SamModel, about: Mapping[str, Any]) -> None:
@@ -180,24 +171,12 @@ def write_tensors(
     from safetensors.torch import save_file
 
     own = {n: t.detach().cpu().contiguous().clone() for n, t in tensors.items()}
-    unfinished = path.with_name(f"{path.name}.part")
-    try:
-        with telling_what_failed(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            # what the library writes is for its owner alone, unlike other files
-            unfinished.touch()
-            mode = unfinished.stat().st_mode
-            save_file(own, unfinished, dict(metadata))
-            unfinished.chmod(mode)
-            _replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
-def _replace(unfinished: Path, path: Path) -> None:
-    with unfinished.open("rb") as file:
-        os.fsync(file.fileno())
-    unfinished.replace(path)
+    with replacing(path) as unfinished:
+        # what the library writes is for its owner alone, unlike other files
+        unfinished.touch()
+        mode = unfinished.stat().st_mode
+        save_file(own, unfinished, dict(metadata))
+        unfinished.chmod(mode)
 
 
 def export_pth(sam: Sam, path: Path) -> None:
@@ -208,12 +187,6 @@ def export_pth(sam: Sam, path: Path) -> None:
     OutputError
         If they cannot be written.
     """
-    unfinished = path.with_name(f"{path.name}.part")
-    try:
-        with telling_what_failed(path):
-            torch.save(
-                {n: t.detach().cpu() for n, t in sam.state_dict().items()}, unfinished
-            )
-            unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    weights = {n: t.detach().cpu() for n, t in sam.state_dict().items()}
+    with replacing(path) as unfinished:
+        torch.save(weights, unfinished)

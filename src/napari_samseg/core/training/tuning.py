@@ -325,7 +325,7 @@ class TuningJob:
         made = TrainingLoop(
             model.sam,
             source,
-            TuneLoss(model, plan.tune, read_loss(plan.tune.loss)),
+            TuneLoss(model, plan.tune, read_loss(plan.tune.loss), plan.augment),
             loop,
             validate=(lambda _: self._validate_steps(model))
             if is_first and len(self.validation)

@@ -18,6 +18,7 @@ from napari_samseg.core.errors import (
 from napari_samseg.core.models.weights import TUNED_FILE, tuned_folder
 from napari_samseg.core.settings import ModelSettings
 from napari_samseg.core.training.presets import PLAN_PARTS, TuningPlan
+from napari_samseg.core.training.writing import write_json
 
 __all__ = [
     "LAST",
@@ -51,6 +52,8 @@ FIXED = {
 }
 # What follows from where it runs.
 MACHINE = ("device", "precision")
+# Variants of an embedding are drawn in each step.
+DRAWN = ("feature_noise", "feature_dropout")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +79,7 @@ def write_recipe(folder: Path, recipe: TuningRecipe) -> None:
         If that is not possible.
     """
     content = {"model": asdict(recipe.model), "plan": recipe.plan.as_dict()}
-    _write_json(folder / WORK / RECIPE, content)
+    write_json(folder / WORK / RECIPE, content)
 
 
 def write_base(folder: Path, base: Mapping[str, str]) -> None:
@@ -93,7 +96,7 @@ def write_base(folder: Path, base: Mapping[str, str]) -> None:
     OutputError
         If that is not possible.
     """
-    _write_json(folder / WORK / BASE, base)
+    write_json(folder / WORK / BASE, base)
 
 
 def check_base(folder: Path, base: Mapping[str, str]) -> None:
@@ -121,16 +124,6 @@ def check_base(folder: Path, base: Mapping[str, str]) -> None:
             f"the training was started from other weights than {base['name']!r} has "
             "now: put them back, or start anew under another name or with --overwrite"
         )
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(content, indent=1), encoding="utf-8")
-    except OSError as error:
-        raise OutputError(
-            f"{path} cannot be written ({error}): make room or choose another folder"
-        ) from error
 
 
 def read_recipe(folder: Path) -> TuningRecipe:
@@ -258,7 +251,8 @@ def check_resumed(folder: Path, now: TuningRecipe) -> None:
         for name, value in values.items():
             if value == new[part][name] or name in MACHINE:
                 continue
-            is_fixed = name in FIXED[part] or not FIXED[part]
+            is_whole = not FIXED[part] and name not in DRAWN
+            is_fixed = name in FIXED[part] or is_whole
             told = f"{part}.{name} was {value!r}, now {new[part][name]!r}"
             (fixed if is_fixed else free).append(told)
     if fixed:

@@ -24,7 +24,7 @@ from napari_samseg.core.cache.zarr_store import EmbeddingStore
 from napari_samseg.core.errors import CacheError, CheckpointError, MissingFileError
 from napari_samseg.core.models.frame import resize_plane
 from napari_samseg.core.training.packed import PackedObjects
-from napari_samseg.core.training.writing import telling_what_failed
+from napari_samseg.core.training.writing import telling_what_failed, write_json
 
 if TYPE_CHECKING:
     from napari_samseg.core.cache.entry import StackEntry
@@ -181,9 +181,7 @@ class ViewSet:
         )
         table = {"split": self.split, "views": [asdict(view) for view in self.views]}
         # last, and in one piece: it says that the rest is whole
-        unfinished = self.folder / f"{TABLE}.part"
-        unfinished.write_text(json.dumps(table))
-        unfinished.replace(self.folder / TABLE)
+        write_json(self.folder / TABLE, table)
 
     @classmethod
     def load(cls, folder: Path) -> ViewSet:
