@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import shutil
-from importlib import resources
 from pathlib import Path
 
 import torch
@@ -19,7 +18,7 @@ from napari_samseg.core.models.tiny import (
     fold_batch_norm,
     tiny_metadata,
 )
-from napari_samseg.core.models.weights import EMBEDDED_FILE
+from napari_samseg.core.models.weights import embedded_path
 
 
 def write_weights(sam: Sam, out: Path, steps: int) -> int:
@@ -43,10 +42,9 @@ def write_weights(sam: Sam, out: Path, steps: int) -> int:
 
 def main() -> None:
     """Put the best weights of a run into the package."""
-    embedded = Path(str(resources.files("napari_samseg"))) / "data" / EMBEDDED_FILE
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", type=Path, default=Path("runs/tiny"))
-    parser.add_argument("--out", type=Path, default=embedded)
+    parser.add_argument("--out", type=Path, default=embedded_path())
     options = parser.parse_args()
     best = options.run / "best.safetensors"
     model = load_model(best, device="cpu")  # it must be readable

@@ -249,17 +249,18 @@ def _print_prediction(
 @models_app.command("list")
 def print_models() -> None:
     """List the embedded model, those tuned here, and those to be downloaded."""
-    from napari_samseg.core.models.weights import list_models, models_folder
-    from napari_samseg.core.models.zoo import ZOO
+    from napari_samseg.core.models.summary import summarise_models
+    from napari_samseg.core.models.weights import models_folder
 
-    folder = models_folder()
-    table = Table("name", "here", "description")
-    table.columns[0].no_wrap = True
-    for name, description in list_models().items():
-        here = name not in ZOO or (folder / ZOO[name].checkpoint.file_name).exists()
-        table.add_row(name, "yes" if here else "", description)
+    table = Table("name", "here", "size", "a plane", "good for")
+    for column in (0, 2, 3):
+        table.columns[column].no_wrap = True
+    for name, model in summarise_models().items():
+        here = "yes" if model.is_here else ""
+        table.add_row(name, here, model.size, model.speed, model.description)
     output.print(table)
-    say(f"folder: {folder}")
+    say("a plane: seconds that encoding one took when the model last ran here")
+    say(f"folder: {models_folder()}")
 
 
 @models_app.command("info")
@@ -267,26 +268,42 @@ def print_model(
     name: Annotated[str, typer.Argument(help="A name from `models list`.")],
 ) -> None:
     """Say where a model comes from, its licence, and how to cite it."""
-    from napari_samseg.core.models.weights import models_folder, tuned_models
+    from napari_samseg.core.models.summary import summarise_models
+    from napari_samseg.core.models.weights import (
+        embedded_path,
+        models_folder,
+        tuned_models,
+    )
     from napari_samseg.core.models.zoo import find_model
 
     tuned = tuned_models()
     if name in tuned:
         print_tuned(name, tuned[name])
         return
-    entry = find_model(name)
-    file = entry.checkpoint
-    size = "not stated" if file.nbytes is None else f"{file.nbytes / 1e6:.0f} MB"
+    about: tuple[tuple[str, str], ...]
+    if name == "default":
+        about = (
+            ("family", "tiny"),
+            ("licence", "BSD-3-Clause, as the plugin"),
+            ("file", str(embedded_path())),
+        )
+    else:
+        entry = find_model(name)
+        file = entry.checkpoint
+        about = (
+            ("family", entry.family),
+            ("licence", entry.licence),
+            ("cite", entry.citation),
+            ("file", str(models_folder() / file.file_name)),
+            ("from", file.url),
+            ("hash", file.hash),
+        )
+    summary = summarise_models()[name]
     for label, value in (
-        ("name", entry.name),
-        ("family", entry.family),
-        ("about", entry.description),
-        ("licence", entry.licence),
-        ("cite", entry.citation),
-        ("file", str(models_folder() / file.file_name)),
-        ("size", size),
-        ("from", file.url),
-        ("hash", file.hash),
+        ("name", name),
+        ("good for", summary.description),
+        ("size", summary.facts),
+        *about,
     ):
         say(f"{label:8} {value}")
 

@@ -259,7 +259,17 @@ def test_models_are_listed_with_what_is_here(run, monkeypatch, tmp_path):
     here = {row[1].strip(): row[2].strip() for row in cells}
     assert set(here) == {"default", *zoo.ZOO}
     assert {name for name, value in here.items() if value} == {"default", "vit_t"}
+    sizes = {row[1].strip(): row[3].strip() for row in cells}
+    assert sizes["vit_b"] == "375 MB"
+    assert sizes["vit_b_lm"] == "about 375 MB"
     assert f"folder: {tmp_path}" in output
+
+
+def test_info_on_the_embedded_model(run):
+    status, output, _ = run("models", "info", "default")
+    assert status == 0
+    for text in ("Nuclei, cells, axons", "10.5 MB", "BSD-3-Clause", "samseg_tiny"):
+        assert text in output
 
 
 @pytest.mark.parametrize("name", list(zoo.ZOO))

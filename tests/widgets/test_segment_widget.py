@@ -21,6 +21,7 @@ from napari_samseg.core.demo import DEMO_IMAGES
 from napari_samseg.core.predict import Predictor
 from napari_samseg.core.settings import ImageSettings, ModelSettings, TileSettings
 from napari_samseg.widgets.loaded_models import LOADED
+from napari_samseg.widgets.model_choice import ModelLine
 from napari_samseg.widgets.segment import SegmentWidget
 from napari_samseg.widgets.segment_layout import OVERLAP_TITLES
 from napari_samseg.widgets.sessions import SESSIONS, open_session, session_of
@@ -119,6 +120,7 @@ def test_a_click_beside_objects_committed_before(viewer):
     canvas.click(viewer, image, clicked.centroid)
     widget.session.wait()
     save_screenshot(viewer, "segment-widget.png")
+    assert "s a plane here" in widget.findChild(ModelLine).text()
     assert iou(widget.session.prediction.masks[0], labels == clicked.label) > 0.7
     committed = widget.session.target.data
     for number, region in enumerate(regions[1:7], start=1):

@@ -30,7 +30,7 @@ from napari_samseg.widgets.dock_panel import (
     make_page,
     make_status_label,
 )
-from napari_samseg.widgets.model_choice import make_device_form, make_model_combo
+from napari_samseg.widgets.model_choice import add_model_rows, make_device_form
 from napari_samseg.widgets.plane_strip import PlaneStrip
 from napari_samseg.widgets.settings_form import SettingsForm, stack_forms
 from napari_samseg.widgets.store_list import StoreList
@@ -69,7 +69,6 @@ class EmbeddingLayout(DockPanel):
 
     def _build_choices(self) -> QFormLayout:
         self._image_box = make_combo("The stack to encode; any kind of image layer.")
-        self._model_box = make_model_combo()
         self._planes = QWidget()
         planes = QHBoxLayout(self._planes)
         planes.setContentsMargins(0, 0, 0, 0)
@@ -95,7 +94,7 @@ class EmbeddingLayout(DockPanel):
         place.addWidget(self._browse_button)
         form = make_form()
         form.addRow("Image", self._image_box)
-        form.addRow("Model", self._model_box)
+        self._model_box = add_model_rows(form)
         form.addRow(self._planes_label, self._planes)
         form.addRow("Store", place)
         return form

@@ -6,12 +6,23 @@ from dataclasses import replace
 from pathlib import Path
 
 from psygnal import Signal
-from qtpy.QtCore import QObject, Qt
+from qtpy.QtCore import QModelIndex, QObject, QSize, Qt
 from qtpy.QtCore import Signal as QtSignal
-from qtpy.QtWidgets import QComboBox, QFileDialog, QWidget
+from qtpy.QtGui import QPainter, QPalette
+from qtpy.QtWidgets import (
+    QApplication,
+    QComboBox,
+    QFileDialog,
+    QFormLayout,
+    QLabel,
+    QStyle,
+    QStyledItemDelegate,
+    QStyleOptionViewItem,
+    QWidget,
+)
 
 from napari_samseg.adapters.plugin_settings import read_plugin_settings
-from napari_samseg.core.models.weights import list_models
+from napari_samseg.core.models.summary import ModelSummary, summarise_models
 from napari_samseg.core.settings import ModelSettings
 from napari_samseg.widgets.dock_panel import compact_combo, select_item
 from napari_samseg.widgets.settings_form import SettingsForm
@@ -20,13 +31,16 @@ __all__ = [
     "MODEL_LIST",
     "ModelChoice",
     "ModelCombo",
+    "ModelLine",
+    "add_model_rows",
     "ask_checkpoint",
     "make_device_form",
-    "make_model_combo",
     "preferred_model",
 ]
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
+# where an item of the box keeps the `ModelSummary` of its model
+SUMMARY = Qt.ItemDataRole.UserRole + 1
 
 
 def preferred_model() -> ModelSettings:
@@ -51,45 +65,132 @@ class ModelCombo(QComboBox):
     been tuned in another window.
     """
 
+    refreshed = QtSignal()
+
     def __init__(self) -> None:
         super().__init__()
         compact_combo(self, "default comes with the plugin; others download once.")
+        # a name alone does not help to choose
+        self.view().setItemDelegate(TwoLines(self))
         self.refresh()
         MODEL_LIST.changed.connect(self.refresh)
 
     def showPopup(self) -> None:
-        """Open the list, as it is now."""
+        """Open the list, as it is now, as wide as what it says."""
         self.refresh()
+        self.view().setMinimumWidth(min(self.view().sizeHintForColumn(0) + 24, 680))
         super().showPopup()
 
     def refresh(self) -> None:
         """Offer the models there are now; what was chosen stays chosen."""
-        models = list_models(read_plugin_settings().models_path)
+        models = summarise_models(read_plugin_settings().models_path)
         chosen = self.currentData()
         # checkpoint files, and a model that a script has loaded
         others = [
             (self.itemText(i), self.itemData(i))
             for i in range(self.count())
             if self.itemData(i) is not None
-            and self.itemData(i, Qt.ItemDataRole.ToolTipRole) is None
+            and self.itemData(i, SUMMARY) is None
             and self.itemData(i) not in models
         ]
         blocked = self.blockSignals(True)
         self.clear()
         for text, name in others:
             self.addItem(text, name)
-        for name, description in models.items():
+        for name, summary in models.items():
             self.addItem(name, name)
-            tip = self.count() - 1, description, Qt.ItemDataRole.ToolTipRole
-            self.setItemData(*tip)
+            self.setItemData(self.count() - 1, summary, SUMMARY)
         self.addItem("a checkpoint file ...", None)
         select_item(self, chosen or "default")
         self.blockSignals(blocked)
+        self.refreshed.emit()
+
+    @property
+    def summary(self) -> ModelSummary | None:
+        """What there is to say of the chosen model; None of a file."""
+        found = self.currentData(SUMMARY)
+        return found if isinstance(found, ModelSummary) else None
+
+    def look_for_speed(self) -> None:
+        """Show how fast the chosen model is, once that was measured."""
+        if self.summary is not None and not self.summary.speed:
+            self.refresh()
 
 
-def make_model_combo() -> ModelCombo:
-    """Return a box of all models there are, and None for a file."""
-    return ModelCombo()
+class TwoLines(QStyledItemDelegate):
+    """Draws what there is to say of a model under its name."""
+
+    def sizeHint(self, option: QStyleOptionViewItem, index: QModelIndex) -> QSize:
+        """Make room for both lines."""
+        size = super().sizeHint(option, index)
+        summary = index.data(SUMMARY)
+        if summary is None:
+            return size
+        width = option.fontMetrics.horizontalAdvance(_one_line(summary)) + 12
+        height = 2 * option.fontMetrics.height() + 8
+        return QSize(max(size.width(), width), height)
+
+    def paint(
+        self, painter: QPainter, option: QStyleOptionViewItem, index: QModelIndex
+    ) -> None:
+        """Draw the name, and below it the rest, paler."""
+        summary = index.data(SUMMARY)
+        if summary is None:
+            super().paint(painter, option, index)
+            return
+        shown = QStyleOptionViewItem(option)
+        self.initStyleOption(shown, index)
+        name, shown.text = shown.text, ""
+        style = shown.widget.style() if shown.widget else QApplication.style()
+        style.drawControl(
+            QStyle.ControlElement.CE_ItemViewItem, shown, painter, shown.widget
+        )
+        room = shown.rect.adjusted(6, 3, -6, -3)
+        painter.save()
+        painter.setPen(shown.palette.color(QPalette.ColorRole.Text))
+        painter.drawText(room, Qt.AlignmentFlag.AlignTop, name)
+        painter.setOpacity(0.65)
+        text = shown.fontMetrics.elidedText(
+            _one_line(summary), Qt.TextElideMode.ElideRight, room.width()
+        )
+        painter.drawText(room, Qt.AlignmentFlag.AlignBottom, text)
+        painter.restore()
+
+
+class ModelLine(QLabel):
+    """What there is to say of the model that is chosen in a box.
+
+    Parameters
+    ----------
+    models : ModelCombo
+    """
+
+    def __init__(self, models: ModelCombo) -> None:
+        super().__init__()
+        self._models = models
+        self.setWordWrap(True)
+        self.setStyleSheet("QLabel { color: #9a9fa6; padding: 0; }")
+        models.currentIndexChanged.connect(self.refresh)
+        models.refreshed.connect(self.refresh)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Say it of the model that is chosen now."""
+        summary = self._models.summary
+        self.setText("" if summary is None else _one_line(summary))
+        self.setVisible(summary is not None)
+
+
+def _one_line(summary: ModelSummary) -> str:
+    return f"{summary.description}. {summary.facts[0].upper()}{summary.facts[1:]}"
+
+
+def add_model_rows(form: QFormLayout) -> ModelCombo:
+    """Add a box of models to a form, and under it what it says of the chosen one."""
+    models = ModelCombo()
+    form.addRow("Model", models)
+    form.addRow(ModelLine(models))
+    return models
 
 
 def make_device_form(settings: ModelSettings) -> SettingsForm:

@@ -26,7 +26,7 @@ from napari_samseg.widgets.dock_panel import (
     make_form,
     make_page,
 )
-from napari_samseg.widgets.model_choice import make_device_form, make_model_combo
+from napari_samseg.widgets.model_choice import add_model_rows, make_device_form
 from napari_samseg.widgets.review_panel import PROMPT_KINDS, ReviewPanel
 from napari_samseg.widgets.settings_form import SettingsForm, stack_forms
 
@@ -65,7 +65,6 @@ class RefineLayout(DockPanel):
     def _build_choices(self) -> QFormLayout:
         self._image_box = make_combo("What the labels show the objects of.")
         self._labels_box = make_combo("Rough instance labels; they stay as they are.")
-        self._model_box = make_model_combo()
         self._prompt_box = make_combo("What each object becomes for the model.")
         self._prompt_box.addItems(list(PROMPT_KINDS))
         self._scope_box = make_combo("The plane on view, or all planes.")
@@ -75,7 +74,7 @@ class RefineLayout(DockPanel):
         form = make_form()
         form.addRow("Image", self._image_box)
         form.addRow("Labels", self._labels_box)
-        form.addRow("Model", self._model_box)
+        self._model_box = add_model_rows(form)
         form.addRow("Prompts", self._prompt_box)
         self._scope_label = QLabel("Planes")
         form.addRow(self._scope_label, self._scope_box)

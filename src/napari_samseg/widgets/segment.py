@@ -193,6 +193,7 @@ class SegmentWidget(SegmentLayout):
             name = shown if shown == LOADED else Path(shown).name
             self._model_box.insertItem(0, name, shown)
         select_item(self._model_box, shown)
+        self._model_box.look_for_speed()
 
     def _on_image_settings(self, settings: ImageSettings) -> None:
         if self._session is not None:

@@ -29,7 +29,7 @@ from napari_samseg.widgets.dock_panel import (
     make_form,
     make_page,
 )
-from napari_samseg.widgets.model_choice import make_device_form, make_model_combo
+from napari_samseg.widgets.model_choice import add_model_rows, make_device_form
 from napari_samseg.widgets.settings_form import SettingsForm, stack_forms
 
 __all__ = ["OVERLAP_TITLES", "SegmentLayout"]
@@ -77,11 +77,10 @@ class SegmentLayout(DockPanel):
 
     def _build_choices(self) -> QFormLayout:
         self._image_box = make_combo("The image to segment; any kind and transform.")
-        self._model_box = make_model_combo()
         self._target_box = make_combo("Where committed objects are painted.")
         form = make_form()
         form.addRow("Image", self._image_box)
-        form.addRow("Model", self._model_box)
+        self._model_box = add_model_rows(form)
         form.addRow("Objects go to", self._target_box)
         return form
 

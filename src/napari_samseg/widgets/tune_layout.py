@@ -29,7 +29,7 @@ from napari_samseg.widgets.dock_panel import (
 from napari_samseg.widgets.file_pairs import FilePairs
 from napari_samseg.widgets.label_pairs import LabelPairs
 from napari_samseg.widgets.logger_choice import LoggerChoice
-from napari_samseg.widgets.model_choice import make_device_form, make_model_combo
+from napari_samseg.widgets.model_choice import add_model_rows, make_device_form
 from napari_samseg.widgets.settings_form import SettingsForm, stack_forms
 from napari_samseg.widgets.training_plot import TrainingPlot
 from napari_samseg.widgets.tune_outlook import TuneOutlook
@@ -120,7 +120,6 @@ class TuneLayout(DockPanel):
         return form
 
     def _build_model(self) -> QFormLayout:
-        self._model_box = make_model_combo()
         self._preset_box = make_combo("Settings that go together.")
         for name, plan in PRESETS.items():
             self._preset_box.addItem(plan.title.partition(":")[0], name)
@@ -131,7 +130,7 @@ class TuneLayout(DockPanel):
             "What the new model is called in the lists of models."
         )
         form = make_form()
-        form.addRow("Model", self._model_box)
+        self._model_box = add_model_rows(form)
         form.addRow("Preset", self._preset_box)
         form.addRow("", self._preset_note)
         form.addRow("New model", self._name_line)

@@ -7,7 +7,12 @@ import torch
 
 from napari_samseg.core.models import speed
 from napari_samseg.core.models.sam import SamModel
-from napari_samseg.core.models.speed import recall_speed, remember_speed, speed_path
+from napari_samseg.core.models.speed import (
+    recall_speed,
+    recall_speeds,
+    remember_speed,
+    speed_path,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +53,7 @@ def test_the_median_of_the_last_few_counts(model, remember):
     assert recall_speed(model) == 4.0
     remember(model, *[0.5] * speed.MEASUREMENTS)
     assert recall_speed(model) == 0.5
-    (kept,) = json.loads(speed_path().read_text()).values()
+    (kept,) = json.loads(speed_path().read_text())["seconds"].values()
     assert len(kept) == speed.MEASUREMENTS
 
 
@@ -56,7 +61,7 @@ def test_a_long_job_writes_now_and_then(model, clock):
     for _ in range(100):
         clock[0] += 1.0
         remember_speed(model, 1.0)
-    (kept,) = json.loads(speed_path().read_text()).values()
+    (kept,) = json.loads(speed_path().read_text())["seconds"].values()
     assert len(kept) == 4
 
 
@@ -80,15 +85,27 @@ def test_models_devices_and_precisions_are_kept_apart(
 
 @pytest.mark.parametrize(
     "damage",
-    [b"", b"{", b"\xff\xfe", b"[1]", b"null", b'{"KEY": 3}', b'{"KEY": ["1", -2.0]}'],
+    [
+        b"",
+        b"{",
+        b"\xff\xfe",
+        b"[1]",
+        b"null",
+        b'{"seconds": {}, "named": [1]}',
+        b'{"seconds": {"KEY": 3}, "named": {}}',
+        b'{"seconds": {"KEY": ["1", -2.0]}, "named": {"tiny vit": "KEY"}}',
+        b'{"seconds": {}, "named": {"tiny vit": ["KEY"]}}',
+    ],
 )
 def test_a_damaged_file_is_ignored_and_written_anew(model, remember, damage):
     remember(model, 1.0)
-    (key,) = json.loads(speed_path().read_text())
+    (key,) = json.loads(speed_path().read_text())["seconds"]
     speed_path().write_bytes(damage.replace(b"KEY", key.encode()))
     assert recall_speed(model) is None
+    assert recall_speeds() == {}
     remember(model, 2.0)
     assert recall_speed(model) == 2.0
+    assert recall_speeds() == {"tiny vit": 2.0}
 
 
 def test_the_file_is_replaced_whole(model, remember, monkeypatch):
@@ -110,3 +127,22 @@ def test_where_nothing_can_be_written_there_is_no_estimate(
     monkeypatch.setenv("SAMSEG_CACHE", str(tmp_path / "file" / "cache"))
     remember(model, 1.0)
     assert recall_speed(model) is None
+
+
+def test_a_name_has_the_speed_it_had_last(model, make_tiny_sam, clock, remember):
+    other = SamModel(make_tiny_sam(96), name="other", family="sam")
+    half = SamModel(model.sam, name="tiny vit", family="sam", dtype=torch.bfloat16)
+    assert recall_speeds() == {}
+    remember(model, 1.0, 3.0)
+    remember(other, 5.0)
+    assert recall_speeds() == {"tiny vit": 2.0, "other": 5.0}
+    # with another precision, and then as before
+    remember(half, 0.5)
+    assert recall_speeds() == {"tiny vit": 0.5, "other": 5.0}
+    remember(model, 2.0)
+    assert recall_speeds() == {"tiny vit": 2.0, "other": 5.0}
+    # what several planes side by side, or a training, take is not one plane's
+    clock[0] += speed.SECONDS_BETWEEN
+    remember_speed(model, 0.01, lanes=4)
+    remember_speed(model, 9.0, what="training")
+    assert recall_speeds()["tiny vit"] == 2.0

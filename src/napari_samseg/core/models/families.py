@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -237,9 +236,7 @@ def _find_checkpoint(
 ) -> Generator[Progress, None, tuple[str, Path]]:
     """Return the name and the file of a model, downloading it if need be."""
     if name_or_path == "default":
-        # The package is always unpacked: napari needs its manifest as a file.
-        embedded = resources.files("napari_samseg") / "data" / weights.EMBEDDED_FILE
-        return "default", Path(str(embedded))
+        return "default", weights.embedded_path()
     if isinstance(name_or_path, str) and name_or_path in ZOO:
         path = yield from weights.download(name_or_path, folder)
         return name_or_path, path

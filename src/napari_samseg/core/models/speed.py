@@ -2,8 +2,8 @@
 
 Every encoding is a measurement. The last few of each model, device and precision are
 kept in a file of the cache folder, so that the time a stack will take can be told
-before anything runs. Nothing depends on the file: where it is damaged or cannot be
-written, there is no estimate.
+before anything runs, and that of a model before it is loaded. Nothing depends on the
+file: where it is damaged or cannot be written, there is no estimate.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import math
 import os
 import statistics
 import time
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from threading import Lock
 
 from napari_samseg.core.annotation_file import cache_folder
-from napari_samseg.core.models.device import device_name
 from napari_samseg.core.models.protocol import PromptableModel, precision_of
 
-__all__ = ["recall_speed", "remember_speed", "speed_path"]
+__all__ = ["recall_speed", "recall_speeds", "remember_speed", "speed_path"]
 
 # The median of five is not moved by a first call, nor by one beside a busy program.
 MEASUREMENTS = 5
@@ -56,9 +56,12 @@ def remember_speed(
     with _lock:
         if now - _last_written.get((path, key), -math.inf) < SECONDS_BETWEEN:
             return
-        measured = _read(path)
-        measured[key] = [*measured.get(key, []), float(seconds)][-MEASUREMENTS:]
-        if _write(path, measured):
+        found = _read(path)
+        kept = [*found.seconds.get(key, []), float(seconds)]
+        found.seconds[key] = kept[-MEASUREMENTS:]
+        if lanes == 1 and not what:
+            found.named[model.name] = key
+        if _write(path, found):
             _last_written[path, key] = now
 
 
@@ -69,41 +72,67 @@ def recall_speed(
 
     That of many planes, `lanes` of them side by side, is not that of one alone.
     """
-    measured = _read(speed_path()).get(_key(model, lanes, what))
+    measured = _read(speed_path()).seconds.get(_key(model, lanes, what))
     return statistics.median(measured) if measured else None
 
 
+def recall_speeds() -> dict[str, float]:
+    """Return the seconds of a plane by the name of the model, as it last ran here.
+
+    Reads a small file: needs neither the models nor torch.
+    """
+    found = _read(speed_path())
+    return {
+        name: statistics.median(found.seconds[key])
+        for name, key in found.named.items()
+        if found.seconds.get(key)
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class _Measurements:
+    """What the file holds: seconds by key, and the key that each name had last."""
+
+    seconds: dict[str, list[float]] = field(default_factory=dict)
+    named: dict[str, str] = field(default_factory=dict)
+
+
 def _key(model: PromptableModel, lanes: int, what: str) -> str:
+    # which loads torch; names and their speeds are asked for without it
+    from napari_samseg.core.models.device import device_name
+
     name = device_name(model.device)
     key = f"{model.encoder_digest} {precision_of(model)} {name} {what}".strip()
     return key if lanes == 1 else f"{key} {lanes} lanes"
 
 
-def _read(path: Path) -> dict[str, list[float]]:
+def _read(path: Path) -> _Measurements:
     """Read the measurements that make sense, none from a damaged file."""
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    if not isinstance(stored, dict):
-        return {}
-    return {
-        key: values
-        for key, values in stored.items()
-        if isinstance(values, list) and all(map(_is_duration, values))
-    }
+        seconds, named = stored["seconds"].items(), stored["named"].items()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return _Measurements()
+    return _Measurements(
+        {
+            key: values
+            for key, values in seconds
+            if isinstance(values, list) and all(map(_is_duration, values))
+        },
+        {name: key for name, key in named if isinstance(key, str)},
+    )
 
 
 def _is_duration(value: object) -> bool:
     return isinstance(value, float) and 0 < value < math.inf
 
 
-def _write(path: Path, measured: dict[str, list[float]]) -> bool:
+def _write(path: Path, measured: _Measurements) -> bool:
     """Replace the file whole; tell whether that was possible."""
     beside = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(json.dumps(measured, indent=1), encoding="utf-8")
+        beside.write_text(json.dumps(asdict(measured), indent=1), encoding="utf-8")
         beside.replace(path)
     except OSError:
         return False

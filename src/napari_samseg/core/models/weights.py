@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Generator
+from importlib import resources
 from pathlib import Path
 
 from napari_samseg.core.errors import (
@@ -20,10 +21,10 @@ from napari_samseg.core.models.zoo import ZOO, find_model
 from napari_samseg.core.types import Progress
 
 __all__ = [
-    "EMBEDDED_FILE",
     "TUNED_FILE",
     "check_model",
     "download",
+    "embedded_path",
     "is_missing",
     "list_models",
     "models_folder",
@@ -48,10 +49,16 @@ def list_models(folder: Path | None = None) -> dict[str, str]:
     folder : Path, optional
         Where models lie; `models_folder` by default.
     """
-    found = {"default": "The embedded model: small, fast, no download"}
+    found = {"default": "Nuclei, cells, axons, other compact objects; no download"}
     for name, path in tuned_models(folder).items():
         found[name] = describe_card(read_card(path))
     return found | {name: model.description for name, model in ZOO.items()}
+
+
+def embedded_path() -> Path:
+    """Return the file of the embedded model."""
+    # The package is always unpacked: napari needs its manifest as a file.
+    return Path(str(resources.files("napari_samseg") / "data" / EMBEDDED_FILE))
 
 
 def tuned_folder(folder: Path | None = None) -> Path:

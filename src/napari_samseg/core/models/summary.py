@@ -1,0 +1,99 @@
+"""What helps to choose a model: what it is good for, its size and its speed here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from napari_samseg.core.amounts import describe_bytes, describe_seconds
+from napari_samseg.core.models.speed import recall_speeds
+from napari_samseg.core.models.weights import (
+    embedded_path,
+    list_models,
+    models_folder,
+    tuned_models,
+)
+from napari_samseg.core.models.zoo import ZOO
+
+__all__ = ["ModelSummary", "summarise_models"]
+
+# Weights of Segment Anything by encoder, in float32, which others trained anew. That of
+# TinyViT is counted from its parameters, the others are the files of the first authors.
+ENCODER_BYTES = {
+    "vit_t": 40_560_924,
+    "vit_b": 375_042_383,
+    "vit_l": 1_249_524_607,
+    "vit_h": 2_564_550_879,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSummary:
+    """What helps to choose a model.
+
+    Attributes
+    ----------
+    description : str
+        What it is good for.
+    size : str
+        Of its weights, in words.
+    is_here : bool
+        Whether it need not be downloaded.
+    seconds : float or None
+        That this machine takes to encode a plane, as measured when it last did.
+    """
+
+    description: str
+    size: str
+    is_here: bool
+    seconds: float | None
+
+    @property
+    def speed(self) -> str:
+        """The time of a plane in words; empty where it was never measured."""
+        if self.seconds is None:
+            return ""
+        if self.seconds < 10:
+            return f"{max(self.seconds, 0.001):.2g} s"
+        return describe_seconds(self.seconds)
+
+    @property
+    def facts(self) -> str:
+        """Size and speed in words."""
+        shown = [self.size if self.is_here else f"downloads {self.size} once"]
+        if self.speed:
+            shown.append(f"{self.speed} a plane here")
+        elif self.is_here:
+            shown.append("not timed yet")
+        return ", ".join(shown)
+
+
+def summarise_models(folder: Path | None = None) -> dict[str, ModelSummary]:
+    """Return what helps to choose among the models of `list_models`, by name.
+
+    Parameters
+    ----------
+    folder : Path, optional
+        Where models lie; `models_folder` by default.
+    """
+    speeds = recall_speeds()
+    files = {"default": embedded_path(), **tuned_models(folder)}
+    root = models_folder() if folder is None else folder
+    files |= {name: root / m.checkpoint.file_name for name, m in ZOO.items()}
+    found = {}
+    for name, description in list_models(folder).items():
+        try:
+            size, is_here = describe_bytes(files[name].stat().st_size), True
+        except OSError:
+            size, is_here = _size_of_download(name), False
+        found[name] = ModelSummary(description, size, is_here, speeds.get(name))
+    return found
+
+
+def _size_of_download(name: str) -> str:
+    nbytes = ZOO[name].checkpoint.nbytes
+    if nbytes is not None:
+        return describe_bytes(nbytes)
+    # where no source states it: that of the same network with other weights
+    encoder = "_".join(name.split("_")[:2])
+    return f"about {describe_bytes(ENCODER_BYTES[encoder])}"

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from napari_samseg.core.models.summary import ENCODER_BYTES, ModelSummary
+from napari_samseg.core.models.summary import summarise_models as summarise
+from napari_samseg.core.models.weights import list_models
+from napari_samseg.core.models.zoo import ZOO
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (None, ""),
+        (0.00012, "0.001 s"),
+        (0.0123, "0.012 s"),
+        (0.5, "0.5 s"),
+        (8.26, "8.3 s"),
+        (37.4, "37 s"),
+        (600.0, "10 min"),
+    ],
+)
+def test_times_of_a_plane(seconds: float | None, words: str) -> None:
+    assert ModelSummary("", "1 MB", True, seconds).speed == words
+
+
+def test_every_model_has_a_use_and_a_size(tmp_path: Path) -> None:
+    found = summarise(tmp_path)
+    assert list(found) == list(list_models(tmp_path))
+    assert found["default"].is_here
+    for name, model in found.items():
+        assert model.description
+        assert model.size.endswith(("MB", "GB"))
+        if name != "default":
+            assert not model.is_here
+            assert model.facts == f"downloads {model.size} once"
+    file = tmp_path / ZOO["vit_t_lm"].checkpoint.file_name
+    file.write_bytes(bytes(3_000_000))
+    assert summarise(tmp_path)["vit_t_lm"].facts == "3 MB, not timed yet"
+
+
+def test_sizes_that_sources_state_are_those_of_their_encoders() -> None:
+    for name in ("vit_b", "vit_l", "vit_h"):
+        assert ZOO[name].checkpoint.nbytes == ENCODER_BYTES[name]
+
+
+def test_asking_needs_no_torch() -> None:
+    code = (
+        "import sys; from napari_samseg.core.models.summary import summarise_models; "
+        "summarise_models(); assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

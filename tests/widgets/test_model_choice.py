@@ -1,0 +1,89 @@
+"""The box of models: what each is good for, how large and how fast it is."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from qtpy.QtWidgets import QApplication
+
+from napari_samseg.core.models.speed import remember_speed
+from napari_samseg.core.models.zoo import ZOO
+from napari_samseg.widgets.dock_panel import make_form, select_item
+from napari_samseg.widgets.model_choice import MODEL_LIST, ModelLine, add_model_rows
+
+pytestmark = pytest.mark.skipif(
+    sys.platform.startswith("linux") and not os.environ.get("DISPLAY"),
+    reason="no display: run under Xvfb (xvfb-run pytest)",
+)
+
+
+@pytest.fixture
+def panel(qtbot, tmp_path, monkeypatch):
+    from qtpy.QtWidgets import QWidget
+
+    monkeypatch.setenv("SAMSEG_MODELS", str(tmp_path / "models"))
+    panel = QWidget()
+    form = make_form()
+    panel.setLayout(form)
+    panel.models = add_model_rows(form)
+    panel.line = panel.findChild(ModelLine)
+    panel.resize(340, 120)
+    qtbot.addWidget(panel)
+    panel.show()
+    return panel
+
+
+def test_the_line_tells_use_size_and_speed(panel, model):
+    models, line = panel.models, panel.line
+    assert line.text().startswith("Nuclei, cells, axons")
+    assert "10.5 MB, not timed yet" in line.text()
+    remember_speed(model, 0.123)
+    models.look_for_speed()
+    assert "10.5 MB, 0.12 s a plane here" in line.text()
+    select_item(models, "vit_b_lm")
+    assert line.text() == (
+        "micro-sam: cells and nuclei in light microscopy, ViT-B. Downloads about "
+        "375 MB once"
+    )
+
+
+def test_a_download_and_a_file(panel, tmp_path):
+    models, line = panel.models, panel.line
+    select_item(models, "vit_b")
+    assert "Downloads 375 MB once" in line.text()
+    file = tmp_path / "models" / ZOO["vit_b"].checkpoint.file_name
+    file.parent.mkdir()
+    file.write_bytes(bytes(2_000_000))
+    MODEL_LIST.changed.emit()
+    assert models.currentData() == "vit_b"
+    assert "2 MB, not timed yet" in line.text()
+    # of a checkpoint file there is nothing to say but its name
+    models.insertItem(0, "mine.pth", "/somewhere/mine.pth")
+    select_item(models, "/somewhere/mine.pth")
+    assert line.text() == ""
+    assert not line.isVisible()
+    MODEL_LIST.changed.emit()
+    assert models.currentData() == "/somewhere/mine.pth"
+
+
+def test_the_open_list_has_two_lines_for_each_model(panel, model, qtbot):
+    remember_speed(model, 0.123)
+    models = panel.models
+    models.showPopup()
+    view = models.view()
+    qtbot.waitUntil(view.isVisible, timeout=5000)
+    assert view.width() > 400
+    plain = view.visualRect(models.model().index(models.count() - 1, 0)).height()
+    for row in range(models.count() - 1):
+        index = models.model().index(row, 0)
+        assert view.sizeHintForIndex(index).height() >= 2 * panel.fontMetrics().height()
+        assert view.visualRect(index).height() > 1.4 * plain
+    folder = os.environ.get("SAMSEG_SCREENSHOTS")
+    if folder:
+        QApplication.processEvents()
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        view.window().grab().save(str(Path(folder) / "model-list.png"))
+    models.hidePopup()
