@@ -12,7 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
-from first_prompts import FINE, CropObjects, PromptGroup, draw_groups
+from first_prompts import (
+    FINE,
+    CropObjects,
+    NothingPrompts,
+    PromptGroup,
+    draw_groups,
+    draw_nothing,
+)
 from pack import PackedImage
 from scipy import ndimage
 from torch.nn import functional
@@ -39,6 +46,13 @@ SHARES = {
 }
 # of images whose objects nest, how often the outer ones are prompted
 OUTER_SHARE = 0.35
+# sets in which what has no label is no object: a prompt there has nothing to find. Of
+# nested labels, the outer ones tell.
+WHOLLY_LABELLED = ("dsb2018", "axon_sem", "laptrack_cells", "generated")
+# how often a crop shows nothing but its own pixels in disorder, noise or one grey
+BLANK_SHARE = 0.05
+# side of the pieces put in disorder, in pixels
+PIECE = 8
 # least pixels of an object that a crop shows, and least share of the whole object
 LEAST_AREA, LEAST_SHARE = 6, 0.3
 
@@ -64,6 +78,8 @@ class CropBatch:
     labels : (B, S/2, S/2) int64, for the dense targets
     groups : list of PromptGroup
         Objects that are prompted and decoded together.
+    nothing : list of NothingPrompts
+        Where there is no object.
     offset_yx : (int, int)
         Place of the crops on the canvas, in pixels, multiples of 8.
     seed : int
@@ -74,6 +90,7 @@ class CropBatch:
     valid: torch.Tensor
     labels: torch.Tensor
     groups: list[PromptGroup]
+    nothing: list[NothingPrompts]
     offset_yx: tuple[int, int]
     seed: int
 
@@ -108,10 +125,16 @@ class CropSource:
         """Draw the batch of a step."""
         rng = np.random.default_rng((self.seed, step))
         crops = [self._crop(rng, plan) for _ in range(plan.crops)]
+        if plan.size < self.canvas:
+            crops = [c if rng.random() > BLANK_SHARE else _blank(rng, c) for c in crops]
         places = (self.canvas - plan.size) // 8 + 1
         y, x = (int(v) * 8 for v in rng.integers(0, places, 2))
         shown = [_choose(rng, crop, plan.objects) for crop in crops]
         groups = draw_groups(rng, shown, plan.size, (y, x), self.canvas)
+        empty = [(i, c.labels) for i, c in enumerate(crops) if c.is_wholly_labelled]
+        # whole canvases are decoded around objects alone
+        small = plan.size < self.canvas
+        nothing = draw_nothing(rng, empty, plan.size, (y, x)) if small else []
         if not groups:  # no crop shows an object: draw again, still from the seed
             return self.batch_at(step + 1_000_003, plan)
         fine = np.stack([crop.labels for crop in crops])
@@ -120,6 +143,7 @@ class CropSource:
             valid=torch.stack([crop.valid for crop in crops]),
             labels=torch.from_numpy(fine[:, 2::4, 2::4].astype(np.int64)),
             groups=groups,
+            nothing=nothing,
             offset_yx=(y, x),
             seed=int(rng.integers(2**32)),
         )
@@ -159,7 +183,10 @@ class CropSource:
         fine = _warp_labels(labels, matrix, centre, plan.size)
         areas = np.zeros(int(labels.max()) + 1, np.float32)
         areas[objects[:, 3].astype(int)] = objects[:, 2] * scale**2
-        return _Crop(pixels, valid, fine, areas, scale)
+        is_outer = which == len(self.images[i].labels) - 1
+        kind = self.images[i].source.split("/")[0]
+        is_wholly = is_outer and kind in WHOLLY_LABELLED
+        return _Crop(pixels, valid, fine, areas, scale, is_wholly)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -169,6 +196,27 @@ class _Crop:
     labels: npt.NDArray[np.int32]  # FINE times as fine as the pixels
     areas: npt.NDArray[np.float32]  # whole area of each object, in crop pixels
     scale: float
+    is_wholly_labelled: bool
+
+
+def _blank(rng: Random, crop: _Crop) -> _Crop:
+    """Leave nothing to be found in a crop."""
+    pixels, kind = crop.pixels, rng.integers(3)
+    side = pixels.shape[-1]
+    if kind == 0:  # the same values, but no outline longer than a piece
+        n = side // PIECE
+        pieces = pixels.reshape(3, n, PIECE, n, PIECE).permute(1, 3, 0, 2, 4)
+        pieces = pieces.flatten(0, 1)[torch.from_numpy(rng.permutation(n * n))]
+        pixels = pieces.reshape(n, n, 3, PIECE, PIECE).permute(2, 0, 3, 1, 4)
+        pixels = pixels.reshape(3, side, side)
+    else:
+        noise = rng.normal(rng.uniform(30, 220), rng.uniform(2, 50), (1, side, side))
+        grey = np.clip(
+            noise if kind == 1 else np.full_like(noise, noise[0, 0, 0]), 0, 255
+        )
+        pixels = torch.from_numpy(grey.astype(np.float32)).expand(3, -1, -1)
+    labels, valid = np.zeros_like(crop.labels), torch.ones_like(crop.valid)
+    return _Crop(pixels, valid, labels, crop.areas, crop.scale, True)
 
 
 def _choose(rng: Random, crop: _Crop, count: int) -> CropObjects:

@@ -10,7 +10,6 @@ import shutil
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from segment_anything.modeling import Sam
 
 from napari_samseg.core.models import load_model
@@ -19,6 +18,7 @@ from napari_samseg.core.models.tiny import (
     tiny_metadata,
 )
 from napari_samseg.core.models.weights import embedded_path
+from napari_samseg.core.training.result import write_tensors
 
 
 def write_weights(sam: Sam, out: Path, steps: int) -> int:
@@ -33,10 +33,7 @@ def write_weights(sam: Sam, out: Path, steps: int) -> int:
         "training_steps": str(steps),
         "licence": "BSD-3-Clause",
     }
-    out.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = out.with_suffix(".part")
-    save_file(tensors, unfinished, metadata)
-    unfinished.replace(out)
+    write_tensors(out, tensors, metadata)
     return out.stat().st_size
 
 

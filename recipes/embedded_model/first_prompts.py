@@ -30,6 +30,8 @@ CENTRES, TIGHT = 0.25, 0.15
 # objects decoded together where the whole canvas is shown: their surroundings are cut
 # to the largest of them
 TOGETHER = 8
+# places that are looked at for one without objects, and pixels around a point there
+TRIES, EMPTY_AROUND = 6, 5
 
 Random = np.random.Generator
 Float = npt.NDArray[np.float32]
@@ -110,6 +112,78 @@ def draw_groups(
         if parts:
             groups.append(_join(parts))
     return groups
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NothingPrompts:
+    """Prompts where there is no object, all of one kind, and the crop of each."""
+
+    crops: torch.Tensor
+    prompts: FramePrompts
+
+
+def draw_nothing(
+    rng: Random,
+    shown: list[tuple[int, npt.NDArray[np.int32]]],
+    size: int,
+    offset_yx: tuple[int, int],
+) -> list[NothingPrompts]:
+    """Prompt places where nothing is, by points and by boxes.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+    shown : list of (int, (FINE Y, FINE X) int32)
+        Number and finer labels of each crop; what has no label is no object.
+    size : int
+        Side of the crops, in pixels.
+    offset_yx : (int, int)
+        Place of the crops on the canvas.
+    """
+    corner = np.array(offset_yx[::-1], np.float32)
+    points: list[tuple[int, Float]] = []
+    boxes: list[tuple[int, Float]] = []
+    for crop, labels in shown:
+        by_box = bool(rng.integers(2))
+        found = _empty_box(rng, labels, by_box=by_box)
+        if found is None:
+            continue
+        y0, x0, y1, x1 = found / FINE
+        if by_box:
+            boxes.append((crop, np.array([x0, y0, x1 - 1, y1 - 1])))
+        else:
+            points.append((crop, np.array([(x0 + x1 - 1) / 2, (y0 + y1 - 1) / 2])))
+    groups = []
+    for rows, is_box in ((points, False), (boxes, True)):
+        if not rows:
+            continue
+        n, width = len(rows), 4 if is_box else 2
+        place = torch.from_numpy(np.stack([at for _, at in rows]).astype(np.float32))
+        place = place + torch.from_numpy(np.tile(corner, width // 2))
+        where = place.new_zeros((n, 0, 2)) if is_box else place[:, None]
+        prompts = FramePrompts(
+            where, where.new_ones(where.shape[:2]), place if is_box else None
+        )
+        groups.append(NothingPrompts(torch.tensor([c for c, _ in rows]), prompts))
+    return groups
+
+
+def _empty_box(
+    rng: Random, labels: npt.NDArray[np.int32], *, by_box: bool
+) -> npt.NDArray[np.int64] | None:
+    """Find a box without labels, as large as an object or just around a point."""
+    side = len(labels)
+    least, most = np.log(8 * FINE), np.log(0.5 * side)
+    for _ in range(TRIES):
+        lengths = np.full(2, EMPTY_AROUND * FINE)
+        if by_box:
+            length = np.exp(rng.uniform(least, most))
+            lengths = (length * np.exp(rng.uniform(-0.4, 0.4, 2))).astype(np.int64)
+        low = rng.integers(0, np.maximum(side - lengths, 1))
+        high = np.minimum(low + lengths, side)
+        if not labels[low[0] : high[0], low[1] : high[1]].any():
+            return np.concatenate([low, high])
+    return None
 
 
 def _by_size(rng: Random, objects: CropObjects) -> list[CropObjects]:

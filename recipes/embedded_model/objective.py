@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from crops import CropBatch
-from first_prompts import PromptGroup
+from first_prompts import NothingPrompts, PromptGroup
 from segment_anything.modeling import Sam
 from torch import nn
 from torch.nn import functional
@@ -23,7 +23,11 @@ from napari_samseg.core.models.sam import SamModel
 from napari_samseg.core.models.tiny import prompt_prior
 from napari_samseg.core.training.cutting import TokenWindows, surround
 from napari_samseg.core.training.losses import dice_loss, weighted_sum
-from napari_samseg.core.training.prompted import PromptedLoss, prompted_loss
+from napari_samseg.core.training.prompted import (
+    PromptedLoss,
+    nothing_loss,
+    prompted_loss,
+)
 
 DENSE_CHANNELS = 4  # object, boundary, offset y, offset x
 STRIDE = 8  # pixels of a token of the embedding
@@ -123,7 +127,26 @@ class Objective:
             ious.setdefault(group.kind, []).append(found.first_iou)
             if clicks:
                 ious.setdefault("corrected", []).append(found.last_iou)
-        return total, {k: float(torch.cat(v).mean()) for k, v in ious.items()}
+        figures = {k: float(torch.cat(v).mean()) for k, v in ious.items()}
+        for nothing in batch.nothing:
+            cost = self._decode_nothing(features, nothing, batch.offset_yx)
+            total = total + IOU_WEIGHT * cost.sum() / count
+            figures["nothing"] = float(cost.detach().mean().sqrt())
+        return total, figures
+
+    def _decode_nothing(
+        self,
+        features: torch.Tensor,
+        nothing: NothingPrompts,
+        offset_yx: tuple[int, int],
+    ) -> torch.Tensor:
+        device = features.device
+        rows = features[nothing.crops.to(device)]
+        tokens, side = self.model.embedding_shape[1], features.shape[-1]
+        origin = torch.tensor(offset_yx, device=device) // STRIDE
+        windows = TokenWindows(origin.expand(len(rows), 2), side, tokens)
+        prompts = nothing.prompts.to(device)
+        return nothing_loss(self.model, rows, prompts, windows=windows)
 
     def _decode(
         self,

@@ -141,6 +141,73 @@ def test_crops_and_their_prompts_agree(
     assert kinds == {"box", "point"}
 
 
+def test_prompts_on_nothing_lie_off_all_objects(
+    recipe: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pack, crops = recipe("pack"), recipe("crops")
+    source = crops.CropSource(list(pack.read_generated(8, 128)), seed=1, canvas=512)
+    plan = crops.CropPlan(96, 4, 6)
+    drawn = []
+    plain = source._crop
+    source._crop = lambda rng, plan: drawn.append(plain(rng, plan)) or drawn[-1]
+    kinds = set()
+    for step in range(12):
+        drawn.clear()
+        batch = source.batch_at(step, plan)
+        for group in batch.nothing:
+            at, boxes = group.prompts.points_xy[:, 0:1], group.prompts.boxes_xyxy
+            kinds.add("point" if boxes is None else "box")
+            corners = at if boxes is None else boxes.reshape(-1, 2, 2)
+            low = torch.tensor(batch.offset_yx[::-1])
+            for crop, where in zip(group.crops.tolist(), corners - low, strict=True):
+                inner = drawn[-4:][crop]
+                if not (inner.pixels == batch.pixels[crop]).all():
+                    continue  # blank
+                assert inner.is_wholly_labelled
+                (x0, y0), (x1, y1) = (2 * where[[0, -1]] + 1).int().numpy()
+                assert not inner.labels[y0 : y1 + 1, x0 : x1 + 1].any()
+    assert kinds == {"point", "box"}
+    # where fibres are nested in their sheaths, axons alone do not tell
+    rings = [i for i in pack.read_generated(8, 128) if len(i.labels) == 2]
+    source = crops.CropSource(rings, seed=1, canvas=512)
+    rng = np.random.default_rng(0)
+    found = [source._crop(rng, plan) for _ in range(30)]
+    assert {c.is_wholly_labelled for c in found} == {True, False}
+    # an MRI has organs beside its lesions
+    lesions = dataclasses.replace(rings[0], source="mri_lesions")
+    lesions = dataclasses.replace(lesions, labels=lesions.labels[:1])
+    source = crops.CropSource([lesions], seed=1, canvas=512)
+    assert not source._crop(rng, plan).is_wholly_labelled
+
+
+def test_blank_crops_show_nothing_to_be_found(
+    recipe: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pack, crops = recipe("pack"), recipe("crops")
+    source = crops.CropSource(list(pack.read_generated(8, 128)), seed=1, canvas=512)
+    rng = np.random.default_rng(0)
+    crop = source._crop(rng, crops.CropPlan(96, 4, 6))
+    values = []
+    for _ in range(12):
+        blank = crops._blank(rng, crop)
+        assert blank.pixels.shape == crop.pixels.shape
+        assert blank.is_wholly_labelled
+        assert not blank.labels.any()
+        assert not torch.equal(blank.pixels, crop.pixels)
+        assert 0 <= float(blank.pixels.min()) <= float(blank.pixels.max()) <= 255
+        values.append(float(blank.pixels.std()))
+        if values[-1] == pytest.approx(float(crop.pixels.std())):
+            # the same pixels in another order
+            assert torch.equal(
+                blank.pixels.flatten().sort()[0], crop.pixels.flatten().sort()[0]
+            )
+    assert min(values) == 0.0
+    assert len(set(values)) > 3
+    # a batch of blank crops alone is drawn again
+    monkeypatch.setattr(crops, "BLANK_SHARE", 0.9)
+    assert source.batch_at(0, crops.CropPlan(96, 4, 6)).groups
+
+
 def test_crops_without_objects_are_passed_over(
     recipe: Callable[[str], ModuleType],
 ) -> None:

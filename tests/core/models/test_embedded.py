@@ -9,8 +9,9 @@ import pytest
 
 from napari_samseg.core.contrast import normalise_plane
 from napari_samseg.core.demo import DEMO_IMAGES
+from napari_samseg.core.errors import CheckpointError
 from napari_samseg.core.metrics.prompting import score_prompts
-from napari_samseg.core.models import load_model
+from napari_samseg.core.models import load_model, weights
 from napari_samseg.core.models.weights import embedded_path
 from napari_samseg.core.predict import Predictor
 from napari_samseg.core.prompts.from_labels import sample_box, sample_interior_point
@@ -24,6 +25,28 @@ def predictor() -> Predictor:
 
 def test_weights_fit_the_wheel() -> None:
     assert 1e6 < embedded_path().stat().st_size <= 16e6
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "changed", "pointer", "gone"])
+def test_damaged_weights_say_how_to_repair_them(
+    damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = embedded_path().read_bytes()
+    changed = bytearray(whole)
+    changed[len(whole) // 2] ^= 1
+    left = {
+        "cut": whole[: len(whole) // 2],
+        "empty": b"",
+        "changed": bytes(changed),
+        "pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
+    }
+    file = tmp_path / embedded_path().name
+    if damage in left:
+        file.write_bytes(left[damage])
+    monkeypatch.setattr(weights, "embedded_path", lambda: file)
+    with pytest.raises(CheckpointError, match="comes with the plugin is damaged") as e:
+        load_model("default", device="cpu")
+    assert "pip install --force-reinstall --no-deps napari-samseg" in str(e.value)
 
 
 @pytest.mark.parametrize("sampler", [sample_box, sample_interior_point])

@@ -9,12 +9,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+import xxhash
 from torch import nn
 
 from napari_samseg.core.errors import CheckpointError, MissingFileError
 from napari_samseg.core.memory import is_memory_error
 
-__all__ = ["SUFFIXES", "Checkpoint", "load_tensors", "read_checkpoint"]
+__all__ = [
+    "DIGEST_KEY",
+    "SUFFIXES",
+    "Checkpoint",
+    "digest_tensors",
+    "load_tensors",
+    "read_checkpoint",
+]
 
 SUFFIXES = (".pth", ".pt", ".safetensors")
 
@@ -26,11 +34,25 @@ NESTED_IN = ("model_state", "state_dict", "model")
 LANDMARK = "prompt_encoder."
 
 
+# Where what this package writes keeps the hash of the tensors.
+DIGEST_KEY = "digest"
+
+
 class Checkpoint(NamedTuple):
     """Tensors of a model by name, and text stored beside them."""
 
     tensors: dict[str, torch.Tensor]
     metadata: dict[str, str]
+
+
+def digest_tensors(tensors: Mapping[str, torch.Tensor]) -> str:
+    """Return a hash of tensors by name (xxh3, 128 bits)."""
+    digest = xxhash.xxh3_128()
+    for name, tensor in sorted(tensors.items()):
+        values = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {tuple(values.shape)} {values.dtype}".encode())
+        digest.update(values.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -68,9 +90,12 @@ def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, st
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-            return tensors, file.metadata() or {}
+            metadata = file.metadata() or {}
     except SafetensorError as error:
         raise CheckpointError(f"{path.name} is damaged: {error}") from error
+    if DIGEST_KEY in metadata and metadata[DIGEST_KEY] != digest_tensors(tensors):
+        raise CheckpointError(f"{path.name} is damaged: its weights have changed")
+    return tensors, metadata
 
 
 def _read_pickle(path: Path) -> Any:

@@ -11,6 +11,7 @@ import torch
 
 from napari_samseg.core.errors import (
     CheckpointError,
+    MissingFileError,
     ModelMemoryError,
     SettingsError,
 )
@@ -169,6 +170,14 @@ def load_model_steps(
     try:
         key, sam = _read_sam(name, path, input_size)
         return _model_on(chosen_device, sam, name, key, dtype)
+    except (CheckpointError, MissingFileError) as error:
+        if name != "default":
+            raise
+        raise CheckpointError(
+            f"the model that comes with the plugin is damaged ({error}): choose "
+            "another one, or repair it with: pip install --force-reinstall --no-deps "
+            "napari-samseg"
+        ) from error
     except (MemoryError, RuntimeError) as error:
         if not is_memory_error(error):
             raise

@@ -31,7 +31,7 @@ from napari_samseg.core.types import PlanePrompts
 if TYPE_CHECKING:
     from napari_samseg.core.models.sam import SamModel
 
-__all__ = ["FramePrompts", "PromptedLoss", "prompted_loss"]
+__all__ = ["FramePrompts", "PromptedLoss", "nothing_loss", "prompted_loss"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -181,6 +181,36 @@ def prompted_loss(
         [(r.mask + iou_weight * r.iou_error).mean() for r in results]
     ).mean()
     return PromptedLoss(total, results[0].iou, results[-1].iou)
+
+
+def nothing_loss(
+    model: SamModel,
+    features: torch.Tensor,
+    prompts: FramePrompts,
+    *,
+    windows: TokenWindows | None = None,
+) -> torch.Tensor:
+    """Return what it costs to think much of masks where there is nothing to find.
+
+    Whatever the masks are, their IoU with what was meant is 0.
+
+    Parameters
+    ----------
+    model : SamModel
+    features : (1 or N, C, h, w) float tensor
+    prompts : FramePrompts
+        That lie on no object.
+    windows : TokenWindows, optional
+        As for `prompted_loss`.
+
+    Returns
+    -------
+    (N,) float tensor
+        Mean squared predicted IoU.
+    """
+    _, quality = _decode(model, features, prompts, windows)
+    chosen = slice(1, None) if prompts.is_lone_point else slice(0, 1)
+    return quality[:, chosen].square().mean(1)
 
 
 def _decode(

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-import xxhash
 
+from napari_samseg.core.models.checkpoint import DIGEST_KEY, digest_tensors
 from napari_samseg.core.models.families import MODEL_FAMILIES
 from napari_samseg.core.training.lora import (
     TRAINED_KEY,
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "TuneResult",
-    "digest_weights",
     "export_pth",
     "mean_iou",
     "write_tensors",
@@ -94,16 +93,6 @@ def _scores(row: Mapping[str, float]) -> dict[str, float]:
     return {k.removeprefix(mark): v for k, v in row.items() if k.startswith(mark)}
 
 
-def digest_weights(sam: Sam) -> str:
-    """Return a hash of all weights of a model (xxh3, 128 bits)."""
-    digest = xxhash.xxh3_128()
-    for name, tensor in sorted(sam.state_dict().items()):
-        values = tensor.detach().cpu().contiguous()
-        digest.update(f"{name} {tuple(values.shape)} {values.dtype}".encode())
-        digest.update(values.flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
 def write_weights(
     path: Path, sam: Sam, metadata: Mapping[str, str], card: Mapping[str, Any]
 ) -> None:
@@ -153,7 +142,7 @@ def write_tuned(path: Path, model: SamModel, about: Mapping[str, Any]) -> None:
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "plugin_version": version("napari-samseg"),
         **about,
-        "weights": digest_weights(sam),
+        "weights": digest_tensors(sam.state_dict()),
     }
     write_weights(path, sam, metadata, card)
 
@@ -162,6 +151,8 @@ def write_tensors(
     path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]
 ) -> None:
     """Write tensors as safetensors, beside what is there and then in its place.
+
+    Their hash is written with them: `read_checkpoint` refuses what has changed since.
 
     Raises
     ------
@@ -175,7 +166,7 @@ def write_tensors(
         # what the library writes is for its owner alone, unlike other files
         unfinished.touch()
         mode = unfinished.stat().st_mode
-        save_file(own, unfinished, dict(metadata))
+        save_file(own, unfinished, {**metadata, DIGEST_KEY: digest_tensors(own)})
         unfinished.chmod(mode)
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_samseg.core.chosen_model import model_steps
 from napari_samseg.core.errors import OutputError
+from napari_samseg.core.models.checkpoint import digest_tensors
 from napari_samseg.core.models.sam import SamModel
 from napari_samseg.core.settings import ModelSettings
 from napari_samseg.core.steps import run_steps
@@ -32,7 +33,7 @@ from napari_samseg.core.training.lora import drop_out
 from napari_samseg.core.training.losses import read_loss
 from napari_samseg.core.training.prepare import prepare_steps
 from napari_samseg.core.training.presets import TuningPlan
-from napari_samseg.core.training.result import TuneResult, digest_weights
+from napari_samseg.core.training.result import TuneResult
 from napari_samseg.core.training.schedule import Score
 from napari_samseg.core.training.survey import survey_steps
 from napari_samseg.core.training.unfinished import (
@@ -307,7 +308,7 @@ class TuningJob:
             )
         yield Progress("looking at the model")
         self._loaded = loaded
-        digest = digest_weights(loaded.sam)
+        digest = digest_tensors(loaded.sam.state_dict())
         self._kept.base = {"name": loaded.name, "weights": digest}
         return copy_model(loaded, self.plan.tune)
 
