@@ -295,7 +295,7 @@ def test_trained_exported_and_loaded(
             continue
         for name, value in loop.figures.items():
             figures.setdefault(name, []).append(value)
-    assert {"dense", "box", "point", "corrected"} == set(figures)
+    assert {"dense", "box", "point", "corrected", "nothing"} == set(figures)
     assert np.mean(figures["dense"][-5:]) < 0.9 * np.mean(figures["dense"][:3])
 
     out = tmp_path / "model.safetensors"

@@ -18,6 +18,7 @@ from napari_samseg.core.training.prompted import (
     FramePrompts,
     PromptedLoss,
     _error_clicks,
+    nothing_loss,
     prompted_loss,
 )
 from napari_samseg.core.training.targets import ObjectTargets, window_targets
@@ -79,6 +80,31 @@ def test_gradient_reaches_what_learns(coin_labels, model: SamModel, sampler) -> 
     assert learned == [True, by_point, by_point, by_point]
     assert all(p.grad is None for p in model.sam.image_encoder.parameters())
     assert ((found.first_iou >= 0) & (found.last_iou <= 1)).all()
+
+
+@pytest.mark.parametrize("sampler", [sample_jittered_box, sample_random_point])
+def test_little_is_thought_of_masks_of_nothing(
+    coin_labels, model: SamModel, sampler
+) -> None:
+    picture, labels = coin_labels
+    features = torch.tensor(
+        model.encode(normalise_plane(picture)).features["image_embed"]
+    )
+    drawn = sampler(index_objects(labels), np.random.default_rng(0))
+    prompts = FramePrompts.of(drawn, labels.shape, model)
+    decoder = model.sam.mask_decoder.requires_grad_(True)
+    costs = nothing_loss(model, features[None], prompts)
+    assert costs.shape == (len(drawn.object_ids),)
+    costs.sum().backward()
+    # the worth of masks learns, and no mask by itself
+    assert decoder.iou_prediction_head.layers[-1].weight.grad.abs().max() > 0
+    heads = decoder.output_hypernetworks_mlps
+    assert all(p.grad is None for head in heads for p in head.parameters())
+    by_point = sampler is sample_random_point
+    embedding = model.encode(normalise_plane(picture))
+    found = model.decode(embedding, drawn, multimask=by_point)
+    expected = torch.from_numpy(found.iou_predictions).square().mean(1)
+    torch.testing.assert_close(costs.detach(), expected, rtol=1e-3, atol=1e-4)
 
 
 def test_a_window_of_everything_is_everything(coin_labels, model: SamModel) -> None:
