@@ -34,11 +34,22 @@ STRIDE = 8  # pixels of a token of the embedding
 WARMUP = 0.06  # share of the steps on dense targets alone
 FREEZE_NORM = 0.75  # from this share on the running statistics stay
 LATE = 0.6  # from this share on the dense targets matter less
+# of the steps before, those on dense targets alone: prompts take three quarters of the
+# time of a step, and what they need first are features that tell neighbours apart
+DENSE_SHARE = 0.65
 MOST_CLICKS = 2  # corrections, as often as one and none
 LOSS = weighted_sum({"dice_bce": 1})
 # squared errors of IoU are small beside the losses of masks, and the choice among three
 # masks goes by them
 IOU_WEIGHT = 3.0
+
+
+def is_dense(step: int, steps: int) -> bool:
+    """Tell whether a step trains on dense targets alone."""
+    if step < WARMUP * steps:
+        return True
+    drawn = np.random.default_rng((step, 11)).random()
+    return bool(step < LATE * steps and drawn < DENSE_SHARE)
 
 
 class TrainedModel(nn.Module):
@@ -64,7 +75,7 @@ class Objective:
         Length of the training, that its parts are shares of.
     knows : bool
         Whether it starts from a trained model: the dense head then learns alone at
-        first, and prompts are trained from the first step.
+        first.
     model : SamModel
         The same weights, as the package's loss takes them.
     """
@@ -93,16 +104,14 @@ class Objective:
         self.module.sam.image_encoder.train(progress < FREEZE_NORM)
         features = self._encode(batch)
         with torch.autocast(features.device.type, enabled=False):
-            is_warm = progress >= WARMUP
-            dense = self.module.dense(
-                features.detach() if self.knows and not is_warm else features
-            )
+            is_new = self.knows and progress < WARMUP
+            dense = self.module.dense(features.detach() if is_new else features)
             cost = dense_loss(dense, batch.labels.to(features.device))
             figures = {"dense": float(cost.detach())}
-            if not is_warm and not self.knows:
+            if is_dense(step, self.steps):
                 return cost, figures
             loss, ious = self._prompted(features, batch)
-        weight = 0.03 if self.knows or progress > LATE else 0.1
+        weight = 0.03 if progress > LATE else 0.2
         return loss + weight * cost, figures | ious
 
     def _encode(self, batch: CropBatch) -> torch.Tensor:

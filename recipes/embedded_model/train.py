@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from crops import CropBatch, CropPlan, CropSource, augment_pixels
 from export import write_weights
-from objective import LATE, WARMUP, Objective, TrainedModel
+from objective import LATE, Objective, TrainedModel, is_dense
 from pack import PackedImage, read_pack, read_training_sets, write_pack
 from segment_anything.modeling import Sam
 from torch import nn
@@ -44,11 +44,10 @@ def plan_at(
 
     A model that knows objects already (`knows`) sees them from the start.
     """
-    progress = step / steps
     small = CropPlan(160, 16, 3)
-    if progress < WARMUP and not knows:
+    if is_dense(step, steps):
         return small
-    share = 0.5 if knows or progress > LATE else 0.2
+    share = 0.5 if knows or step > LATE * steps else 0.2
     is_whole = np.random.default_rng((seed, step, 7)).random() < share
     return CropPlan(canvas, 2, 24) if is_whole else small
 
