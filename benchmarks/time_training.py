@@ -29,7 +29,6 @@ from napari_samseg.core.images import open_image
 from napari_samseg.core.models.sam import SamModel
 from napari_samseg.core.settings import (
     AugmentSettings,
-    AugmentSettings,
     LoopSettings,
     TileSettings,
     TuneSettings,

@@ -203,7 +203,9 @@ def _blank(rng: Random, crop: _Crop) -> _Crop:
     """Leave nothing to be found in a crop."""
     pixels, kind = crop.pixels, rng.integers(3)
     side = pixels.shape[-1]
-    if kind == 0:  # the same values, but no outline longer than a piece
+    shown = crop.areas[crop.areas > 0]
+    # objects as small as a piece would stay whole
+    if kind == 0 and shown.min(initial=np.inf) > PIECE**2:
         n = side // PIECE
         pieces = pixels.reshape(3, n, PIECE, n, PIECE).permute(1, 3, 0, 2, 4)
         pieces = pieces.flatten(0, 1)[torch.from_numpy(rng.permutation(n * n))]

@@ -1,9 +1,10 @@
-"""What a step of the embedded model is trained for: dense targets, then prompts.
+"""What a step of the embedded model is trained for: dense targets, prompts, or both.
 
 The encoder starts on dense targets (object, boundary, offset to the object's centre),
-which teach it what an object is, through a head that is thrown away in the end. The
-loss of prompted objects and their corrections is the package's own, the one that it is
-tuned with.
+which teach it what an object is, through a head that is thrown away in the end. Most
+of the early steps are on them alone. Prompts where nothing is teach how little such
+masks are worth. The loss of prompted objects and their corrections is the package's
+own, the one that it is tuned with.
 """
 
 from __future__ import annotations
@@ -137,8 +138,10 @@ class Objective:
             if clicks:
                 ious.setdefault("corrected", []).append(found.last_iou)
         figures = {k: float(torch.cat(v).mean()) for k, v in ious.items()}
-        for nothing in batch.nothing:
-            cost = self._decode_nothing(features, nothing, batch.offset_yx)
+        if batch.nothing:
+            offset = batch.offset_yx
+            costs = [self._decode_nothing(features, n, offset) for n in batch.nothing]
+            cost = torch.cat(costs)
             total = total + IOU_WEIGHT * cost.sum() / count
             figures["nothing"] = float(cost.detach().mean().sqrt())
         return total, figures

@@ -42,7 +42,8 @@ def plan_at(
 ) -> CropPlan:
     """Mostly small crops; whole canvases grow more frequent, as the plugin sees them.
 
-    A model that knows objects already (`knows`) sees them from the start.
+    A model that knows objects already (`knows`) sees half of them whole wherever
+    prompts are trained. Dense targets alone are learned from small crops.
     """
     small = CropPlan(160, 16, 3)
     if is_dense(step, steps):

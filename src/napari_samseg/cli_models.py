@@ -116,6 +116,7 @@ def compare_models(
 
 def print_tuned(name: str, weights: Path) -> None:
     """Say what a tuned model was made from, and how good it is."""
+    from napari_samseg.core.models.summary import summarise_models
     from napari_samseg.core.models.tuned_card import (
         describe_gain,
         describe_step,
@@ -127,7 +128,8 @@ def print_tuned(name: str, weights: Path) -> None:
     tune = (card.get("settings") or {}).get("tune") or {}
     images = [str(image["name"]) for image in card.get("images") or ()]
     more = ", ..." if len(images) > MOST_IMAGES else ""
-    lines = [("name", name)]
+    summary = summarise_models()[name]
+    lines = [("name", name), ("size", summary.facts)]
     if card:
         lines += [
             ("family", str(card.get("family", ""))),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
 
 import pytest
-from qtpy.QtWidgets import QApplication
+from qtpy.QtWidgets import QApplication, QWidget
 
 from napari_samseg.core.models.speed import remember_speed
 from napari_samseg.core.models.zoo import ZOO
@@ -22,8 +23,6 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture
 def panel(qtbot, tmp_path, monkeypatch):
-    from qtpy.QtWidgets import QWidget
-
     monkeypatch.setenv("SAMSEG_MODELS", str(tmp_path / "models"))
     panel = QWidget()
     form = make_form()
@@ -87,3 +86,62 @@ def test_the_open_list_has_two_lines_for_each_model(panel, model, qtbot):
         Path(folder).mkdir(parents=True, exist_ok=True)
         view.window().grab().save(str(Path(folder) / "model-list.png"))
     models.hidePopup()
+
+
+def test_no_window_of_its_own_is_shown(qtbot, tmp_path, monkeypatch):
+    from qtpy.QtCore import QEvent, QObject
+
+    monkeypatch.setenv("SAMSEG_MODELS", str(tmp_path / "models"))
+
+    class Watch(QObject):
+        shown = 0
+
+        def eventFilter(self, watched, event):
+            if isinstance(watched, ModelLine) and event.type() == QEvent.Type.Show:
+                self.shown += watched.isWindow()
+            return False
+
+    watch = Watch()
+    QApplication.instance().installEventFilter(watch)
+    try:
+        form = make_form()
+        models = add_model_rows(form)
+        QApplication.processEvents()
+        panel = QWidget()
+        panel.setLayout(form)
+        qtbot.addWidget(panel)
+        panel.show()
+        qtbot.waitExposed(panel)
+        assert panel.findChild(ModelLine).isVisible()
+    finally:
+        QApplication.instance().removeEventFilter(watch)
+    assert watch.shown == 0
+    assert models.currentData() == "default"
+
+
+def test_names_of_any_kind_leave_the_panel_its_width(panel, tmp_path):
+    models, line = panel.models, panel.line
+    weights = tmp_path / "models" / "tuned" / "mine" / "best.safetensors"
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(bytes(1000))
+    base = "<b>" + 80 * "C2C12_"
+    card = {"base": {"name": base, "weights": ""}, "step": 3}
+    weights.with_suffix(".json").write_text(json.dumps(card))
+    MODEL_LIST.changed.emit()
+    select_item(models, "mine")
+    QApplication.processEvents()
+    assert base in line.text()
+    assert panel.width() == 340
+    assert panel.minimumSizeHint().width() <= 340
+
+
+def test_a_name_is_not_looked_up_while_the_list_is_open(panel, model, qtbot):
+    models = panel.models
+    models.showPopup()
+    qtbot.waitUntil(models.view().isVisible, timeout=5000)
+    remember_speed(model, 0.123)
+    models.look_for_speed()
+    assert "not timed yet" in panel.line.text()
+    models.hidePopup()
+    models.look_for_speed()
+    assert "0.12 s a plane" in panel.line.text()

@@ -25,6 +25,7 @@ from napari_samseg.core.errors import (
     SamSegError,
 )
 from napari_samseg.core.settings import ImageSettings
+from napari_samseg.core.whole_file import whole_file
 
 __all__ = [
     "AnnotationDocument",
@@ -116,7 +117,9 @@ class Autosave:
             {"format": FORMAT, "version": VERSION, **asdict(self.header)}
         ).removesuffix("}")
         body = ",\n".join(text for _, text in self._saved)
-        _write_whole(self.path, f'{head},\n"actions": [\n{body}\n]}}\n')
+        text = f'{head},\n"actions": [\n{body}\n]}}\n'
+        with whole_file(self.path) as part:
+            part.write_text(text, encoding="utf-8")
 
 
 def autosave_path(image: str, folder: Path) -> Path:
@@ -205,13 +208,3 @@ def _read_header(content: dict[str, Any]) -> AnnotationHeader:
 
 def _dump(record: dict[str, Any]) -> str:
     return json.dumps(record, separators=(",", ":"))
-
-
-def _write_whole(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".part")
-    with beside.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)

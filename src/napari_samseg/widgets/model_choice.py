@@ -14,7 +14,9 @@ from qtpy.QtWidgets import (
     QComboBox,
     QFileDialog,
     QFormLayout,
+    QGraphicsOpacityEffect,
     QLabel,
+    QSizePolicy,
     QStyle,
     QStyledItemDelegate,
     QStyleOptionViewItem,
@@ -22,6 +24,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_samseg.adapters.plugin_settings import read_plugin_settings
+from napari_samseg.core.models.speed import recall_speeds
 from napari_samseg.core.models.summary import ModelSummary, summarise_models
 from napari_samseg.core.settings import ModelSettings
 from napari_samseg.widgets.dock_panel import compact_combo, select_item
@@ -39,6 +42,8 @@ __all__ = [
 ]
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
+# of what is said of models, beside their names
+PALE = 0.65
 # where an item of the box keeps the `ModelSummary` of its model
 SUMMARY = Qt.ItemDataRole.UserRole + 1
 
@@ -113,8 +118,14 @@ class ModelCombo(QComboBox):
 
     def look_for_speed(self) -> None:
         """Show how fast the chosen model is, once that was measured."""
-        if self.summary is not None and not self.summary.speed:
-            self.refresh()
+        if self.summary is None or self.summary.speed or self.view().isVisible():
+            return
+        seconds = recall_speeds().get(self.currentData())
+        if seconds is None:
+            return
+        timed = replace(self.summary, seconds=seconds)
+        self.setItemData(self.currentIndex(), timed, SUMMARY)
+        self.refreshed.emit()
 
 
 class TwoLines(QStyledItemDelegate):
@@ -149,7 +160,7 @@ class TwoLines(QStyledItemDelegate):
         painter.save()
         painter.setPen(shown.palette.color(QPalette.ColorRole.Text))
         painter.drawText(room, Qt.AlignmentFlag.AlignTop, name)
-        painter.setOpacity(0.65)
+        painter.setOpacity(PALE)
         text = shown.fontMetrics.elidedText(
             _one_line(summary), Qt.TextElideMode.ElideRight, room.width()
         )
@@ -169,7 +180,14 @@ class ModelLine(QLabel):
         super().__init__()
         self._models = models
         self.setWordWrap(True)
-        self.setStyleSheet("QLabel { color: #9a9fa6; padding: 0; }")
+        # names of models may hold anything
+        self.setTextFormat(Qt.TextFormat.PlainText)
+        # a long word must not push the panel out of its dock
+        self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
+        self.setStyleSheet("QLabel { padding: 0; }")
+        paler = QGraphicsOpacityEffect(self)
+        paler.setOpacity(PALE)
+        self.setGraphicsEffect(paler)
         models.currentIndexChanged.connect(self.refresh)
         models.refreshed.connect(self.refresh)
         self.refresh()
@@ -178,7 +196,8 @@ class ModelLine(QLabel):
         """Say it of the model that is chosen now."""
         summary = self._models.summary
         self.setText("" if summary is None else _one_line(summary))
-        self.setVisible(summary is not None)
+        if self.parent() is not None:  # alone it would be a window
+            self.setVisible(summary is not None)
 
 
 def _one_line(summary: ModelSummary) -> str:
@@ -209,7 +228,7 @@ def ask_checkpoint(parent: QWidget) -> str:
 
 
 class ModelChoice:
-    """Keeps what a box of `make_model_combo` and a form of `make_device_form` say.
+    """Keeps what a `ModelCombo` and a form of `make_device_form` say.
 
     Attributes
     ----------

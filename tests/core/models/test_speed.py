@@ -146,3 +146,17 @@ def test_a_name_has_the_speed_it_had_last(model, make_tiny_sam, clock, remember)
     remember_speed(model, 0.01, lanes=4)
     remember_speed(model, 9.0, what="training")
     assert recall_speeds()["tiny vit"] == 2.0
+
+
+def test_who_shares_an_encoder_has_its_speed_at_once(model, make_tiny_sam, clock):
+    tuned = SamModel(model.sam, name="tuned", family="sam")
+    half = SamModel(model.sam, name="tiny vit", family="sam", dtype=torch.bfloat16)
+    for _ in range(5):
+        remember_speed(model, 1.0)
+        remember_speed(tuned, 1.0)
+    assert recall_speeds() == {"tiny vit": 1.0, "tuned": 1.0}
+    # to another precision and back, within the time between two writings
+    remember_speed(half, 0.5)
+    assert recall_speeds()["tiny vit"] == 0.5
+    remember_speed(model, 1.0)
+    assert recall_speeds()["tiny vit"] == 1.0

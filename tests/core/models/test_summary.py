@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from napari_samseg.core.models.summary import ENCODER_BYTES, ModelSummary
+from napari_samseg.core.models import summary
+from napari_samseg.core.models.summary import ModelSummary
 from napari_samseg.core.models.summary import summarise_models as summarise
 from napari_samseg.core.models.weights import list_models
 from napari_samseg.core.models.zoo import ZOO
@@ -43,9 +44,15 @@ def test_every_model_has_a_use_and_a_size(tmp_path: Path) -> None:
     assert summarise(tmp_path)["vit_t_lm"].facts == "3 MB, not timed yet"
 
 
-def test_sizes_that_sources_state_are_those_of_their_encoders() -> None:
-    for name in ("vit_b", "vit_l", "vit_h"):
-        assert ZOO[name].checkpoint.nbytes == ENCODER_BYTES[name]
+def test_files_that_went_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(summary, "embedded_path", lambda: tmp_path / "gone")
+    # a tuned model goes while the list is made
+    listed = {"default": "a", "mine": "b"}
+    monkeypatch.setattr(summary, "list_models", lambda folder: listed)
+    found = summarise(tmp_path)
+    assert {model.facts for model in found.values()} == {"its file is missing"}
 
 
 def test_asking_needs_no_torch() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from tiny_coins import tiny_model
 
@@ -351,7 +352,8 @@ def test_a_full_disk_leaves_the_old_weights(
     before = (tmp_path / "best.safetensors").read_bytes()
 
     def full(*args: object, **options: object) -> None:
-        raise OSError(28, "No space left on device")
+        # which is an error of no other kind
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
 
     monkeypatch.setattr("safetensors.torch.save_file", full)
     with pytest.raises(OutputError, match=r"best.safetensors.*make room.*is kept"):

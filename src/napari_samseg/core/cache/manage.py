@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import uuid
 import zipfile
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
@@ -25,6 +23,7 @@ from napari_samseg.core.errors import (
 )
 from napari_samseg.core.io.output import check_output_file
 from napari_samseg.core.types import Progress
+from napari_samseg.core.whole_file import whole_file
 
 __all__ = [
     "EntrySummary",
@@ -207,7 +206,7 @@ def export_zip(
     ]
     documents = [f"{entry}/{name}" for entry in digests for name in DOCUMENTS]
     with (
-        _whole_file(path) as file,
+        _exported(path) as file,
         zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive,
     ):
         _copy(keys, [METADATA, *documents], archive)
@@ -226,22 +225,15 @@ def _copy(keys: StoreKeys, names: Sequence[str], archive: zipfile.ZipFile) -> No
 
 
 @contextlib.contextmanager
-def _whole_file(path: Path) -> Iterator[Path]:
-    """Give a name to write to, and move it into place at the end."""
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}{PARTIAL}")
+def _exported(path: Path) -> Iterator[Path]:
+    """Write a file, whole or not at all, and say what went wrong in words."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield part
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())
-        part.replace(path)
+        with whole_file(path) as part:
+            yield part
     except CacheError:
         raise
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink()
 
 
 def _summarise(store: EmbeddingStore, digest: str) -> EntrySummary:

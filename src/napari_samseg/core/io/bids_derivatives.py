@@ -16,6 +16,7 @@ from napari_samseg.core.errors import InvalidImageError, MissingFileError, Outpu
 from napari_samseg.core.io.bids import BidsDataset, BidsImage
 from napari_samseg.core.io.bids_metadata import read_json
 from napari_samseg.core.io.output import check_output_folder
+from napari_samseg.core.whole_file import whole_file
 
 __all__ = [
     "Derivative",
@@ -254,7 +255,5 @@ def _generator() -> dict[str, str]:
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    # the old file stays until the new one is complete
-    unfinished = path.with_name(path.name + ".part")
-    unfinished.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    unfinished.replace(path)
+    with whole_file(path) as part:
+        part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from napari_samseg.core.errors import InvalidLabelsError, MissingFileError
+from napari_samseg.core.whole_file import whole_file
 
 __all__ = ["plain_value", "read_json", "read_text", "write_lines"]
 
@@ -50,14 +51,11 @@ def read_json(path: Path) -> Any:
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:
     """Write a text file, which is there whole or not at all; makes its folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.part")
-    try:
-        with unfinished.open("w", encoding="utf-8", newline="\n") as file:
-            file.writelines(f"{line}\n" for line in lines)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with (
+        whole_file(path) as part,
+        part.open("w", encoding="utf-8", newline="\n") as file,
+    ):
+        file.writelines(f"{line}\n" for line in lines)
 
 
 def plain_value(value: Any) -> Any:

@@ -35,7 +35,7 @@ LANDMARK = "prompt_encoder."
 
 
 # Where what this package writes keeps the hash of the tensors.
-DIGEST_KEY = "digest"
+DIGEST_KEY = "samseg_digest"
 
 
 class Checkpoint(NamedTuple):
@@ -94,7 +94,10 @@ def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, st
     except SafetensorError as error:
         raise CheckpointError(f"{path.name} is damaged: {error}") from error
     if DIGEST_KEY in metadata and metadata[DIGEST_KEY] != digest_tensors(tensors):
-        raise CheckpointError(f"{path.name} is damaged: its weights have changed")
+        raise CheckpointError(
+            f"{path.name} is damaged, its weights are not those that were written: "
+            "copy it again, or take another checkpoint of the same training"
+        )
     return tensors, metadata
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import statistics
 import time
 from dataclasses import asdict, dataclass, field
@@ -19,6 +18,7 @@ from threading import Lock
 
 from napari_samseg.core.annotation_file import cache_folder
 from napari_samseg.core.models.protocol import PromptableModel, precision_of
+from napari_samseg.core.whole_file import whole_file
 
 __all__ = ["recall_speed", "recall_speeds", "remember_speed", "speed_path"]
 
@@ -29,6 +29,7 @@ SECONDS_BETWEEN = 30.0
 
 _lock = Lock()
 _last_written: dict[tuple[Path, str], float] = {}
+_last_named: dict[tuple[Path, str], str] = {}
 
 
 def speed_path() -> Path:
@@ -54,15 +55,21 @@ def remember_speed(
     path, key = speed_path(), _key(model, lanes, what)
     now = time.monotonic()
     with _lock:
-        if now - _last_written.get((path, key), -math.inf) < SECONDS_BETWEEN:
+        is_plane = lanes == 1 and not what
+        # another model may share the encoder, and a device may be come back to
+        is_named = not is_plane or _last_named.get((path, model.name)) == key
+        was_written = _last_written.get((path, key), -math.inf)
+        if is_named and now - was_written < SECONDS_BETWEEN:
             return
         found = _read(path)
         kept = [*found.seconds.get(key, []), float(seconds)]
         found.seconds[key] = kept[-MEASUREMENTS:]
-        if lanes == 1 and not what:
+        if is_plane:
             found.named[model.name] = key
         if _write(path, found):
             _last_written[path, key] = now
+            if is_plane:
+                _last_named[path, model.name] = key
 
 
 def recall_speed(
@@ -129,11 +136,9 @@ def _is_duration(value: object) -> bool:
 
 def _write(path: Path, measured: _Measurements) -> bool:
     """Replace the file whole; tell whether that was possible."""
-    beside = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(json.dumps(asdict(measured), indent=1), encoding="utf-8")
-        beside.replace(path)
+        with whole_file(path) as part:
+            part.write_text(json.dumps(asdict(measured), indent=1), encoding="utf-8")
     except OSError:
         return False
     return True

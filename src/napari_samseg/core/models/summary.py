@@ -8,23 +8,19 @@ from pathlib import Path
 from napari_samseg.core.amounts import describe_bytes, describe_seconds
 from napari_samseg.core.models.speed import recall_speeds
 from napari_samseg.core.models.weights import (
+    TUNED_FILE,
     embedded_path,
     list_models,
     models_folder,
-    tuned_models,
+    tuned_folder,
 )
 from napari_samseg.core.models.zoo import ZOO
 
 __all__ = ["ModelSummary", "summarise_models"]
 
-# Weights of Segment Anything by encoder, in float32, which others trained anew. That of
-# TinyViT is counted from its parameters, the others are the files of the first authors.
-ENCODER_BYTES = {
-    "vit_t": 40_560_924,
-    "vit_b": 375_042_383,
-    "vit_l": 1_249_524_607,
-    "vit_h": 2_564_550_879,
-}
+# Weights with the encoder TinyViT in float32, counted from the parameters: no source
+# states the size of their files.
+TINY_VIT_BYTES = 40_560_924
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +32,7 @@ class ModelSummary:
     description : str
         What it is good for.
     size : str
-        Of its weights, in words.
+        Of its weights, in words; empty where they are missing.
     is_here : bool
         Whether it need not be downloaded.
     seconds : float or None
@@ -60,6 +56,8 @@ class ModelSummary:
     @property
     def facts(self) -> str:
         """Size and speed in words."""
+        if not self.size:
+            return "its file is missing"
         shown = [self.size if self.is_here else f"downloads {self.size} once"]
         if self.speed:
             shown.append(f"{self.speed} a plane here")
@@ -77,13 +75,17 @@ def summarise_models(folder: Path | None = None) -> dict[str, ModelSummary]:
         Where models lie; `models_folder` by default.
     """
     speeds = recall_speeds()
-    files = {"default": embedded_path(), **tuned_models(folder)}
     root = models_folder() if folder is None else folder
-    files |= {name: root / m.checkpoint.file_name for name, m in ZOO.items()}
     found = {}
     for name, description in list_models(folder).items():
+        if name in ZOO:
+            path = root / ZOO[name].checkpoint.file_name
+        elif name == "default":
+            path = embedded_path()
+        else:
+            path = tuned_folder(folder) / name / TUNED_FILE
         try:
-            size, is_here = describe_bytes(files[name].stat().st_size), True
+            size, is_here = describe_bytes(path.stat().st_size), True
         except OSError:
             size, is_here = _size_of_download(name), False
         found[name] = ModelSummary(description, size, is_here, speeds.get(name))
@@ -91,9 +93,12 @@ def summarise_models(folder: Path | None = None) -> dict[str, ModelSummary]:
 
 
 def _size_of_download(name: str) -> str:
+    if name not in ZOO:
+        return ""
     nbytes = ZOO[name].checkpoint.nbytes
     if nbytes is not None:
         return describe_bytes(nbytes)
     # where no source states it: that of the same network with other weights
     encoder = "_".join(name.split("_")[:2])
-    return f"about {describe_bytes(ENCODER_BYTES[encoder])}"
+    same = ZOO[encoder].checkpoint.nbytes
+    return f"about {describe_bytes(same or TINY_VIT_BYTES)}"

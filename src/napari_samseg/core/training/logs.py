@@ -100,11 +100,13 @@ class LogStart:
     def read_run(self, service: str) -> str | None:
         """Return the run of a service that a resumed training goes on in."""
         path = self.folder / EVENTS / f"{service}.run"
-        return path.read_text() if self.step and path.is_file() else None
+        is_there = self.step and path.is_file()
+        return path.read_text(encoding="utf-8") if is_there else None
 
     def keep_run(self, service: str, run: str) -> None:
         """Keep what `read_run` returns."""
-        (self.folder / EVENTS / f"{service}.run").write_text(run)
+        with replacing(self.folder / EVENTS / f"{service}.run") as unfinished:
+            unfinished.write_text(run, encoding="utf-8")
 
     @property
     def flat_settings(self) -> dict[str, Any]:
@@ -284,14 +286,10 @@ class TrainingLog:
         self._logs: list[RunLog] = []
         with ExitStack() as failed:
             failed.callback(self.close)
-            try:
-                table = CsvLog(start)
-                self._logs.append(table)
+            table = CsvLog(start)
+            self._logs.append(table)
+            with telling_what_failed(start.folder / EVENTS):
                 self._logs.append(TensorBoardLog(start))
-            except OSError as error:
-                raise OutputError(
-                    f"{start.folder} cannot be written: {error}"
-                ) from error
             for name in loggers:
                 self._logs.append(_start(name, start))
             failed.pop_all()

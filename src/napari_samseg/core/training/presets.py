@@ -90,7 +90,7 @@ PRESETS: Mapping[str, TuningPlan] = {
             validate_every=50,
             checkpoint_every=50,
         ),
-        VARIED,
+        replace(VARIED, feature_dropout=0.1),
     ),
     "whole": TuningPlan(
         "Whole: the encoder too, for kinds of image that a small model never saw",

@@ -206,7 +206,7 @@ class ViewSet:
 
     @classmethod
     def _read(cls, folder: Path) -> ViewSet:
-        table = json.loads((folder / TABLE).read_text())
+        table = json.loads((folder / TABLE).read_text(encoding="utf-8"))
         views = [_read_view(values) for values in table["views"]]
         # numpy leaves a damaged file open that it has opened itself
         with (

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from napari_samseg.core.errors import OutputError
+from napari_samseg.core.whole_file import whole_file
 
 __all__ = ["replacing", "telling_what_failed", "write_json"]
 
@@ -23,9 +23,13 @@ def telling_what_failed(path: Path) -> Iterator[None]:
     path : Path
         That is written in the ``with`` block.
     """
+    from safetensors import SafetensorError
+
     try:
         yield
-    except (OSError, RuntimeError) as error:  # torch and safetensors have their own
+    except OutputError:  # is told already
+        raise
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch's is the second
         raise OutputError(
             f"{path} cannot be written ({error}): make room or choose another folder; "
             "what was there before is kept"
@@ -34,28 +38,15 @@ def telling_what_failed(path: Path) -> Iterator[None]:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a path to write to; what is there takes the place of `path` at the end.
-
-    The old file stays until the new one is whole: a full disk or a power cut leaves
-    one that can be read. Folders that are missing are made.
+    """Write a file as `whole_file` does, and say what went wrong in words.
 
     Raises
     ------
     OutputError
         If it cannot be written.
     """
-    unfinished = path.with_name(f"{path.name}.part")
-    try:
-        with telling_what_failed(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            yield unfinished
-            with unfinished.open("rb") as file:
-                os.fsync(file.fileno())
-            unfinished.replace(path)
-    finally:
-        # a parent that is a file has no such file in it either
-        if path.parent.is_dir():
-            unfinished.unlink(missing_ok=True)
+    with telling_what_failed(path), whole_file(path) as unfinished:
+        yield unfinished
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

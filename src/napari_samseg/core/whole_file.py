@@ -1,0 +1,42 @@
+"""Files that are there whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+__all__ = ["whole_file"]
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Give a path to write to; what is there takes the place of `path` at the end.
+
+    The old file stays until the new one is complete: a full disk, a power cut or an
+    error in the ``with`` block leaves one that can be read. Folders that are missing
+    are made. Several processes may write the same file: the last one counts.
+
+    Parameters
+    ----------
+    path : Path
+
+    Raises
+    ------
+    OSError
+        If it cannot be written.
+    """
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield part
+        # Windows lets only those who may write ask for that
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        # gone, or never there, or on a disk that takes nothing any more
+        with contextlib.suppress(OSError):
+            part.unlink()
