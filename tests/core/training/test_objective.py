@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from napari_samseg.core.training.losses import read_loss
-from napari_samseg.core.training.objective import decode_objects, object_loss
+from napari_samseg.core.training.objective import object_loss
 from napari_samseg.core.training.targets import ObjectTargets
 
 if TYPE_CHECKING:
-    from segment_anything.modeling import Sam
+    pass
 
 
 def square_target() -> tuple[torch.Tensor, ObjectTargets]:
@@ -21,22 +21,6 @@ def square_target() -> tuple[torch.Tensor, ObjectTargets]:
     window = mask[4:20, 8:24].repeat_interleave(2, 0).repeat_interleave(2, 1)
     box = torch.tensor([[8 / 32, 4 / 32, 24 / 32, 20 / 32]])
     return mask, ObjectTargets(box, window[None])
-
-
-def test_batched_decoder_is_the_mask_decoder(tiny_sam: Sam) -> None:
-    torch.manual_seed(0)
-    width, grid = 32, 4
-    image = torch.randn(1, width, grid, grid)
-    points = torch.rand(3, 2, 2) * 64, torch.ones(3, 2)
-    with torch.no_grad():
-        sparse, dense = tiny_sam.prompt_encoder(points=points, boxes=None, masks=None)
-        positions = tiny_sam.prompt_encoder.get_dense_pe()
-        expected = tiny_sam.mask_decoder.predict_masks(image, positions, sparse, dense)
-        found = decode_objects(
-            tiny_sam.mask_decoder, image.expand(3, -1, -1, -1), positions, sparse, dense
-        )
-    for one, other in zip(found, expected, strict=True):
-        torch.testing.assert_close(one, other)
 
 
 def test_the_true_mask_costs_nothing_and_has_iou_one() -> None:

@@ -22,6 +22,7 @@ from napari_samseg.core.errors import (
     SettingsError,
 )
 from napari_samseg.core.models.attention import Stage, fast_stages
+from napari_samseg.core.models.decoding import decode_objects
 from napari_samseg.core.models.device import full_products
 from napari_samseg.core.models.frame import (
     boxes_to_frame,
@@ -233,12 +234,13 @@ class SamModel:
                 boxes=boxes,
                 masks=masks,
             )
-            logits, iou = self.sam.mask_decoder(
-                image_embeddings=self._features(embedding),
-                image_pe=self.sam.prompt_encoder.get_dense_pe(),
-                sparse_prompt_embeddings=sparse,
-                dense_prompt_embeddings=dense,
-                multimask_output=multimask,
+            logits, iou = decode_objects(
+                self.sam.mask_decoder,
+                self._features(embedding),
+                self.sam.prompt_encoder.get_dense_pe(),
+                sparse,
+                dense,
+                masks=slice(1, None) if multimask else slice(0, 1),
             )
             return DecodedMasks(logits.cpu().numpy(), iou.cpu().numpy())
 

@@ -12,14 +12,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from segment_anything.modeling import MaskDecoder
 from torch.nn import functional
 
 from napari_samseg.core.training.losses import LossSum, iou_mse_loss, weighted_sum
 from napari_samseg.core.training.targets import ObjectTargets, window_grid
-from napari_samseg.core.training.two_way import two_way
 
-__all__ = ["DistantTokens", "ObjectLoss", "decode_objects", "object_loss"]
+__all__ = ["ObjectLoss", "object_loss"]
 
 DICE_BCE = weighted_sum({"dice_bce": 1})
 
@@ -39,74 +37,6 @@ class ObjectLoss:
     mask: torch.Tensor
     iou_error: torch.Tensor
     iou: torch.Tensor
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class DistantTokens:
-    """A few tokens of an image that stand for all beyond the surroundings of objects.
-
-    Attributes
-    ----------
-    keys, positions : (N, F, C) float tensor
-    log_counts : (N, F) float tensor
-        Logarithm of how many tokens each stands for; -inf where it is not needed.
-    """
-
-    keys: torch.Tensor
-    positions: torch.Tensor
-    log_counts: torch.Tensor
-
-
-def decode_objects(
-    decoder: MaskDecoder,
-    embeddings: torch.Tensor,
-    positions: torch.Tensor,
-    sparse: torch.Tensor,
-    dense: torch.Tensor,
-    rest: DistantTokens | None = None,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Decode N objects that may come from different images.
-
-    `MaskDecoder.predict_masks` takes one image and many prompts; a training batch has
-    a row of embeddings for each object instead, and may be a part of the canvas.
-
-    Parameters
-    ----------
-    embeddings : (N, C, h, w) float tensor
-    positions : (1, C, h, w) float tensor
-        Dense positional encoding of that part.
-    sparse : (N, T, C) float tensor
-    dense : (N, C, h, w) float tensor
-    rest : DistantTokens, optional
-        What else of the image the prompts look at; no mask is computed there.
-
-    Returns
-    -------
-    logits : (N, M, 4h, 4w) float tensor
-    iou_predictions : (N, M) float tensor
-        M is four in SAM: the mask for clear prompts, then three for ambiguous ones.
-    """
-    n, c, h, w = embeddings.shape
-    outputs = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
-    tokens = torch.cat([outputs.expand(n, -1, -1), sparse], dim=1)
-    keys = (embeddings + dense).flatten(2).transpose(1, 2)
-    places, log_counts = positions.flatten(2).transpose(1, 2), None
-    if rest is not None:
-        keys = torch.cat([keys, rest.keys], dim=1)
-        places = torch.cat([places.expand(n, -1, -1), rest.positions], dim=1)
-        log_counts = functional.pad(rest.log_counts, (h * w, 0))
-    hidden, source = two_way(decoder.transformer, keys, places, tokens, log_counts)
-    source = source[:, : h * w].transpose(1, 2).reshape(n, c, h, w)
-    upscaled = decoder.output_upscaling(source)
-    weights = torch.stack(
-        [
-            head(hidden[:, 1 + i])
-            for i, head in enumerate(decoder.output_hypernetworks_mlps)
-        ],
-        dim=1,
-    )
-    logits = (weights @ upscaled.flatten(2)).unflatten(2, upscaled.shape[2:])
-    return logits, decoder.iou_prediction_head(hidden[:, 0])
 
 
 def object_loss(

@@ -13,18 +13,14 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from napari_samseg.core.models.decoding import DistantTokens, decode_objects
 from napari_samseg.core.models.frame import (
     boxes_to_frame,
     points_to_frame,
 )
 from napari_samseg.core.training.cutting import TokenWindows, sparsely
 from napari_samseg.core.training.losses import LossSum
-from napari_samseg.core.training.objective import (
-    DistantTokens,
-    ObjectLoss,
-    decode_objects,
-    object_loss,
-)
+from napari_samseg.core.training.objective import ObjectLoss, object_loss
 from napari_samseg.core.training.targets import ObjectTargets, window_grid
 from napari_samseg.core.types import PlanePrompts
 

@@ -10,6 +10,7 @@ from skimage import data
 from skimage.measure import label
 
 from napari_samseg.core.models import load_model
+from napari_samseg.core.models.two_way import two_way
 from napari_samseg.core.prompts.from_labels import (
     sample_jittered_box,
     sample_random_point,
@@ -19,7 +20,6 @@ from napari_samseg.core.training import prompted
 from napari_samseg.core.training.cutting import surround
 from napari_samseg.core.training.prompted import FramePrompts
 from napari_samseg.core.training.targets import window_targets
-from napari_samseg.core.training.two_way import two_way
 
 
 @pytest.fixture
@@ -28,9 +28,17 @@ def transformer() -> TwoWayTransformer:
     return TwoWayTransformer(depth=2, embedding_dim=32, num_heads=4, mlp_dim=16)
 
 
-def test_it_is_segment_anythings(transformer: TwoWayTransformer) -> None:
+@pytest.mark.parametrize("n_prompts", [3, 40])
+def test_it_is_segment_anythings(
+    transformer: TwoWayTransformer, n_prompts: int
+) -> None:
+    # biases are zeros at first, which would hide one that is forgotten
+    for name, tensor in transformer.named_parameters():
+        if name.endswith("bias"):
+            torch.nn.init.normal_(tensor)
     image, places = torch.randn(2, 32, 5, 7), torch.randn(1, 32, 5, 7)
-    tokens = torch.randn(2, 3, 32)
+    # more of them than pay to be projected in place of the image
+    tokens = torch.randn(2, n_prompts, 32)
     expected = transformer(image, places.expand(2, -1, -1, -1), tokens)
     flat = [x.flatten(2).transpose(1, 2) for x in (image, places)]
     for one, other in zip(two_way(transformer, *flat, tokens), expected, strict=True):
