@@ -336,6 +336,7 @@ class EmbeddingWidget(EmbeddingLayout):
             show_text(self._estimate, f"Estimating: {describe_progress(progress)}")
 
     def _on_finished(self, report: EmbedReport) -> None:
+        self._model_box.look_for_speed()
         text = describe_report(report)
         if report.unreadable:
             self._show_error(text)

@@ -250,6 +250,7 @@ class RefineWidget(RefineLayout):
         )
 
     def _on_finished(self, counts: RefineCounts) -> None:
+        self._model_box.look_for_speed()
         self._say(f"{counts}.")
         self._review.show_current()
 

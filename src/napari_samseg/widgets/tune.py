@@ -336,6 +336,7 @@ class TuneWidget(TuneLayout):
         self._tuned.show_preview(preview)
 
     def _on_finished(self, result: TuneResult) -> None:
+        self._model_box.look_for_speed()
         self._say(f"Done: the model {self._tuned_name!r} is in the lists of models.")
         self._tell_result(result)
 
