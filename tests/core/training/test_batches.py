@@ -15,7 +15,7 @@ from napari_samseg.core.images import open_image
 from napari_samseg.core.models.sam import SamModel
 from napari_samseg.core.settings import AugmentSettings, TileSettings, TuneSettings
 from napari_samseg.core.steps import run_steps
-from napari_samseg.core.training import objective, prompted
+from napari_samseg.core.training import prompted
 from napari_samseg.core.training.batches import BatchSource, TuneLoss
 from napari_samseg.core.training.class_planes import ClassPlanes
 from napari_samseg.core.training.images import LabelledImage
@@ -137,7 +137,7 @@ def test_a_topological_loss_trains_on_whole_masks(
     model: SamModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("gudhi")
-    plain = objective.decode_objects
+    plain = prompted.decode_objects
 
     def losses(loss: str, blob: float) -> float:
         """The loss of a batch whose masks have a blob far from the object."""
