@@ -86,7 +86,7 @@ def test_masks_are_the_published_ones_at_full_size(published):
     model = SamModel(ours, name="vit_t", family="mobile_sam")
     embedding = model.encode(plane)
     with torch.inference_mode():
-        expected = published.image_encoder(model._preprocess(plane))[0].numpy()
+        expected = published.image_encoder(model._preprocess([plane]))[0].numpy()
     features = embedding.features["image_embed"]
     np.testing.assert_allclose(features, expected, atol=1e-4, rtol=1e-4)
 
