@@ -21,6 +21,7 @@ from napari_samseg.core.models import MODEL_FAMILIES, families, load_model
 from napari_samseg.core.models.checkpoint import load_tensors, read_checkpoint
 from napari_samseg.core.settings import ModelSettings
 from napari_samseg.core.steps import run_steps
+from napari_samseg.core.training.result import write_tensors
 
 
 @pytest.fixture
@@ -267,3 +268,17 @@ def test_a_model_that_does_not_fit_at_all_is_told(monkeypatch):
     monkeypatch.setattr(families, "read_checkpoint", fill)
     with pytest.raises(ModelMemoryError, match="not enough memory to load model def"):
         load_model(device="cpu")
+
+
+def test_weights_written_here_are_refused_once_they_have_changed(tmp_path, tensors):
+    path = tmp_path / "mine.safetensors"
+    write_tensors(path, tensors, {"about": "a test"})
+    assert_equal(
+        dict(sorted(read_checkpoint(path).tensors.items())),
+        dict(sorted(tensors.items())),
+    )
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"mine.safetensors is damaged.*copy it"):
+        read_checkpoint(path)
