@@ -28,12 +28,12 @@ from napari_samseg.core.prompts.object_index import index_objects
 
 # how often each set is drawn; within a set every image is equally likely
 SHARES = {
-    "dsb2018/dark_background_gray": 0.20,
-    "dsb2018/color_stained": 0.11,
+    "dsb2018/dark_background_gray": 0.17,
+    "dsb2018/color_stained": 0.12,
     "dsb2018/bright_background_gray": 0.05,
-    "axon_sem": 0.20,
-    "em_fib25": 0.10,
-    "mri_lesions": 0.03,
+    "axon_sem": 0.18,
+    "em_fib25": 0.16,
+    "mri_lesions": 0.02,
     "laptrack_cells": 0.03,
     "generated/cells": 0.06,
     "generated/capsules": 0.02,
@@ -42,7 +42,7 @@ SHARES = {
     "generated/tissue": 0.05,
     "generated/neurites": 0.03,
     "generated/organelles": 0.03,
-    "generated/fluid": 0.04,
+    "generated/fluid": 0.05,
 }
 # of images whose objects nest, how often the outer ones are prompted
 OUTER_SHARE = 0.35

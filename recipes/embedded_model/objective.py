@@ -35,8 +35,9 @@ STRIDE = 8  # pixels of a token of the embedding
 WARMUP = 0.06  # share of the steps on dense targets alone
 FREEZE_NORM = 0.75  # from this share on the running statistics stay
 LATE = 0.6  # from this share on the dense targets matter less
-# of the steps before, those on dense targets alone: prompts take three quarters of the
-# time of a step, and what they need first are features that tell neighbours apart
+# of the steps before, those on dense targets alone, from random weights: prompts take
+# three quarters of the time of a step, and what they need first are features that tell
+# neighbours apart
 DENSE_SHARE = 0.65
 MOST_CLICKS = 2  # corrections, as often as one and none
 LOSS = weighted_sum({"dice_bce": 1})
@@ -45,10 +46,15 @@ LOSS = weighted_sum({"dice_bce": 1})
 IOU_WEIGHT = 3.0
 
 
-def is_dense(step: int, steps: int) -> bool:
-    """Tell whether a step trains on dense targets alone."""
+def is_dense(step: int, steps: int, *, knows: bool = False) -> bool:
+    """Tell whether a step trains on dense targets alone.
+
+    A model that `knows` objects does so only while the new dense head learns.
+    """
     if step < WARMUP * steps:
         return True
+    if knows:
+        return False
     drawn = np.random.default_rng((step, 11)).random()
     return bool(step < LATE * steps and drawn < DENSE_SHARE)
 
@@ -109,7 +115,7 @@ class Objective:
             dense = self.module.dense(features.detach() if is_new else features)
             cost = dense_loss(dense, batch.labels.to(features.device))
             figures = {"dense": float(cost.detach())}
-            if is_dense(step, self.steps):
+            if is_dense(step, self.steps, knows=self.knows):
                 return cost, figures
             loss, ious = self._prompted(features, batch)
         weight = 0.03 if progress > LATE else 0.2

@@ -20,6 +20,8 @@ from scipy.spatial import cKDTree
 
 # fluid and the like: smaller components are no objects
 LEAST_PIXELS = 25
+# of images with fluid, those that show the retina as a narrow band
+SCANS = 0.6
 
 
 def draw_tissue(rng: Random, size: int) -> Scene:
@@ -178,14 +180,19 @@ def draw_fluid(rng: Random, size: int) -> Scene:
     yy = np.mgrid[:size, :size][0].astype(np.float32)
     wave = smooth_noise(rng, size, size / rng.uniform(1, 3))
     yy = yy + wave * rng.uniform(2, size / 12)
-    count = int(rng.integers(4, 11))
-    edges = np.sort(rng.uniform(0, size, count))
-    shades = rng.uniform(0.1, 1.0, count)
-    # layers whose edges are a few pixels soft
-    layer = np.searchsorted(edges, yy) % count
-    grey = ndimage.gaussian_filter(shades[layer].astype(np.float32), 1.5)
     middle, band = rng.uniform(0.3, 0.7) * size, rng.uniform(0.1, 0.35) * size
     grain = rng.uniform(8, size / 6)
+    if rng.random() < SCANS:
+        band = rng.uniform(0.06, 0.2) * size
+        grain = rng.uniform(4, max(5.0, band / 2))
+        grey = _draw_retina(rng, (yy - middle) / band)
+    else:
+        count = int(rng.integers(4, 11))
+        edges = np.sort(rng.uniform(0, size, count))
+        shades = rng.uniform(0.1, 1.0, count)
+        grey = shades[np.searchsorted(edges, yy) % count]
+    # layers whose edges are a few pixels soft
+    grey = ndimage.gaussian_filter(grey.astype(np.float32), rng.uniform(0.7, 1.8))
     field = smooth_noise(rng, size, grain)
     if rng.random() < 0.6:  # wider than high
         wide = ndimage.gaussian_filter1d(field, grain * rng.uniform(0.2, 0.8), axis=1)
@@ -201,8 +208,28 @@ def draw_fluid(rng: Random, size: int) -> Scene:
         y, x = (int(v) for v in rng.uniform(0, size - max(lone.shape), 2))
         found[y : y + lone.shape[0], x : x + lone.shape[1]][lone < 1] = 1
     soft = ndimage.gaussian_filter((found > 0).astype(np.float32), rng.uniform(0.5, 2))
-    dark = rng.uniform(0.0, 0.15)
-    grey = grey * (1 - soft) + dark * soft
+    # hardly darker than the dark layers, or black
+    clear = rng.uniform(0.4, 1)
+    grey = grey * (1 - clear * soft) + rng.uniform(0.0, 0.15) * clear * soft
     speckle = rng.gamma(rng.uniform(3, 15), 1.0, grey.shape)
     grey = grey * (1 + rng.uniform(0.2, 1) * (speckle / speckle.mean() - 1))
     return Scene(grey.astype(np.float32), (found.astype(np.uint16),))
+
+
+def _draw_retina(rng: Random, height: Float) -> npt.NDArray[np.float64]:
+    """Paint layers between -1 and 1 of `height`, and little light above and below.
+
+    The lowest layers are the brightest, and what is bright throws shadows down.
+    """
+    count = int(rng.integers(4, 9))
+    edges = np.sort(rng.uniform(-1, 1, count))
+    shades = rng.uniform(0.15, 0.6, count + 1)
+    shades[-1] = rng.uniform(0.7, 1)
+    grey = shades[np.searchsorted(edges, height)]
+    above, below = rng.uniform(0.02, 0.12, 2)
+    fading = below + rng.uniform(0, 0.4) * np.exp(-(height - 1) / rng.uniform(0.2, 1))
+    grey = np.where(height < -1, above, np.where(height > 1, fading, grey))
+    columns = rng.random(height.shape[1]) < rng.uniform(0, 0.08)
+    shadow = ndimage.gaussian_filter1d(columns.astype(np.float32), rng.uniform(0.6, 2))
+    shaded = np.clip(shadow * 1.5, 0, 0.7) * (height > rng.uniform(-0.8, 0.3))
+    return np.asarray(grey * (1 - shaded))

@@ -42,13 +42,13 @@ def plan_at(
 ) -> CropPlan:
     """Mostly small crops; whole canvases grow more frequent, as the plugin sees them.
 
-    A model that knows objects already (`knows`) sees half of them whole wherever
+    A model that knows objects already (`knows`) sees two of five whole wherever
     prompts are trained. Dense targets alone are learned from small crops.
     """
     small = CropPlan(160, 16, 3)
-    if is_dense(step, steps):
+    if is_dense(step, steps, knows=knows):
         return small
-    share = 0.5 if knows or step > LATE * steps else 0.2
+    share = 0.5 if step > LATE * steps else 0.4 if knows else 0.2
     is_whole = np.random.default_rng((seed, step, 7)).random() < share
     return CropPlan(canvas, 2, 24) if is_whole else small
 
