@@ -61,7 +61,7 @@ def score_set(
                 labels,
                 k,
                 max_objects=options.max_objects or None,
-                tiles=TileSettings(options.tiling),
+                tiles=options.tiles,
                 clicks=options.clicks,
             )
             for k, (_, plane, labels) in planes
@@ -137,7 +137,7 @@ def evaluate(name: str, options: argparse.Namespace) -> None:
                 planes,
                 scores,
                 max_objects=options.max_objects or None,
-                tiles=TileSettings(options.tiling),
+                tiles=options.tiles,
             )
             save_picture(sheet, options.pictures / f"{short_name(name)}-{key}.png")
     for seen, title in ((True, TRAINED), (False, UNTRAINED)):
@@ -162,14 +162,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add(
         "--tiling",
         choices=("whole", "auto"),
-        default="whole",
-        help="auto: planes larger than the model's input in tiles, as in the panels",
+        default="auto",
+        help="auto, as in the panels: planes larger than the model's input in tiles",
     )
+    add("--tile", type=int, default=0, help="side in pixels; 0 is the model's input")
     add("--pictures", type=Path, help="folder for a picture of each set")
     options = parser.parse_args(arguments)
     options.clicks = sorted(set(options.clicks))
     if options.clicks and options.clicks[0] < 1:
         parser.error(f"--clicks counts from 1, got {options.clicks[0]}")
+    options.tiles = TileSettings(options.tiling, options.tile)
     names = [short_name(name) for name in options.models]
     if options.pictures is not None and len(set(names)) < len(names):
         parser.error(

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from export import write_weights
 from objective import Objective, TrainedModel
-from pack import PackedImage, read_pack
+from pack import PackedImage, open_pack
 from segment_anything.modeling import Sam
 from train import batches
 from validation import Validation
@@ -102,7 +102,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Train each design and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
+    add("--data", type=Path, default=Path("../shared/data"))
     add("--pack", type=Path, default=Path("runs/tiny/pack.npz"), help="of train.py")
+    add("--generated", type=int, help="images drawn into the pack (1500)")
     add("--encoders", nargs="+", choices=ENCODERS, default=list(ENCODERS))
     add("--input-sizes", nargs="+", type=int, default=[384, 512])
     add("--steps", type=int, default=300)
@@ -111,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--seed", type=int, default=0)
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args(arguments)
-    images = read_pack(options.pack)
+    images = open_pack(options.pack, options.data, options.generated)
     validation = Validation(images, options.val_objects, clicks=(3,))
     print(HEADER, flush=True)
     for encoder in options.encoders:

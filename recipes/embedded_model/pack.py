@@ -29,6 +29,7 @@ MRI_TRAIN, MRI_TEST = "patient07", "patient19"
 FIB_TRAIN_STOP, FIB_VALIDATION = 190, (193, 197)
 # seeds of drawn images that are for validation begin here
 HELD_OUT_SEED, HELD_OUT_IMAGES = 1_000_000, 16
+GENERATED = 1500  # drawn images to train on
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,20 @@ def _normalise(raw: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
     return np.ascontiguousarray(plane[..., 0] if grey else plane)
 
 
+def find_pictures(folder: Path, pattern: str = "*.png") -> list[Path]:
+    """Return the pictures of a folder; a set that lacks is no set without pictures.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none.
+    """
+    found = sorted(folder.glob(pattern))
+    if not found:
+        raise FileNotFoundError(f"there is no {pattern} in {folder}: see --data")
+    return found
+
+
 def read_dsb2018(folder: Path, splits: tuple[str, ...]) -> Iterator[PackedImage]:
     """Nuclei of the 2018 Data Science Bowl (CC0)."""
     with (folder / "index.csv").open(newline="") as file:
@@ -80,7 +95,7 @@ def axon_labels(classes: npt.NDArray[np.uint8]) -> tuple[Labels, Labels]:
 
 def read_axon_sem(folder: Path, splits: tuple[str, ...]) -> Iterator[PackedImage]:
     """Axons and myelin in SEM of rat spinal cord (MIT)."""
-    for path in sorted((folder / "images").glob("*.png")):
+    for path in find_pictures(folder / "images"):
         split = "train"
         if path.stem.startswith(AXON_TEST):
             split = "test"
@@ -184,6 +199,31 @@ def write_pack(path: Path, images: Iterator[PackedImage]) -> None:
     unfinished = path.with_suffix(".part.npz")
     np.savez_compressed(unfinished, **arrays)
     unfinished.replace(path)
+
+
+def open_pack(path: Path, data: Path, generated: int | None) -> list[PackedImage]:
+    """Read a pack, which is made where there is none.
+
+    Parameters
+    ----------
+    path : Path
+    data : Path
+        Folder of the sets.
+    generated : int, optional
+        Images to draw, `GENERATED` by default. If it is given, a pack with another
+        number of them is refused.
+    """
+    if not path.exists():
+        count = GENERATED if generated is None else generated
+        write_pack(path, read_training_sets(data, count))
+    images = read_pack(path)
+    drawn = sum(i.source.startswith("generated") and i.split == "train" for i in images)
+    if generated not in (None, drawn):
+        raise SystemExit(
+            f"{path} has {drawn} drawn images, not {generated}: delete it to have it "
+            "made again, or leave --generated out"
+        )
+    return images
 
 
 def read_pack(path: Path) -> list[PackedImage]:

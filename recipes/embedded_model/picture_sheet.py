@@ -18,6 +18,7 @@ from skimage.segmentation import find_boundaries
 from test_sets import TEST_SETS, Plane
 
 from napari_samseg.core.metrics.overlap import mask_iou
+from napari_samseg.core.metrics.prompting import show_plane
 from napari_samseg.core.models import load_model
 from napari_samseg.core.predict import Predictor
 from napari_samseg.core.prompts.from_labels import (
@@ -25,6 +26,8 @@ from napari_samseg.core.prompts.from_labels import (
     sample_random_point,
 )
 from napari_samseg.core.prompts.object_index import index_objects
+from napari_samseg.core.settings import TileSettings
+from napari_samseg.core.steps import run_steps
 from napari_samseg.core.types import MaskPrediction, PlanePrompts
 
 Picture = npt.NDArray[np.uint8]
@@ -81,6 +84,14 @@ def draw_tile(
     return np.asarray(canvas)
 
 
+def predict(
+    predictor: Predictor, plane: Plane, prompts: PlanePrompts
+) -> MaskPrediction:
+    """Decode prompts as the panels do, a large plane in tiles."""
+    seen = show_plane(predictor, plane[1], TileSettings())
+    return run_steps(seen.predict_steps(prompts))
+
+
 def _enlarge(picture: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
     return picture.repeat(ZOOM, axis=0).repeat(ZOOM, axis=1)
 
@@ -100,7 +111,7 @@ def draw_sheet(predictor: Predictor, planes: list[Plane]) -> Picture:
         shown = rng.permutation(np.flatnonzero(whole))[:OBJECTS]
         objects = objects.select(np.sort(shown))
         tiles = [
-            draw_tile(plane, window, prompts, predictor.predict(plane[1], prompts))
+            draw_tile(plane, window, prompts, predict(predictor, plane, prompts))
             for prompts in (
                 sample_jittered_box(objects, rng),
                 sample_random_point(objects, rng),

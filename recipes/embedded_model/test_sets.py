@@ -8,7 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from pack import AXON_TEST, MRI_TEST, axon_labels, read_dsb2018, read_mri
+from pack import (
+    AXON_TEST,
+    MRI_TEST,
+    axon_labels,
+    find_pictures,
+    read_dsb2018,
+    read_mri,
+)
 from skimage.io import imread
 from skimage.measure import label
 
@@ -47,7 +54,7 @@ def read_dsb2018_test(data: Path) -> Iterator[Plane]:
 
 def _read_axon_sem(data: Path, which: int) -> Iterator[Plane]:
     folder = data / "axon_sem"
-    for path in sorted((folder / "images").glob(f"{AXON_TEST}*.png")):
+    for path in find_pictures(folder / "images", f"{AXON_TEST}*.png"):
         labels = axon_labels(imread(folder / "classes" / path.name))
         yield path.stem, normalise_plane(imread(path)), labels[which]
 
@@ -80,7 +87,7 @@ def read_mri_lesions(data: Path) -> Iterator[Plane]:
 def read_he_monuseg(data: Path) -> Iterator[Plane]:
     """Nuclei in stained tissue."""
     folder = data / "he_monuseg"
-    for path in sorted((folder / "images").glob("*.png")):
+    for path in find_pictures(folder / "images"):
         labels = imread(folder / "labels" / path.name)
         yield path.stem, normalise_plane(imread(path)), labels.astype(np.int64)
 
@@ -114,7 +121,7 @@ def read_gala_bodies(data: Path) -> Iterator[Plane]:
 def read_oct_fluid(data: Path) -> Iterator[Plane]:
     """Fluid in retinal OCT, components."""
     folder = data / "oct_dme_fluid"
-    for path in sorted((folder / "images").glob("*.png"))[::3]:
+    for path in find_pictures(folder / "images")[::3]:
         fluid = imread(folder / "fluid" / path.name) > 127
         yield path.stem, normalise_plane(imread(path)), label(fluid, connectivity=1)
 

@@ -21,7 +21,7 @@ import torch
 from crops import CropBatch, CropPlan, CropSource, augment_pixels
 from export import write_weights
 from objective import LATE, Objective, TrainedModel, is_dense
-from pack import PackedImage, read_pack, read_training_sets, write_pack
+from pack import PackedImage, open_pack
 from segment_anything.modeling import Sam
 from torch import nn
 from validation import Validation
@@ -215,7 +215,7 @@ def read_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--steps", type=int, default=3000, help="in all; the schedule goes by them")
     add("--minutes", type=float, default=0, help="stop after so many; 0 goes on")
     add("--learning-rate", type=float, help="1e-3, or 3e-4 with --init")
-    add("--generated", type=int, default=600, help="images drawn into the pack")
+    add("--generated", type=int, help="images drawn into the pack (1500)")
     add("--seed", type=int, default=0)
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     add("--mixed-precision", action="store_true", help="bfloat16 where a GPU is fast")
@@ -232,9 +232,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     pack = options.pack or options.out / "pack.npz"
-    if not pack.exists():
-        write_pack(pack, read_training_sets(options.data, options.generated))
-    images = read_pack(pack)
+    images = open_pack(pack, options.data, options.generated)
+    left = [name for name in (STATE, BEST) if (options.out / name).exists()]
+    if left and not options.resume:
+        raise SystemExit(
+            f"{options.out} holds {' and '.join(left)} of another training: go on with "
+            "--resume, or take another --out"
+        )
     module = TrainedModel(first_weights(options)).to(options.device)
     loop, validation = make_loop(module, images, options)
     if options.resume:

@@ -1,10 +1,10 @@
 """What an animal teaches of another: `python recipes/embedded_model/tune_axon_sem.py`.
 
 Axons and fibres (axon and myelin) in SEM of rat spinal cord, by the fixed split: the
-embedded model is tuned with a preset on five animals, validated on sub-rat6,
-and scored before and after on sub-rat8 by the common protocol. It was trained on the
-same five animals among much else, so this tells what is left to gain. One line for each
-kind of object and prompt, with mean Dice and IoU.
+embedded model is tuned with a preset on five images of four animals, validated on
+sub-rat6, and scored before and after on sub-rat8 by the common protocol. It was
+trained on the same images among much else, so this tells what is left to gain. One line
+for each kind of object and prompt, with mean Dice and IoU.
 """
 
 from __future__ import annotations

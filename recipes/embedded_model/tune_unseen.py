@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from picture_sheet import TILE, Picture, crop_tile, draw_tile
+from picture_sheet import TILE, Picture, crop_tile, draw_tile, predict
 from PIL import Image
 from test_sets import TEST_SETS, Plane
 
@@ -118,7 +118,7 @@ def draw_pair(before: SamModel, after: SamModel, plane: Plane, seed: int) -> Pic
     whole[np.flatnonzero((objects.boxes_yx == middle).all(1))] = True
     prompts = sample_random_point(objects.select(whole), rng)
     tiles = [
-        draw_tile(plane, window, prompts, Predictor(m).predict(plane[1], prompts))
+        draw_tile(plane, window, prompts, predict(Predictor(m), plane, prompts))
         for m in (before, after)
     ]
     return np.pad(np.hstack(tiles), ((2, 2), (2, 2), (0, 0)))

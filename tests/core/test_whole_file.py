@@ -36,6 +36,26 @@ def test_an_error_leaves_the_old_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_names_may_be_as_long_as_a_disk_allows(tmp_path: Path) -> None:
+    path = tmp_path / ("a" * 251 + ".txt")
+    with whole_file(path) as part:
+        part.write_text("x")
+    assert path.read_text() == "x"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="modes and links are for Unix")
+def test_links_and_permissions_stay(tmp_path: Path) -> None:
+    target, link = tmp_path / "target", tmp_path / "link"
+    target.write_text("old")
+    target.chmod(0o664)
+    link.symlink_to(target)
+    with whole_file(link) as part:
+        part.write_text("new")
+    assert link.is_symlink()
+    assert target.read_text() == "new"
+    assert target.stat().st_mode & 0o777 == 0o664
+
+
 def test_two_writers_do_not_meet(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     with whole_file(path) as one, whole_file(path) as other:

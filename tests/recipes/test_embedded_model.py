@@ -388,6 +388,49 @@ def test_a_training_that_is_told_to_end_writes_its_state(
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+def test_another_training_is_not_written_over(
+    recipe: Callable[[str], ModuleType], begun: list[str], tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "best.safetensors").write_bytes(b"made before")
+    with pytest.raises(SystemExit, match=r"holds best\.safetensors of another"):
+        recipe("train").main([*begun, "--out", str(out)])
+    assert (out / "best.safetensors").read_bytes() == b"made before"
+
+
+def test_a_pack_of_other_drawings_is_refused(
+    recipe: Callable[[str], ModuleType], begun: list[str], tmp_path: Path
+) -> None:
+    with pytest.raises(SystemExit, match="has 8 drawn images, not 9"):
+        recipe("pack").open_pack(Path(begun[1]), tmp_path, 9)
+    assert len(recipe("pack").open_pack(Path(begun[1]), tmp_path, 8)) == 10
+
+
+def test_a_set_that_is_not_there_is_told(
+    recipe: Callable[[str], ModuleType], tmp_path: Path
+) -> None:
+    with pytest.raises(FileNotFoundError, match="see --data"):
+        next(recipe("pack").read_axon_sem(tmp_path, ("train",)))
+
+
+def test_what_knows_objects_sees_dense_targets_at_first_alone(
+    recipe: Callable[[str], ModuleType],
+) -> None:
+    is_dense, plan_at = recipe("objective").is_dense, recipe("train").plan_at
+    steps = range(1000)
+    dense = {k: [is_dense(s, 1000, knows=k) for s in steps] for k in (False, True)}
+    assert dense[True] == [s < 60 for s in steps]
+    assert all(dense[False][:60])
+    assert 0.55 < np.mean(dense[False][60:600]) < 0.75
+    assert not any(dense[False][600:])
+    for knows, shares in ((False, (0.07, 0.5)), (True, (0.4, 0.5))):
+        sizes = np.array([plan_at(s, 1000, 0, knows=knows).size for s in steps])
+        assert (sizes[np.array(dense[knows])] == 160).all()
+        early, late = (sizes[60:600] == 512).mean(), (sizes[600:] == 512).mean()
+        assert (early, late) == pytest.approx(shares, abs=0.08)
+
+
 def test_steps_made_again_after_a_crash_stand_once_in_the_curve(
     recipe: Callable[[str], ModuleType], tmp_path: Path
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from qtpy.QtWidgets import QApplication, QWidget
 
 from napari_samseg.core.models.speed import remember_speed
+from napari_samseg.core.models.weights import TUNED_FILE
 from napari_samseg.core.models.zoo import ZOO
 from napari_samseg.widgets.dock_panel import make_form, select_item
 from napari_samseg.widgets.model_choice import MODEL_LIST, ModelLine, add_model_rows
@@ -66,6 +68,25 @@ def test_a_download_and_a_file(panel, tmp_path):
     assert not line.isVisible()
     MODEL_LIST.changed.emit()
     assert models.currentData() == "/somewhere/mine.pth"
+
+
+def test_a_chosen_model_that_went_stays_chosen(panel, tmp_path):
+    """What the box shows and what runs would differ otherwise."""
+    models = panel.models
+    folder = tmp_path / "models" / "tuned" / "mine"
+    folder.mkdir(parents=True)
+    (folder / TUNED_FILE).write_bytes(bytes(1000))
+    models.insertItem(0, "other.pth", "/somewhere/other.pth")
+    models.refresh()
+    select_item(models, "mine")
+    shutil.rmtree(folder)
+    models.refresh()
+    assert models.currentData() == "mine"
+    models.refresh()
+    assert models.currentData() == "mine"
+    select_item(models, "default")
+    models.refresh()
+    assert models.findData("/somewhere/other.pth") >= 0
 
 
 def test_the_open_list_has_two_lines_for_each_model(panel, model, qtbot):

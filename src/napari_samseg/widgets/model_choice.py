@@ -90,12 +90,13 @@ class ModelCombo(QComboBox):
         """Offer the models there are now; what was chosen stays chosen."""
         models = summarise_models(read_plugin_settings().models_path)
         chosen = self.currentData()
-        # checkpoint files, and a model that a script has loaded
+        # checkpoint files, a model that a script has loaded, and the chosen one even
+        # if its file has gone: nobody's choice changes unseen
         others = [
             (self.itemText(i), self.itemData(i))
             for i in range(self.count())
             if self.itemData(i) is not None
-            and self.itemData(i, SUMMARY) is None
+            and (self.itemData(i, SUMMARY) is None or i == self.currentIndex())
             and self.itemData(i) not in models
         ]
         blocked = self.blockSignals(True)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from skimage import data
 
 from napari_samseg.core.contrast import normalise_plane
 from napari_samseg.core.demo import DEMO_IMAGES
@@ -16,6 +17,7 @@ from napari_samseg.core.models.weights import embedded_path
 from napari_samseg.core.predict import Predictor
 from napari_samseg.core.prompts.from_labels import sample_box, sample_interior_point
 from napari_samseg.core.prompts.object_index import index_objects
+from napari_samseg.core.types import PlanePrompts
 
 
 @pytest.fixture(scope="module")
@@ -89,17 +91,33 @@ def test_lower_precision_gives_the_same_masks(
     assert overlap.mean() >= 0.99
 
 
-@pytest.mark.parametrize("kind", ["constant", "noise"])
-def test_pictures_without_objects_do_no_harm(predictor: Predictor, kind: str) -> None:
-    picture = np.full((80, 120), 9, np.uint8)
+def far_from_training(kind: str) -> np.ndarray:
+    """Return a picture in which there is nothing that the model knows."""
+    if kind == "constant":
+        return np.full((300, 400), 9, np.uint8)
     if kind == "noise":
-        picture = np.random.default_rng(0).integers(0, 256, picture.shape, np.uint8)
-    labels = np.zeros(picture.shape, int)
-    labels[20:50, 30:70] = 1
-    prompts = sample_interior_point(index_objects(labels), np.random.default_rng(0))
-    prediction = predictor.predict(normalise_plane(picture), prompts)
-    assert np.isfinite(prediction.iou_predictions).all()
-    assert -0.1 < prediction.iou_predictions[0] < 0.9
+        return np.random.default_rng(0).integers(0, 256, (300, 400), np.uint8)
+    return np.asarray(getattr(data, kind)())
+
+
+@pytest.mark.parametrize("kind", ["page", "astronaut", "constant", "noise"])
+def test_knows_that_it_does_not_know(predictor: Predictor, kind: str) -> None:
+    """Text, a face, one grey and noise: masks that it does not believe in."""
+    plane = normalise_plane(far_from_training(kind))
+    rng, n = np.random.default_rng(0), 30
+    size = np.array(plane.shape[:2])
+    corners = rng.uniform(0, 0.8, (n, 2)) * size
+    sides = rng.uniform(10, 60, (n, 2))
+    boxes = np.concatenate([corners, np.minimum(corners + sides, size)], axis=1)
+    ids, no_points = np.arange(1, n + 1), np.zeros((n, 0, 2))
+    by_box = PlanePrompts(ids, no_points, np.zeros((n, 0)), boxes)
+    no_boxes = np.full((n, 4), np.nan)
+    by_point = PlanePrompts(ids, corners[:, None], np.ones((n, 1)), no_boxes)
+    for prompts, most in ((by_box, 0.5), (by_point, 0.4)):
+        found = predictor.predict(plane, prompts)
+        assert found.masks.shape == (n, *size)
+        assert np.isfinite(found.iou_predictions).all()
+        assert found.iou_predictions.mean() < most
 
 
 def test_beats_the_baselines_on_nuclei_it_has_not_seen(

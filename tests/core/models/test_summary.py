@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from napari_samseg.core.models import summary
 from napari_samseg.core.models.summary import ModelSummary
 from napari_samseg.core.models.summary import summarise_models as summarise
-from napari_samseg.core.models.weights import list_models
+from napari_samseg.core.models.weights import TUNED_FILE, list_models
 from napari_samseg.core.models.zoo import ZOO
 
 
@@ -53,6 +54,29 @@ def test_files_that_went_are_told(
     monkeypatch.setattr(summary, "list_models", lambda folder: listed)
     found = summarise(tmp_path)
     assert {model.facts for model in found.values()} == {"its file is missing"}
+
+
+@pytest.mark.parametrize(
+    "card",
+    [
+        {"base": {}},
+        {"base": "default"},
+        {"base": None},
+        {"base": {"name": "default"}, "scores": [1]},
+        {"base": {"name": "default"}, "scores": {"after": {"box": None}}},
+        {"base": {"name": "default"}, "objects": 7},
+        {"base": {"name": "default"}, "images": ["a.tif"]},
+        ["base"],
+    ],
+)
+def test_an_odd_card_does_not_hide_the_models(tmp_path: Path, card: object) -> None:
+    weights = tmp_path / "tuned" / "mine" / TUNED_FILE
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(bytes(1000))
+    weights.with_suffix(".json").write_text(json.dumps(card))
+    assert summarise(tmp_path)["mine"].description == (
+        "Tuned here; its card cannot be read"
+    )
 
 
 def test_asking_needs_no_torch() -> None:

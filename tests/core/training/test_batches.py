@@ -142,8 +142,8 @@ def test_a_topological_loss_trains_on_whole_masks(
     def losses(loss: str, blob: float) -> float:
         """The loss of a batch whose masks have a blob far from the object."""
 
-        def draw(*inputs: Any) -> tuple[torch.Tensor, torch.Tensor]:
-            logits, quality = plain(*inputs)
+        def draw(*inputs: Any, **chosen: Any) -> tuple[torch.Tensor, torch.Tensor]:
+            logits, quality = plain(*inputs, **chosen)
             at = (torch.arange(logits.shape[-1]) + 0.5) * 128 / logits.shape[-1]
             away = (at[:, None] - 16) ** 2 + (at - 16) ** 2
             drawn = torch.where(away < 100, 9.0, -9.0)

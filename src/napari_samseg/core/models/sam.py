@@ -224,7 +224,7 @@ class SamModel:
         points, labels = self._points(embedding, prompts)
         boxes = self._boxes(embedding, prompts)
         masks = self._masks(prompts)
-        with torch.inference_mode():
+        with torch.inference_mode(), full_products(torch.float32):
             if masks is None and self.prior is not None:
                 masks = self.prior(
                     points, labels, boxes, self.low_res_size, self.input_size

@@ -23,12 +23,38 @@ DAY = 10
 
 
 def read_card(weights: Path) -> dict[str, Any]:
-    """Return the card beside the weights of a model; empty where there is none."""
+    """Return the card beside the weights of a model; empty where none can be used."""
     try:
         card = json.loads(weights.with_suffix(".json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return card if isinstance(card, dict) and "base" in card else {}
+    return card if _is_card(card) else {}
+
+
+def _is_card(card: object) -> bool:
+    """Tell whether it has the shape of a card: anyone may have edited the file."""
+    if not isinstance(card, dict):
+        return False
+    base, images = card.get("base"), card.get("images") or []
+    groups = [card.get(name) or {} for name in ("objects", "scores", "errors")]
+    if not isinstance(images, list) or not _are_mappings(base, *groups, *images):
+        return False
+    objects, scores, errors = groups
+    sides = [side or {} for side in (*scores.values(), *errors.values())]
+    names = [about.get("name") for about in (base, *images)]
+    return (
+        _are_mappings(*sides)
+        and all(isinstance(name, str) for name in names)
+        and all(_are_numbers(figures) for figures in (objects, *sides))
+    )
+
+
+def _are_mappings(*parts: object) -> bool:
+    return all(isinstance(part, dict) for part in parts)
+
+
+def _are_numbers(figures: Mapping[str, Any]) -> bool:
+    return all(isinstance(figure, int | float) for figure in figures.values())
 
 
 def card_scores(

@@ -161,8 +161,6 @@ def prompted_loss(
         targets = windows.move(targets)
     for round_ in range(corrections + 1):
         logits, quality = _decode(model, features, prompts, windows)
-        chosen = slice(1, None) if prompts.is_lone_point else slice(0, 1)
-        logits, quality = logits[:, chosen], quality[:, chosen]
         results.append(object_loss(logits, quality, targets, loss=loss))
         if round_ < corrections:
             shown = _shown(logits.detach(), quality.detach())
@@ -205,8 +203,7 @@ def nothing_loss(
         Mean squared predicted IoU.
     """
     _, quality = _decode(model, features, prompts, windows)
-    chosen = slice(1, None) if prompts.is_lone_point else slice(0, 1)
-    return quality[:, chosen].square().mean(1)
+    return quality.square().mean(1)
 
 
 def _decode(
@@ -215,6 +212,7 @@ def _decode(
     prompts: FramePrompts,
     windows: TokenWindows | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return logits and predicted IoU of three masks by a lone point, else of one."""
     encoder = model.sam.prompt_encoder
     is_whole = windows is None or features.shape[-1] == windows.tokens
     masks = prompts.masks
@@ -234,8 +232,15 @@ def _decode(
         # without a mask, it is the same everywhere
         dense = dense[..., : windows.side, : windows.side]
     features = features.expand(len(sparse), -1, -1, -1)
-    decoder = model.sam.mask_decoder
-    return decode_objects(decoder, features, positions, sparse, dense, rest)
+    return decode_objects(
+        model.sam.mask_decoder,
+        features,
+        positions,
+        sparse,
+        dense,
+        rest,
+        masks=slice(1, None) if prompts.is_lone_point else slice(0, 1),
+    )
 
 
 def _guess(

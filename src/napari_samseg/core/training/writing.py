@@ -15,13 +15,15 @@ __all__ = ["replacing", "telling_what_failed", "write_json"]
 
 
 @contextmanager
-def telling_what_failed(path: Path) -> Iterator[None]:
+def telling_what_failed(path: Path, more: str = "") -> Iterator[None]:
     """Raise `OutputError` for whatever libraries raise where a file cannot be written.
 
     Parameters
     ----------
     path : Path
         That is written in the ``with`` block.
+    more : str
+        What else to say.
     """
     from safetensors import SafetensorError
 
@@ -31,8 +33,8 @@ def telling_what_failed(path: Path) -> Iterator[None]:
         raise
     except (OSError, RuntimeError, SafetensorError) as error:  # torch's is the second
         raise OutputError(
-            f"{path} cannot be written ({error}): make room or choose another folder; "
-            "what was there before is kept"
+            f"{path} cannot be written ({error}): make room or choose another folder"
+            f"{more}"
         ) from error
 
 
@@ -45,7 +47,8 @@ def replacing(path: Path) -> Iterator[Path]:
     OutputError
         If it cannot be written.
     """
-    with telling_what_failed(path), whole_file(path) as unfinished:
+    kept = "; what was there before is kept"
+    with telling_what_failed(path, kept), whole_file(path) as unfinished:
         yield unfinished
 
 
