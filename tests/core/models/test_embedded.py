@@ -86,7 +86,6 @@ def test_lower_precision_gives_the_same_masks(
     error = np.linalg.norm(features[0] - features[1]) / np.linalg.norm(features[1])
     assert 0 < error < 0.02
     masks = low.predict(plane, prompts).masks
-    assert not np.array_equal(masks, exact)
     overlap = (masks & exact).sum(axis=(1, 2)) / (masks | exact).sum(axis=(1, 2))
     assert overlap.mean() >= 0.99
 
