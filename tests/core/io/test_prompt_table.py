@@ -97,6 +97,8 @@ def test_json_says_all_of_an_object_in_one_entry(write):
         ("y,z\n1,2\n", r"row 1: column x is missing; there are y, z"),
         ("y,x\n1,2\n1,here\n", r"row 2: y, x must be 2 numbers"),
         ("y,x\n1\n", r"column x is missing"),
+        (",x,z\n0,1,2\n", r"column y is missing; there are x, z$"),
+        (",x0,y0,bbox_min_x\n0,1,2,3\n", r"give it with --prompts"),
         ("y,x,label\n1,2,3\n", r"a label is 1 .* not '3'"),
         ("y,x,object\n1,2,0\n", r"whole number above 0, not '0'"),
         ("y,x,object\n1,2,one\n", r"whole number above 0"),

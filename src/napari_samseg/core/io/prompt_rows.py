@@ -107,7 +107,7 @@ def column_numbers(
     if missing:
         raise InvalidPromptError(
             f"{where}: column {', '.join(missing)} is missing; there are "
-            f"{', '.join(record) or 'none'}"
+            f"{', '.join(filter(None, record)) or 'none'}"
         )
     return check_numbers([record[name] for name in columns], columns, where)
 

@@ -104,11 +104,20 @@ def build_prompts(
     return dataclasses.replace(paired, object_ids=np.array(list(rows), np.int64))
 
 
+def _check_kind(record: Mapping[str, str], path: Path) -> None:
+    """Refuse tables as `write_prompts` makes them: their columns have other names."""
+    if "bbox_min_x" in record and not {"y", "y1"} & set(record):
+        raise InvalidPromptError(
+            f"{path} is a table of prompts of all kinds: give it with --prompts"
+        )
+
+
 def _read_points(
     path: Path, rows: dict[int, ObjectRow], plane: tuple[int, ...]
 ) -> None:
     planes = set()
     for number, where, record in read_csv(path):
+        _check_kind(record, path)
         columns = POINT_COLUMNS if "y" in record else napari_columns(record)
         *before, y, x = column_numbers(record, columns, where)
         # halves go up, as napari rounds to slices
@@ -146,6 +155,7 @@ def _list(planes: set[tuple[int, ...]]) -> str:
 
 def _read_boxes(path: Path, rows: dict[int, ObjectRow]) -> None:
     for number, where, record in read_csv(path):
+        _check_kind(record, path)
         box = column_numbers(record, BOX_COLUMNS, where)
         object_id = object_of_row(record, number, where)
         set_box(rows.setdefault(object_id, ObjectRow()), box, where)
