@@ -298,6 +298,7 @@ def _warp_pixels(
     pixels = functional.grid_sample(
         part, grid_xy, padding_mode="border", align_corners=False
     )[0]
+    pixels = pixels.clamp(0, 255)  # what lies between pixels is rounded
     return pixels.expand(3, -1, -1), torch.from_numpy(valid)[None].float()
 
 

@@ -59,7 +59,7 @@ def _normalise(raw: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
 
 
 def find_pictures(folder: Path, pattern: str = "*.png") -> list[Path]:
-    """Return the pictures of a folder; a set that lacks is no set without pictures.
+    """Return the pictures of a folder, sorted; a set must not be missing unseen.
 
     Raises
     ------

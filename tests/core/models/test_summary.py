@@ -66,6 +66,8 @@ def test_files_that_went_are_told(
         {"base": {"name": "default"}, "scores": {"after": {"box": None}}},
         {"base": {"name": "default"}, "objects": 7},
         {"base": {"name": "default"}, "images": ["a.tif"]},
+        {"base": {"name": "default"}, "settings": [1]},
+        {"base": {"name": "default"}, "settings": {"tune": "decoder"}},
         ["base"],
     ],
 )

@@ -97,13 +97,17 @@ def test_surroundings_with_a_coarse_rest_are_almost_the_whole(
     assert windows is not None
     prompts = FramePrompts.of(sample(objects, rng), size, model)
     with torch.no_grad():
-        whole, _ = prompted._decode(model, features, prompts, None)
+        whole, quality = prompted._decode(model, features, prompts, None)
         near, _ = prompted._decode(model, features, prompts, windows)
         cut = windows.cut(features)
         alone, _ = prompted._decode(model, cut, prompts, windows)
     wanted = windows.cut(whole, 4)
     assert wanted.shape == near.shape
     # how much the rest matters differs by the weights; without it, both are the same
-    assert (near - wanted).abs().mean() < 0.9 * (alone - wanted).abs().mean()
+    assert (near - wanted).abs().mean() < 0.8 * (alone - wanted).abs().mean()
     agree = ((near > 0) == (wanted > 0)).float().mean()
-    assert agree > 0.98
+    assert agree > 0.995
+    rows, best = torch.arange(len(quality)), quality.argmax(dim=1)
+    found, right = near[rows, best] > 0, wanted[rows, best] > 0
+    overlap = (found & right).sum((1, 2)) / (found | right).sum((1, 2))
+    assert overlap.mean() > 0.97

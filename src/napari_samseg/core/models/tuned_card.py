@@ -36,14 +36,15 @@ def _is_card(card: object) -> bool:
     if not isinstance(card, dict):
         return False
     base, images = card.get("base"), card.get("images") or []
-    groups = [card.get(name) or {} for name in ("objects", "scores", "errors")]
+    named = ("objects", "scores", "errors", "settings")
+    groups = [card.get(name) or {} for name in named]
     if not isinstance(images, list) or not _are_mappings(base, *groups, *images):
         return False
-    objects, scores, errors = groups
+    objects, scores, errors, settings = groups
     sides = [side or {} for side in (*scores.values(), *errors.values())]
     names = [about.get("name") for about in (base, *images)]
     return (
-        _are_mappings(*sides)
+        _are_mappings(*sides, settings.get("tune") or {})
         and all(isinstance(name, str) for name in names)
         and all(_are_numbers(figures) for figures in (objects, *sides))
     )
